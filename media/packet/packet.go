@@ -1,0 +1,61 @@
+// Package packet is the currency of the data plane: one received RTP packet,
+// parsed once, in a pooled and reference-counted buffer that every sink shares.
+package packet
+
+import "sync/atomic"
+
+// MaxSize is the largest RTP packet accepted, in bytes. Longer ones are dropped
+// by whoever reads them from a socket.
+const MaxSize = 1500
+
+// Packet is one RTP packet (RFC 3550) after decryption. All fields but the
+// reference count are read-only from the moment it is handed to a Sink.
+type Packet struct {
+	// ExtSeq is the sequence number unwrapped to 48 bits or more per encoding; it
+	// never repeats. SequenceNumber on the wire is uint16(ExtSeq).
+	ExtSeq    uint64
+	Timestamp uint32
+	SSRC      uint32
+	// PayloadType is the router-wide one, see media/codec; the publisher's own was mapped away.
+	PayloadType uint8
+	Marker      bool
+
+	// ArrivalNS is the time of arrival on the node's monotonic clock, in nanoseconds.
+	ArrivalNS int64
+
+	// Payload is the RTP payload without padding. It aliases the packet's buffer.
+	Payload []byte
+
+	// Keyframe says that this packet begins a frame which decodes by itself.
+	Keyframe bool
+	// StartOfFrame says that this packet is the first of its frame.
+	StartOfFrame bool
+	// Temporal is the temporal layer, 0 where the codec has none.
+	Temporal uint8
+	// AudioLevel is -dBov of RFC 6464 (0 loudest, 127 silence); 255 when absent.
+	AudioLevel uint8
+
+	refs atomic.Int32
+	pool *Pool
+	n    int
+	buf  [MaxSize]byte
+}
+
+// SenderReport carries what an RTCP sender report (RFC 3550 section 6.4.1) says
+// about one SSRC: that RTP timestamp RTP was sampled at NTP (64-bit NTP format).
+type SenderReport struct {
+	SSRC uint32
+	NTP  uint64
+	RTP  uint32
+	// ArrivalNS is the time of arrival, in nanoseconds of the node's monotonic clock.
+	ArrivalNS int64
+}
+
+// Sink takes the packets of one encoding, in order of arrival (not of sequence).
+// Both methods are called from the encoding's own goroutine or lock, must not
+// block, and must not call back into the source. A sink that keeps a packet
+// beyond the call calls Retain and later Release.
+type Sink interface {
+	WriteRTP(p *Packet)
+	WriteSenderReport(sr SenderReport)
+}
