@@ -1,0 +1,127 @@
+package playlist
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+)
+
+// Skip is what a delta update may leave out (_HLS_skip).
+type Skip uint8
+
+// The values of _HLS_skip.
+const (
+	SkipNone Skip = iota
+	SkipSegments
+	SkipRanges // "v2": segments and date ranges
+)
+
+// Reload is the query of a playlist request (RFC 8216bis section 6.2.5).
+type Reload struct {
+	Blocking bool
+	MSN      uint64
+	Part     int // -1: the whole segment
+	Skip     Skip
+}
+
+// maxPart bounds _HLS_part; no segment of ours has nearly as many.
+const maxPart = 1000
+
+var (
+	errPartAlone = errors.New("_HLS_part without _HLS_msn")
+	errTwice     = errors.New("an _HLS_ parameter is given twice")
+)
+
+// ParseReload reads the delivery directives of a query. Unknown parameters and an
+// unknown _HLS_skip are ignored, as section 6.2.5 wants it.
+func ParseReload(q url.Values) (Reload, error) {
+	r := Reload{Part: -1}
+	for _, k := range []string{"_HLS_msn", "_HLS_part", "_HLS_skip"} {
+		if len(q[k]) > 1 {
+			return Reload{}, errTwice
+		}
+	}
+	switch q.Get("_HLS_skip") {
+	case "YES":
+		r.Skip = SkipSegments
+	case "v2":
+		r.Skip = SkipRanges
+	}
+	if q.Has("_HLS_msn") {
+		n, err := strconv.ParseUint(q.Get("_HLS_msn"), 10, 63)
+		if err != nil {
+			return Reload{}, fmt.Errorf("_HLS_msn is not a media sequence number")
+		}
+		r.Blocking, r.MSN = true, n
+	}
+	if q.Has("_HLS_part") {
+		if !r.Blocking {
+			return Reload{}, errPartAlone
+		}
+		n, err := strconv.ParseUint(q.Get("_HLS_part"), 10, 31)
+		if err != nil || n > maxPart {
+			return Reload{}, fmt.Errorf("_HLS_part is not a part index up to %d", maxPart)
+		}
+		r.Part = int(n)
+	}
+	return r, nil
+}
+
+// Verdict is what to do with a request now.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Ready  Verdict = iota // answer with this snapshot
+	Wait                  // ask again with the next snapshot
+	TooFar                // refuse: the client is ahead of anything that will come soon
+)
+
+// Check decides about r against this snapshot.
+func (s *Snapshot) Check(r Reload) Verdict {
+	if s.Ended {
+		return Ready
+	}
+	if s.empty {
+		if r.Blocking && r.MSN > s.OpenMSN+1 {
+			return TooFar
+		}
+		return Wait
+	}
+	if !r.Blocking || s.Has(r.MSN, r.Part) {
+		return Ready
+	}
+	if r.MSN > s.OpenMSN+1 || (r.MSN == s.OpenMSN && r.Part >= s.OpenParts+s.advanceParts) ||
+		(r.MSN > s.OpenMSN && r.Part > s.advanceParts) {
+		return TooFar
+	}
+	return Wait
+}
+
+// Has says whether the playlist contains the part, or for part < 0 the whole segment,
+// or something later. A part index beyond a finished segment means the next one's first part.
+func (s *Snapshot) Has(msn uint64, part int) bool {
+	switch {
+	case s.empty || msn > s.OpenMSN:
+		return false
+	case msn == s.OpenMSN:
+		return part >= 0 && part < s.OpenParts
+	case msn+1 == s.OpenMSN && part >= s.prevParts && part >= 0:
+		return s.OpenParts > 0
+	default:
+		return true
+	}
+}
+
+// Bytes chooses the form that r asked for.
+func (s *Snapshot) Bytes(k Skip) []byte {
+	switch k {
+	case SkipSegments:
+		return s.Delta
+	case SkipRanges:
+		return s.DeltaV2
+	default:
+		return s.Full
+	}
+}

@@ -1,0 +1,174 @@
+package playlist
+
+import (
+	"strconv"
+	"time"
+)
+
+// skipFactor × the target duration is CAN-SKIP-UNTIL; 6 is the least that section 4.4.3.8 allows.
+const skipFactor = 6
+
+// partsFor is for how many target durations from the end parts are listed (section 6.2.2 asks for 3).
+const partsFor = 3
+
+// Snapshot is a rendered playlist. It is immutable and safe to share.
+type Snapshot struct {
+	// Full is the whole playlist; Delta skips old segments (_HLS_skip=YES), DeltaV2 old
+	// date ranges too (_HLS_skip=v2). All are the same bytes when nothing is old enough.
+	Full, Delta, DeltaV2 []byte
+	// FirstMSN is the oldest listed segment.
+	FirstMSN uint64
+	// OpenMSN is the segment that is being made and OpenParts how many parts it has.
+	OpenMSN   uint64
+	OpenParts int
+	// Ended says that nothing will be added.
+	Ended bool
+
+	prevParts    int
+	empty        bool
+	advanceParts int // how many parts ahead may be asked for
+}
+
+// LastPart is the newest part's position; ok is false when there has been none yet.
+func (s *Snapshot) LastPart() (msn uint64, part int, ok bool) {
+	switch {
+	case s.OpenParts > 0:
+		return s.OpenMSN, s.OpenParts - 1, true
+	case s.empty || s.prevParts == 0:
+		return 0, 0, false
+	default:
+		return s.OpenMSN - 1, s.prevParts - 1, true
+	}
+}
+
+// Render writes the playlist as it is now. reports are the sister playlists' positions.
+func (m *Media) Render(reports []Report) *Snapshot {
+	skipped := m.skippable()
+	head := m.appendHead(nil)
+	tail := m.appendTail(nil, skipped, reports)
+	ranges, recent := m.appendRanges(nil), m.appendRecentRanges(nil)
+
+	full := make([]byte, 0, len(head)+len(ranges)+len(tail)+skipped*128)
+	full = append(full, head...)
+	full = append(full, ranges...)
+	if len(m.segs) > 0 && !m.segs[0].showsMap && m.segs[0].mapURI != "" {
+		full = appendMap(full, m.segs[0].mapURI)
+	}
+	for i := range m.segs[:skipped] {
+		s := &m.segs[i]
+		full = append(full, s.head...)
+		full = append(full, s.tail...)
+	}
+	full = append(full, tail...)
+
+	out := &Snapshot{
+		Full: full, Delta: full, DeltaV2: full,
+		FirstMSN: m.firstMSN, OpenMSN: m.OpenMSN(), OpenParts: m.OpenParts(), Ended: m.ended,
+		prevParts: m.prevParts, empty: len(m.segs) == 0,
+		advanceParts: advanceLimit(m.cfg.PartTarget),
+	}
+	if skipped > 0 && !m.ended {
+		out.Delta = m.delta(head, ranges, tail, skipped, false)
+		out.DeltaV2 = m.delta(head, recent, tail, skipped, true)
+	}
+	return out
+}
+
+func (m *Media) delta(head, ranges, tail []byte, skipped int, v2 bool) []byte {
+	b := make([]byte, 0, len(head)+len(ranges)+len(tail)+64)
+	b = append(b, head...)
+	b = append(b, "#EXT-X-SKIP:SKIPPED-SEGMENTS="...)
+	b = strconv.AppendInt(b, int64(skipped), 10)
+	if v2 {
+		b = m.appendRemoved(b)
+	}
+	b = append(b, '\n')
+	b = append(b, ranges...)
+	return append(b, tail...)
+}
+
+// advanceLimit is the Advance Part Limit of section 6.2.5.2.
+func advanceLimit(part time.Duration) int {
+	if part >= time.Second {
+		return 3
+	}
+	return int((3*time.Second + part - 1) / part)
+}
+
+// skippable counts the segments beyond the skip boundary, oldest first.
+func (m *Media) skippable() int {
+	until := time.Duration(skipFactor*m.target) * time.Second
+	var sum time.Duration
+	for i := len(m.segs) - 1; i >= 0; i-- {
+		if sum >= until {
+			return i + 1
+		}
+		sum += m.segs[i].duration
+	}
+	return 0
+}
+
+func (m *Media) appendHead(b []byte) []byte {
+	b = append(b, "#EXTM3U\n#EXT-X-VERSION:10\n#EXT-X-TARGETDURATION:"...)
+	b = strconv.AppendInt(b, int64(m.target), 10)
+	b = append(b, "\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK="...)
+	b = appendSeconds(b, m.cfg.PartHoldBack)
+	b = append(b, ",HOLD-BACK="...)
+	b = strconv.AppendInt(b, int64(3*m.target), 10)
+	b = append(b, ",CAN-SKIP-UNTIL="...)
+	b = strconv.AppendInt(b, int64(skipFactor*m.target), 10)
+	b = append(b, ",CAN-SKIP-DATERANGES=YES\n#EXT-X-PART-INF:PART-TARGET="...)
+	b = appendSeconds(b, m.cfg.PartTarget)
+	b = append(b, "\n#EXT-X-MEDIA-SEQUENCE:"...)
+	b = strconv.AppendUint(b, m.firstMSN, 10)
+	b = append(b, "\n#EXT-X-DISCONTINUITY-SEQUENCE:"...)
+	b = strconv.AppendUint(b, m.discSeq, 10)
+	return append(b, '\n')
+}
+
+// appendTail writes the segments from index from on, and what follows the last one.
+func (m *Media) appendTail(b []byte, from int, reports []Report) []byte {
+	withParts := m.firstWithParts()
+	for i := from; i < len(m.segs); i++ {
+		s := &m.segs[i]
+		b = append(b, s.head...)
+		if i >= withParts {
+			b = append(b, s.partLines...)
+		}
+		b = append(b, s.tail...)
+	}
+	if m.ended {
+		return append(b, "#EXT-X-ENDLIST\n"...)
+	}
+	if m.hint != "" {
+		b = append(b, `#EXT-X-PRELOAD-HINT:TYPE=PART,URI="`...)
+		b = append(b, m.hint...)
+		b = append(b, "\"\n"...)
+	}
+	for _, r := range reports {
+		b = append(b, `#EXT-X-RENDITION-REPORT:URI="`...)
+		b = append(b, r.URI...)
+		b = append(b, `",LAST-MSN=`...)
+		b = strconv.AppendUint(b, r.MSN, 10)
+		b = append(b, ",LAST-PART="...)
+		b = strconv.AppendInt(b, int64(r.Part), 10)
+		b = append(b, '\n')
+	}
+	return b
+}
+
+// firstWithParts is the index of the oldest segment whose parts are still listed.
+func (m *Media) firstWithParts() int {
+	if m.ended {
+		return len(m.segs)
+	}
+	until := time.Duration(partsFor*m.target) * time.Second
+	var sum time.Duration
+	for i := len(m.segs) - 1; i >= 0; i-- {
+		if sum >= until {
+			return i + 1
+		}
+		sum += m.segs[i].duration
+	}
+	return 0
+}
