@@ -8,6 +8,9 @@ import "sync/atomic"
 // by whoever reads them from a socket.
 const MaxSize = 1500
 
+// NoAudioLevel is the AudioLevel of a packet that carries none.
+const NoAudioLevel = 255
+
 // Packet is one RTP packet (RFC 3550) after decryption. All fields but the
 // reference count are read-only from the moment it is handed to a Sink.
 type Packet struct {
@@ -30,19 +33,35 @@ type Packet struct {
 	Keyframe bool
 	// StartOfFrame says that this packet is the first of its frame.
 	StartOfFrame bool
+	// SwitchUp says that a receiver of lower temporal layers only may go on with
+	// the frame of this packet (the Y bit of VP8, RFC 7741 section 4.2).
+	SwitchUp bool
 	// Temporal is the temporal layer, 0 where the codec has none.
 	Temporal uint8
-	// AudioLevel is -dBov of RFC 6464 (0 loudest, 127 silence); 255 when absent.
+	// AudioLevel is -dBov of RFC 6464 (0 loudest, 127 silence); NoAudioLevel when absent.
 	AudioLevel uint8
+	// VP8 says where a VP8 payload descriptor carries its counters, zero for other codecs.
+	VP8 VP8
 
 	refs atomic.Int32
 	pool *Pool
-	n    int
 	buf  [MaxSize]byte
+}
+
+// VP8 locates the counters in a VP8 payload descriptor (RFC 7741 section 4.2)
+// that a sender has to rewrite when it drops frames or switches sources.
+type VP8 struct {
+	PictureID   uint16
+	TL0PicIdx   uint8
+	PictureIDAt uint8 // offset in the payload, 0 when absent
+	TL0At       uint8 // offset in the payload, 0 when absent
+	LongID      bool  // the picture id has 15 bits
 }
 
 // SenderReport carries what an RTCP sender report (RFC 3550 section 6.4.1) says
 // about one SSRC: that RTP timestamp RTP was sampled at NTP (64-bit NTP format).
+// The node translates NTP to its own wall clock, by one fixed offset per
+// publisher, so reports of several publishers can be compared.
 type SenderReport struct {
 	SSRC uint32
 	NTP  uint64
