@@ -1,0 +1,67 @@
+# Everything that people do with the project. `make run` and `make test` also set up what they need.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO_SOURCES := $(shell find cmd signal cascade cluster media hls proto -name '*.go' -not -name '*_test.go' 2>/dev/null) go.mod go.sum
+C_SOURCES := $(shell find cmd/amphi-compositor -name '*.[ch]' 2>/dev/null)
+WEB_SOURCES := $(shell find signal/web -path signal/web/node_modules -prune -o -path signal/web/dist -prune -o -type f -print 2>/dev/null)
+WEB_STAMP := .cache/web-built
+
+.PHONY: run build test lint bench proto web clean test-go test-web test-e2e
+
+run: build
+	@exec bin/amphi dev $(ARGS)
+
+build: bin/amphi bin/amphi-compositor
+
+bin/amphi: $(GO_SOURCES) $(WEB_STAMP)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/amphi
+
+bin/amphi-compositor: $(GO_SOURCES) $(C_SOURCES) .cache/setup-build
+	CGO_ENABLED=1 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/amphi-compositor
+
+.cache/setup-build: deploy/setup
+	@mkdir -p .cache && deploy/setup build && touch $@
+
+.cache/setup-test: deploy/setup
+	@mkdir -p .cache && deploy/setup test && touch $@
+
+web: $(WEB_STAMP)
+
+signal/web/node_modules/.package-lock.json: signal/web/package.json signal/web/package-lock.json
+	cd signal/web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(WEB_STAMP): signal/web/node_modules/.package-lock.json $(WEB_SOURCES)
+	cd signal/web && npm run --silent build
+	@mkdir -p .cache && touch $@
+
+test: .cache/setup-test build test-go test-web test-e2e
+
+test-go: .cache/setup-test $(WEB_STAMP)
+	go test -race -timeout 15m ./...
+
+test-web: $(WEB_STAMP)
+	cd signal/web && npm run --silent check && npm test --silent
+
+test-e2e: .cache/setup-test build
+	cd signal/web && npm run --silent e2e
+
+lint: $(WEB_STAMP)
+	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	cd signal/web && npm run --silent check
+
+bench: build
+	@cmd/amphi/bench
+
+# Regenerates what is committed: Go by protoc (Debian's protobuf-compiler), TypeScript by protoc-gen-es.
+proto: .cache/setup-test signal/web/node_modules/.package-lock.json
+	@mkdir -p .cache/bin
+	GOBIN=$(CURDIR)/.cache/bin go install google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
+	PATH=$(CURDIR)/.cache/bin:$$PATH protoc -Iproto --go_out=. --go_opt=module=github.com/amphi-sfu/amphi --connect-go_out=. --connect-go_opt=module=github.com/amphi-sfu/amphi proto/amphi/v1/*.proto
+	cd signal/web && npm run --silent gen
+
+clean:
+	rm -rf bin .cache signal/web/dist/* signal/web/node_modules
