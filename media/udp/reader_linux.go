@@ -1,0 +1,175 @@
+package udp
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readBatch is how many messages one recvmmsg takes at most.
+	readBatch = 32
+	// groBuffer holds the longest message that GRO may build.
+	groBuffer = 65536
+	// controlSpace is room for the UDP_GRO and the SO_RXQ_OVFL control message.
+	controlSpace = 64
+	// errorPause is how long a reader rests when reads keep failing.
+	errorPause = 10 * time.Millisecond
+)
+
+// Reader takes datagrams from the socket. It belongs to one goroutine and, in
+// steady state, allocates nothing.
+type Reader struct {
+	conn    *Conn
+	size    int // of one message's buffer
+	bufs    []byte
+	names   [readBatch][unix.SizeofSockaddrInet6]byte
+	hdrs    [readBatch]mmsghdr
+	iov     [readBatch]unix.Iovec
+	control [readBatch][controlSpace]byte
+	out     []Datagram
+	lost    uint32 // SO_RXQ_OVFL's running count when last seen
+	zones   map[uint32]string
+
+	recv  func(fd uintptr) bool // bound once: a closure per call would allocate
+	n     int
+	errno syscall.Errno
+}
+
+// NewReader makes a Reader.
+func (c *Conn) NewReader() *Reader {
+	r := &Reader{conn: c, size: c.cfg.MaxDatagram + 1, zones: map[uint32]string{}}
+	if c.gro {
+		r.size = groBuffer
+	}
+	r.bufs = make([]byte, readBatch*r.size)
+	r.out = make([]Datagram, 0, readBatch*4)
+	r.recv = r.recvmmsg
+	for i := range r.hdrs {
+		r.iov[i].Base = &r.bufs[i*r.size]
+		r.iov[i].SetLen(r.size)
+		r.hdrs[i].hdr.Iov = &r.iov[i]
+		r.hdrs[i].hdr.SetIovlen(1)
+		r.hdrs[i].hdr.Name = &r.names[i][0]
+		r.hdrs[i].hdr.Control = &r.control[i][0]
+	}
+	return r
+}
+
+// ReadBatch waits for at least one datagram and returns all that are there (up
+// to 32 messages of the kernel, each of which GRO may have built of many
+// datagrams), in order of arrival. They are valid until the next call. Its only
+// error is net.ErrClosed; other faults are counted and survived.
+func (r *Reader) ReadBatch() ([]Datagram, error) {
+	for faults := 0; ; {
+		r.n, r.errno = 0, 0
+		if err := r.conn.raw.Read(r.recv); err != nil {
+			return nil, net.ErrClosed
+		}
+		if r.errno != 0 {
+			r.conn.counters.drop(DropReadError)
+			if faults++; faults > 100 {
+				time.Sleep(errorPause)
+			}
+			continue
+		}
+		if r.split(); len(r.out) > 0 {
+			return r.out, nil
+		}
+	}
+}
+
+func (r *Reader) recvmmsg(fd uintptr) bool {
+	batch := readBatch
+	if r.conn.cfg.Plain {
+		batch = 1
+	}
+	for i := range r.hdrs[:batch] {
+		r.hdrs[i].hdr.Namelen = unix.SizeofSockaddrInet6
+		r.hdrs[i].hdr.SetControllen(controlSpace)
+		r.hdrs[i].hdr.Flags = 0
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
+		uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(batch), unix.MSG_DONTWAIT, 0, 0)
+	switch errno {
+	case 0:
+		r.n = int(n)
+	case unix.EAGAIN:
+		return false
+	default:
+		r.errno = errno
+	}
+	return true
+}
+
+// split undoes GRO: r.out gets one entry for each datagram.
+func (r *Reader) split() {
+	r.out = r.out[:0]
+	bytes := 0
+	for i := range r.n {
+		data := r.bufs[i*r.size:][:r.hdrs[i].n]
+		seg := r.readControl(i)
+		if seg <= 0 || seg > len(data) {
+			seg = max(len(data), 1)
+		}
+		from := r.addr(i)
+		bytes += len(data)
+		for first := true; first || len(data) > 0; first = false {
+			n := min(seg, len(data))
+			if n > r.conn.cfg.MaxDatagram || r.hdrs[i].hdr.Flags&unix.MSG_TRUNC != 0 {
+				r.conn.counters.drop(DropOversize)
+			} else {
+				r.out = append(r.out, Datagram{Data: data[:n:n], From: from})
+			}
+			data = data[n:]
+		}
+	}
+	r.conn.counters.read(1, r.n, len(r.out), bytes)
+}
+
+// readControl returns the GRO segment size of message i, 0 when it is a single
+// datagram, and counts what the kernel dropped before it.
+func (r *Reader) readControl(i int) (segment int) {
+	c := r.control[i][:min(int(r.hdrs[i].hdr.Controllen), controlSpace)]
+	for len(c) >= unix.CmsgLen(4) {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+		value := binary.NativeEndian.Uint32(c[unix.CmsgLen(0):])
+		switch {
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO:
+			segment = int(value)
+		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_RXQ_OVFL:
+			r.conn.counters.dropN(DropKernel, uint64(value-r.lost))
+			r.lost = value
+		}
+		step := unix.CmsgSpace(max(int(h.Len)-unix.CmsgLen(0), 0))
+		if step > len(c) {
+			break
+		}
+		c = c[step:]
+	}
+	return segment
+}
+
+func (r *Reader) addr(i int) netip.AddrPort {
+	b := &r.names[i]
+	port := binary.BigEndian.Uint16(b[2:])
+	if binary.NativeEndian.Uint16(b[:]) == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), port)
+	}
+	ip := netip.AddrFrom16([16]byte(b[8:24])).Unmap()
+	if scope := binary.NativeEndian.Uint32(b[24:]); scope != 0 && ip.Is6() {
+		zone, ok := r.zones[scope]
+		if !ok {
+			zone = strconv.FormatUint(uint64(scope), 10)
+			r.zones[scope] = zone
+		}
+		ip = ip.WithZone(zone)
+	}
+	return netip.AddrPortFrom(ip, port)
+}

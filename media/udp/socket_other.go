@@ -1,0 +1,12 @@
+//go:build !linux
+
+package udp
+
+func (c *Conn) configure() {
+	// An error leaves the system's default size: the socket works all the same.
+	_ = c.sock.SetReadBuffer(c.cfg.ReadBuffer)
+	_ = c.sock.SetWriteBuffer(c.cfg.WriteBuffer)
+}
+
+// Buffers is the size of the kernel's buffers in bytes; 0 where it is unknown.
+func (c *Conn) Buffers() (read, write int) { return 0, 0 }
