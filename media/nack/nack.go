@@ -1,0 +1,232 @@
+// Package nack decides which lost packets of one received RTP stream to ask for
+// again, and when (RFC 4585 section 6.2.1). It is a plain value: sequences and
+// the time go in, sequences to request come out.
+package nack
+
+import (
+	"errors"
+	"slices"
+	"sort"
+	"time"
+)
+
+// Defaults of Config.
+const (
+	DefaultReorderPackets = 3
+	DefaultReorderWait    = 10 * time.Millisecond
+	DefaultMinInterval    = 20 * time.Millisecond
+	DefaultMaxInterval    = 400 * time.Millisecond
+	DefaultRTT            = 80 * time.Millisecond
+	DefaultMaxTries       = 8
+	DefaultMaxMissing     = 512
+	DefaultMaxAge         = time.Second
+	DefaultMaxPerCall     = 128
+)
+
+// Config of a Generator. The zero value of a field means its default.
+type Config struct {
+	// ReorderPackets and ReorderWait are how long a gap may be mere reordering:
+	// a packet is first requested once the newest sequence is so far beyond it,
+	// or once so much time has passed, whichever is first.
+	ReorderPackets int
+	ReorderWait    time.Duration
+	// MinInterval and MaxInterval bound the time between two requests of one
+	// packet, which otherwise is 1.25 round trips.
+	MinInterval, MaxInterval time.Duration
+	// RTT is the round trip assumed until SetRTT.
+	RTT time.Duration
+	// MaxTries is how often one packet is requested.
+	MaxTries int
+	// MaxMissing is how many packets may be missing at a time. More at once is
+	// not loss but an outage: the oldest are given up.
+	MaxMissing int
+	// MaxAge is after which time a missing packet is of no use any more.
+	MaxAge time.Duration
+	// MaxPerCall caps the sequences that one Due returns.
+	MaxPerCall int
+}
+
+func (c Config) withDefaults() (Config, error) {
+	for _, f := range []struct {
+		v   *int
+		def int
+	}{
+		{&c.ReorderPackets, DefaultReorderPackets}, {&c.MaxTries, DefaultMaxTries},
+		{&c.MaxMissing, DefaultMaxMissing}, {&c.MaxPerCall, DefaultMaxPerCall},
+	} {
+		if *f.v < 0 {
+			return c, errors.New("nack: negative limit")
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	for _, f := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&c.ReorderWait, DefaultReorderWait}, {&c.MinInterval, DefaultMinInterval},
+		{&c.MaxInterval, DefaultMaxInterval}, {&c.RTT, DefaultRTT}, {&c.MaxAge, DefaultMaxAge},
+	} {
+		if *f.v < 0 {
+			return c, errors.New("nack: negative duration")
+		}
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+	}
+	if c.MinInterval > c.MaxInterval {
+		return c, errors.New("nack: MinInterval is above MaxInterval")
+	}
+	return c, nil
+}
+
+// Stats counts packets since New.
+type Stats struct {
+	Missing   uint64 // sequences once missing
+	Requested uint64 // requests, repeated ones too
+	Recovered uint64 // came after they had been requested
+	Reordered uint64 // came late before they were requested
+	GivenUp   uint64 // never came: too old, too often requested, too many
+}
+
+// Generator follows one stream. It is not safe for concurrent use.
+type Generator struct {
+	cfg      Config
+	interval time.Duration
+	started  bool
+	highest  uint64
+	missing  []gap // ascending by sequence
+	stats    Stats
+}
+
+type gap struct {
+	seq   uint64
+	since time.Duration
+	last  time.Duration // of the last request
+	tries int
+}
+
+// New makes a Generator.
+func New(cfg Config) (*Generator, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	g := &Generator{cfg: cfg, missing: make([]gap, 0, 16)}
+	g.SetRTT(cfg.RTT)
+	return g, nil
+}
+
+// SetRTT says how long a request and its answer take.
+func (g *Generator) SetRTT(rtt time.Duration) {
+	g.interval = min(max(rtt+rtt/4, g.cfg.MinInterval), g.cfg.MaxInterval)
+}
+
+// Receive takes the unwrapped sequence of a packet that arrived, retransmitted
+// ones too. It says false when the gap before it was too large to be repaired:
+// the stream needs a keyframe.
+func (g *Generator) Receive(seq uint64, now time.Duration) bool {
+	if !g.started {
+		g.started, g.highest = true, seq
+		return true
+	}
+	if seq <= g.highest {
+		g.arrivedLate(seq)
+		return true
+	}
+	from := g.highest + 1
+	g.highest = seq
+	lost := seq - from
+	if lost == 0 {
+		return true
+	}
+	g.stats.Missing += lost
+	intact := true
+	if lost > uint64(g.cfg.MaxMissing) {
+		g.stats.GivenUp += uint64(len(g.missing)) + lost
+		g.missing = g.missing[:0]
+		return false
+	}
+	if over := len(g.missing) + int(lost) - g.cfg.MaxMissing; over > 0 {
+		g.stats.GivenUp += uint64(over)
+		g.missing = slices.Delete(g.missing, 0, over)
+		intact = false
+	}
+	for s := from; s < seq; s++ {
+		g.missing = append(g.missing, gap{seq: s, since: now})
+	}
+	return intact
+}
+
+func (g *Generator) arrivedLate(seq uint64) {
+	i := sort.Search(len(g.missing), func(i int) bool { return g.missing[i].seq >= seq })
+	if i == len(g.missing) || g.missing[i].seq != seq {
+		return
+	}
+	if g.missing[i].tries > 0 {
+		g.stats.Recovered++
+	} else {
+		g.stats.Reordered++
+	}
+	g.missing = slices.Delete(g.missing, i, i+1)
+}
+
+// Due appends to dst the wire sequences to request now, ascending, and returns
+// it. Call it after a batch of packets and at the time that Next tells.
+func (g *Generator) Due(now time.Duration, dst []uint16) []uint16 {
+	kept, n := g.missing[:0], 0
+	for _, m := range g.missing {
+		if now-m.since >= g.cfg.MaxAge || (m.tries >= g.cfg.MaxTries && now-m.last >= g.interval) {
+			g.stats.GivenUp++
+			continue
+		}
+		if n < g.cfg.MaxPerCall && g.due(m, now) {
+			dst = append(dst, uint16(m.seq))
+			m.tries++
+			m.last = now
+			g.stats.Requested++
+			n++
+		}
+		kept = append(kept, m)
+	}
+	g.missing = kept
+	return dst
+}
+
+func (g *Generator) due(m gap, now time.Duration) bool {
+	switch {
+	case m.tries >= g.cfg.MaxTries:
+		return false
+	case m.tries > 0:
+		return now-m.last >= g.interval
+	default:
+		return g.highest-m.seq >= uint64(g.cfg.ReorderPackets) || now-m.since >= g.cfg.ReorderWait
+	}
+}
+
+// Next is when Due should be called although no packet comes; false while
+// nothing is missing.
+func (g *Generator) Next() (time.Duration, bool) {
+	if len(g.missing) == 0 {
+		return 0, false
+	}
+	next := time.Duration(1<<63 - 1)
+	for _, m := range g.missing {
+		at := m.last + g.interval
+		if m.tries == 0 {
+			at = m.since + g.cfg.ReorderWait
+			if g.highest-m.seq >= uint64(g.cfg.ReorderPackets) {
+				at = m.since
+			}
+		}
+		next = min(next, at, m.since+g.cfg.MaxAge)
+	}
+	return next, true
+}
+
+// Missing is how many packets are missed at present.
+func (g *Generator) Missing() int { return len(g.missing) }
+
+// Stats returns the counters.
+func (g *Generator) Stats() Stats { return g.stats }
