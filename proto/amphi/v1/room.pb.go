@@ -2043,9 +2043,11 @@ func (x *ListPeersResult) GetTotal() uint32 {
 
 // PeerConnection tells the owner that a peer's client came back or was lost.
 type PeerConnection struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Connected     bool                   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	PeerId    string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Connected bool                   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	// When the node last heard the client, in milliseconds; 0 is now. The time until the peer counts as lost runs from then.
+	SinceMs       int64 `protobuf:"varint,3,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2092,6 +2094,13 @@ func (x *PeerConnection) GetConnected() bool {
 		return x.Connected
 	}
 	return false
+}
+
+func (x *PeerConnection) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
 }
 
 // StreamReport tells the owner how a stream does.
@@ -2742,11 +2751,13 @@ func (x *PeerUpdated) GetForced() bool {
 }
 
 type PeerLeft struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Reason        LeaveReason            `protobuf:"varint,2,opt,name=reason,proto3,enum=amphi.v1.LeaveReason" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	PeerId  string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Reason  LeaveReason            `protobuf:"varint,2,opt,name=reason,proto3,enum=amphi.v1.LeaveReason" json:"reason,omitempty"`
+	Message string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	By      string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// Removed, and the user id may not join again in this session.
+	Banned        bool `protobuf:"varint,5,opt,name=banned,proto3" json:"banned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2807,6 +2818,13 @@ func (x *PeerLeft) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *PeerLeft) GetBanned() bool {
+	if x != nil {
+		return x.Banned
+	}
+	return false
 }
 
 type TrackPublished struct {
@@ -3080,12 +3098,14 @@ func (x *StoreChanged) GetDeleted() bool {
 
 // RoleChangeRequested goes to the peer concerned only.
 type RoleChangeRequested struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	PeerId        string                 `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
-	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
-	ByName        string                 `protobuf:"bytes,5,opt,name=by_name,json=byName,proto3" json:"by_name,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	PeerId    string                 `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Role      string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	By        string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	ByName    string                 `protobuf:"bytes,5,opt,name=by_name,json=byName,proto3" json:"by_name,omitempty"`
+	// When it was asked; it is forgotten 60 s later.
+	TimeMs        int64 `protobuf:"varint,6,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3155,13 +3175,23 @@ func (x *RoleChangeRequested) GetByName() string {
 	return ""
 }
 
-// RoleChangeAnswered goes to who asked.
+func (x *RoleChangeRequested) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
+// RoleChangeAnswered goes to who asked, and to the peer that was asked.
 type RoleChangeAnswered struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	PeerId        string                 `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Accepted      bool                   `protobuf:"varint,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
-	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	PeerId    string                 `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Accepted  bool                   `protobuf:"varint,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	// Who had asked; empty: the management API.
+	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// Nobody answered in time, or another request took its place.
+	Expired       bool `protobuf:"varint,5,opt,name=expired,proto3" json:"expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3222,6 +3252,13 @@ func (x *RoleChangeAnswered) GetBy() string {
 		return x.By
 	}
 	return ""
+}
+
+func (x *RoleChangeAnswered) GetExpired() bool {
+	if x != nil {
+		return x.Expired
+	}
+	return false
 }
 
 // UnmuteRequested goes to the peer concerned only.
@@ -3509,7 +3546,9 @@ type RoomState struct {
 	Pending     []*RoleChangeRequested `protobuf:"bytes,15,rep,name=pending,proto3" json:"pending,omitempty"`
 	BannedUsers []string               `protobuf:"bytes,16,rep,name=banned_users,json=bannedUsers,proto3" json:"banned_users,omitempty"`
 	// When each lost peer was lost, by peer id; owner and replicas only.
-	LostMs        map[string]int64 `protobuf:"bytes,17,rep,name=lost_ms,json=lostMs,proto3" json:"lost_ms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	LostMs map[string]int64 `protobuf:"bytes,17,rep,name=lost_ms,json=lostMs,proto3" json:"lost_ms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Peers beyond those of interest whom clients have heard of; owner and replicas only.
+	Announced     []string `protobuf:"bytes,18,rep,name=announced,proto3" json:"announced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3659,6 +3698,13 @@ func (x *RoomState) GetBannedUsers() []string {
 func (x *RoomState) GetLostMs() map[string]int64 {
 	if x != nil {
 		return x.LostMs
+	}
+	return nil
+}
+
+func (x *RoomState) GetAnnounced() []string {
+	if x != nil {
+		return x.Announced
 	}
 	return nil
 }
@@ -4235,10 +4281,11 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x0fListPeersResult\x12$\n" +
 	"\x05peers\x18\x01 \x03(\v2\x0e.amphi.v1.PeerR\x05peers\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\rR\x05total\"G\n" +
+	"\x05total\x18\x03 \x01(\rR\x05total\"b\n" +
 	"\x0ePeerConnection\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1c\n" +
-	"\tconnected\x18\x02 \x01(\bR\tconnected\"8\n" +
+	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x19\n" +
+	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"8\n" +
 	"\fStreamReport\x12(\n" +
 	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"\xf0\x02\n" +
 	"\x06Result\x12'\n" +
@@ -4289,12 +4336,13 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\rWHAT_METADATA\x10\x02\x12\r\n" +
 	"\tWHAT_ROLE\x10\x03\x12\r\n" +
 	"\tWHAT_HAND\x10\x04\x12\x13\n" +
-	"\x0fWHAT_CHAT_BLOCK\x10\x05\"|\n" +
+	"\x0fWHAT_CHAT_BLOCK\x10\x05\"\x94\x01\n" +
 	"\bPeerLeft\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.amphi.v1.LeaveReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"P\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x16\n" +
+	"\x06banned\x18\x05 \x01(\bR\x06banned\"P\n" +
 	"\x0eTrackPublished\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12%\n" +
 	"\x05track\x18\x02 \x01(\v2\x0f.amphi.v1.TrackR\x05track\"^\n" +
@@ -4310,20 +4358,22 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\tR\x02by\"T\n" +
 	"\fStoreChanged\x12*\n" +
 	"\x05entry\x18\x01 \x01(\v2\x14.amphi.v1.StoreEntryR\x05entry\x12\x18\n" +
-	"\adeleted\x18\x02 \x01(\bR\adeleted\"\x8a\x01\n" +
+	"\adeleted\x18\x02 \x01(\bR\adeleted\"\xa3\x01\n" +
 	"\x13RoleChangeRequested\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12\x17\n" +
-	"\aby_name\x18\x05 \x01(\tR\x06byName\"x\n" +
+	"\aby_name\x18\x05 \x01(\tR\x06byName\x12\x17\n" +
+	"\atime_ms\x18\x06 \x01(\x03R\x06timeMs\"\x92\x01\n" +
 	"\x12RoleChangeAnswered\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x1a\n" +
 	"\baccepted\x18\x03 \x01(\bR\baccepted\x12\x0e\n" +
-	"\x02by\x18\x04 \x01(\tR\x02by\"q\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x18\n" +
+	"\aexpired\x18\x05 \x01(\bR\aexpired\"q\n" +
 	"\x0fUnmuteRequested\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1b\n" +
 	"\ttrack_ids\x18\x02 \x03(\tR\btrackIds\x12\x0e\n" +
@@ -4339,7 +4389,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"/\n" +
 	"\x0eSessionStarted\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"\x8d\x06\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"\xab\x06\n" +
 	"\tRoomState\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x1d\n" +
@@ -4362,7 +4412,8 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x05ended\x18\x0e \x01(\bR\x05ended\x127\n" +
 	"\apending\x18\x0f \x03(\v2\x1d.amphi.v1.RoleChangeRequestedR\apending\x12!\n" +
 	"\fbanned_users\x18\x10 \x03(\tR\vbannedUsers\x128\n" +
-	"\alost_ms\x18\x11 \x03(\v2\x1f.amphi.v1.RoomState.LostMsEntryR\x06lostMs\x1a=\n" +
+	"\alost_ms\x18\x11 \x03(\v2\x1f.amphi.v1.RoomState.LostMsEntryR\x06lostMs\x12\x1c\n" +
+	"\tannounced\x18\x12 \x03(\tR\tannounced\x1a=\n" +
 	"\x0fRoleCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a9\n" +
