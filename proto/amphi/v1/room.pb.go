@@ -3723,6 +3723,7 @@ type RoomMessage struct {
 	//	*RoomMessage_Response
 	//	*RoomMessage_Events
 	//	*RoomMessage_State
+	//	*RoomMessage_PeerMoved
 	Body          isRoomMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3833,6 +3834,15 @@ func (x *RoomMessage) GetState() *RoomState {
 	return nil
 }
 
+func (x *RoomMessage) GetPeerMoved() *PeerMoved {
+	if x != nil {
+		if x, ok := x.Body.(*RoomMessage_PeerMoved); ok {
+			return x.PeerMoved
+		}
+	}
+	return nil
+}
+
 type isRoomMessage_Body interface {
 	isRoomMessage_Body()
 }
@@ -3861,6 +3871,10 @@ type RoomMessage_State struct {
 	State *RoomState `protobuf:"bytes,8,opt,name=state,proto3,oneof"`
 }
 
+type RoomMessage_PeerMoved struct {
+	PeerMoved *PeerMoved `protobuf:"bytes,9,opt,name=peer_moved,json=peerMoved,proto3,oneof"`
+}
+
 func (*RoomMessage_Attach) isRoomMessage_Body() {}
 
 func (*RoomMessage_Detach) isRoomMessage_Body() {}
@@ -3873,6 +3887,53 @@ func (*RoomMessage_Events) isRoomMessage_Body() {}
 
 func (*RoomMessage_State) isRoomMessage_Body() {}
 
+func (*RoomMessage_PeerMoved) isRoomMessage_Body() {}
+
+// PeerMoved tells the node that had a peer's client that another node has it now.
+type PeerMoved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMoved) Reset() {
+	*x = PeerMoved{}
+	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMoved) ProtoMessage() {}
+
+func (x *PeerMoved) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMoved.ProtoReflect.Descriptor instead.
+func (*PeerMoved) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *PeerMoved) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
 // Attach subscribes a node's replica; it is answered with state, then events follow. Repeated as a keepalive.
 type Attach struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3884,7 +3945,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	mi := &file_amphi_v1_room_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +3957,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	mi := &file_amphi_v1_room_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +3970,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Attach) GetHaveSeq() uint64 {
@@ -3927,7 +3988,7 @@ type Detach struct {
 
 func (x *Detach) Reset() {
 	*x = Detach{}
-	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	mi := &file_amphi_v1_room_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +4000,7 @@ func (x *Detach) String() string {
 func (*Detach) ProtoMessage() {}
 
 func (x *Detach) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	mi := &file_amphi_v1_room_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +4013,7 @@ func (x *Detach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detach.ProtoReflect.Descriptor instead.
 func (*Detach) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{48}
 }
 
 type RoomRequest struct {
@@ -3968,7 +4029,7 @@ type RoomRequest struct {
 
 func (x *RoomRequest) Reset() {
 	*x = RoomRequest{}
-	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	mi := &file_amphi_v1_room_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4041,7 @@ func (x *RoomRequest) String() string {
 func (*RoomRequest) ProtoMessage() {}
 
 func (x *RoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	mi := &file_amphi_v1_room_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4054,7 @@ func (x *RoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomRequest.ProtoReflect.Descriptor instead.
 func (*RoomRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RoomRequest) GetId() uint64 {
@@ -4018,9 +4079,10 @@ func (x *RoomRequest) GetCommand() *Command {
 }
 
 type RoomResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Id     uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Result *Result                `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 with an error refuses an attach.
+	Id     uint64  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Result *Result `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
 	// The last event that the command caused: a replica answers its client only after it has applied it.
 	Seq           uint64 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -4029,7 +4091,7 @@ type RoomResponse struct {
 
 func (x *RoomResponse) Reset() {
 	*x = RoomResponse{}
-	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	mi := &file_amphi_v1_room_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4103,7 @@ func (x *RoomResponse) String() string {
 func (*RoomResponse) ProtoMessage() {}
 
 func (x *RoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	mi := &file_amphi_v1_room_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4116,7 @@ func (x *RoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomResponse.ProtoReflect.Descriptor instead.
 func (*RoomResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RoomResponse) GetId() uint64 {
@@ -4087,7 +4149,7 @@ type RoomEvents struct {
 
 func (x *RoomEvents) Reset() {
 	*x = RoomEvents{}
-	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	mi := &file_amphi_v1_room_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4099,7 +4161,7 @@ func (x *RoomEvents) String() string {
 func (*RoomEvents) ProtoMessage() {}
 
 func (x *RoomEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	mi := &file_amphi_v1_room_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4112,7 +4174,7 @@ func (x *RoomEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEvents.ProtoReflect.Descriptor instead.
 func (*RoomEvents) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RoomEvents) GetEvents() []*Event {
@@ -4419,7 +4481,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a9\n" +
 	"\vLostMsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xdd\x02\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x93\x03\n" +
 	"\vRoomMessage\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12*\n" +
@@ -4428,8 +4490,12 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\arequest\x18\x05 \x01(\v2\x15.amphi.v1.RoomRequestH\x00R\arequest\x124\n" +
 	"\bresponse\x18\x06 \x01(\v2\x16.amphi.v1.RoomResponseH\x00R\bresponse\x12.\n" +
 	"\x06events\x18\a \x01(\v2\x14.amphi.v1.RoomEventsH\x00R\x06events\x12+\n" +
-	"\x05state\x18\b \x01(\v2\x13.amphi.v1.RoomStateH\x00R\x05stateB\x06\n" +
-	"\x04body\"#\n" +
+	"\x05state\x18\b \x01(\v2\x13.amphi.v1.RoomStateH\x00R\x05state\x124\n" +
+	"\n" +
+	"peer_moved\x18\t \x01(\v2\x13.amphi.v1.PeerMovedH\x00R\tpeerMovedB\x06\n" +
+	"\x04body\"$\n" +
+	"\tPeerMoved\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"#\n" +
 	"\x06Attach\x12\x19\n" +
 	"\bhave_seq\x18\x01 \x01(\x04R\ahaveSeq\"\b\n" +
 	"\x06Detach\"c\n" +
@@ -4458,7 +4524,7 @@ func file_amphi_v1_room_proto_rawDescGZIP() []byte {
 }
 
 var file_amphi_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_amphi_v1_room_proto_goTypes = []any{
 	(ControlStream_Action)(0),   // 0: amphi.v1.ControlStream.Action
 	(PeerUpdated_What)(0),       // 1: amphi.v1.PeerUpdated.What
@@ -4508,26 +4574,27 @@ var file_amphi_v1_room_proto_goTypes = []any{
 	(*SessionStarted)(nil),      // 45: amphi.v1.SessionStarted
 	(*RoomState)(nil),           // 46: amphi.v1.RoomState
 	(*RoomMessage)(nil),         // 47: amphi.v1.RoomMessage
-	(*Attach)(nil),              // 48: amphi.v1.Attach
-	(*Detach)(nil),              // 49: amphi.v1.Detach
-	(*RoomRequest)(nil),         // 50: amphi.v1.RoomRequest
-	(*RoomResponse)(nil),        // 51: amphi.v1.RoomResponse
-	(*RoomEvents)(nil),          // 52: amphi.v1.RoomEvents
-	nil,                         // 53: amphi.v1.ChangeRoleResult.FailedEntry
-	nil,                         // 54: amphi.v1.RoomState.RoleCountsEntry
-	nil,                         // 55: amphi.v1.RoomState.LostMsEntry
-	(*Peer)(nil),                // 56: amphi.v1.Peer
-	(Kind)(0),                   // 57: amphi.v1.Kind
-	(*SimulcastLayer)(nil),      // 58: amphi.v1.SimulcastLayer
-	(*Track)(nil),               // 59: amphi.v1.Track
-	(*Recipients)(nil),          // 60: amphi.v1.Recipients
-	(LayoutKind)(0),             // 61: amphi.v1.LayoutKind
-	(*Stream)(nil),              // 62: amphi.v1.Stream
-	(*Error)(nil),               // 63: amphi.v1.Error
-	(*Message)(nil),             // 64: amphi.v1.Message
-	(LeaveReason)(0),            // 65: amphi.v1.LeaveReason
-	(*StoreEntry)(nil),          // 66: amphi.v1.StoreEntry
-	(*Template)(nil),            // 67: amphi.v1.Template
+	(*PeerMoved)(nil),           // 48: amphi.v1.PeerMoved
+	(*Attach)(nil),              // 49: amphi.v1.Attach
+	(*Detach)(nil),              // 50: amphi.v1.Detach
+	(*RoomRequest)(nil),         // 51: amphi.v1.RoomRequest
+	(*RoomResponse)(nil),        // 52: amphi.v1.RoomResponse
+	(*RoomEvents)(nil),          // 53: amphi.v1.RoomEvents
+	nil,                         // 54: amphi.v1.ChangeRoleResult.FailedEntry
+	nil,                         // 55: amphi.v1.RoomState.RoleCountsEntry
+	nil,                         // 56: amphi.v1.RoomState.LostMsEntry
+	(*Peer)(nil),                // 57: amphi.v1.Peer
+	(Kind)(0),                   // 58: amphi.v1.Kind
+	(*SimulcastLayer)(nil),      // 59: amphi.v1.SimulcastLayer
+	(*Track)(nil),               // 60: amphi.v1.Track
+	(*Recipients)(nil),          // 61: amphi.v1.Recipients
+	(LayoutKind)(0),             // 62: amphi.v1.LayoutKind
+	(*Stream)(nil),              // 63: amphi.v1.Stream
+	(*Error)(nil),               // 64: amphi.v1.Error
+	(*Message)(nil),             // 65: amphi.v1.Message
+	(LeaveReason)(0),            // 66: amphi.v1.LeaveReason
+	(*StoreEntry)(nil),          // 67: amphi.v1.StoreEntry
+	(*Template)(nil),            // 68: amphi.v1.Template
 }
 var file_amphi_v1_room_proto_depIdxs = []int32{
 	3,  // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
@@ -4550,17 +4617,17 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	25, // 17: amphi.v1.Command.list_peers:type_name -> amphi.v1.ListPeers
 	27, // 18: amphi.v1.Command.peer_connection:type_name -> amphi.v1.PeerConnection
 	28, // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
-	56, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
-	57, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
-	58, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
-	59, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
-	60, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
-	53, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
+	57, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
+	58, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
+	59, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
+	60, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
+	61, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
+	54, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
 	0,  // 26: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
-	61, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
-	56, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
-	62, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
-	63, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
+	62, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
+	57, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
+	63, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
+	64, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
 	4,  // 31: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
 	7,  // 32: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
 	12, // 33: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
@@ -4573,7 +4640,7 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	34, // 40: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
 	35, // 41: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
 	36, // 42: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
-	64, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
+	65, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
 	37, // 44: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
 	38, // 45: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
 	39, // 46: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
@@ -4583,37 +4650,38 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	43, // 50: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
 	44, // 51: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
 	45, // 52: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
-	56, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
-	56, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
+	57, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
+	57, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
 	1,  // 55: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
-	65, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
-	59, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
-	59, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
+	66, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
+	60, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
+	60, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
 	13, // 59: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
-	66, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
-	62, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
-	67, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
-	56, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
-	66, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
-	64, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
-	62, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
-	54, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
+	67, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
+	63, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
+	68, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
+	57, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
+	67, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
+	65, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
+	63, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
+	55, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
 	39, // 68: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
-	55, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
-	48, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
-	49, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
-	50, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
-	51, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
-	52, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
+	56, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
+	49, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
+	50, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
+	51, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
+	52, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
+	53, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
 	46, // 75: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
-	2,  // 76: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	29, // 77: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	30, // 78: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	79, // [79:79] is the sub-list for method output_type
-	79, // [79:79] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	48, // 76: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
+	2,  // 77: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	29, // 78: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	30, // 79: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
@@ -4690,6 +4758,7 @@ func file_amphi_v1_room_proto_init() {
 		(*RoomMessage_Response)(nil),
 		(*RoomMessage_Events)(nil),
 		(*RoomMessage_State)(nil),
+		(*RoomMessage_PeerMoved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4697,7 +4766,7 @@ func file_amphi_v1_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_room_proto_rawDesc), len(file_amphi_v1_room_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
