@@ -1,0 +1,65 @@
+package packager
+
+import (
+	"maps"
+
+	"github.com/amphi-sfu/amphi/hls/playlist"
+)
+
+// peakFactor is how far above its bit rate a variant may go: the encoder's buffer is
+// a second, a segment two.
+const peakFactor = 1.25
+
+// Multivariant is the multivariant playlist; query is appended to its URIs. ok is false
+// until every media playlist has begun, because the codecs are not known before.
+func (p *Packager) Multivariant(query string) (b []byte, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.isReady {
+		return nil, false
+	}
+	var variants []playlist.Variant
+	for i, v := range p.cfg.Variants {
+		m := p.medias[i]
+		variants = append(variants, playlist.Variant{
+			URI: v.Name + "/index.m3u8", Codecs: m.init.Codecs, Width: m.init.Width, Height: m.init.Height,
+			FrameRate: float64(p.cfg.FPS), Bitrate: v.Bitrate, Peak: int(peakFactor * float64(v.Bitrate)),
+		})
+	}
+	m := p.medias[len(p.medias)-1]
+	return playlist.Multivariant(variants, &playlist.Audio{
+		URI: AudioName + "/index.m3u8", Codecs: m.init.Codecs, Channels: 2, Bitrate: p.cfg.AudioBitrate,
+	}, query), true
+}
+
+// Stats is what happened so far.
+type Stats struct {
+	Parts   int64          // published, of all media playlists
+	Gaps    int64          // parts and segments that had nothing in them
+	Drops   map[Drop]int64 // refused access units by reason
+	Objects int            // in memory
+	Bytes   int64          // in memory
+	// NextMSN and Discontinuity are where a program that follows this one begins.
+	NextMSN       uint64
+	Discontinuity uint64
+}
+
+// Stats is a snapshot.
+func (p *Packager) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Parts: p.parts, Drops: maps.Clone(p.drops)}
+	for _, m := range p.medias {
+		n, b := m.store.size()
+		s.Objects += n
+		s.Bytes += b
+		s.Gaps += m.gaps
+		next := m.list.OpenMSN()
+		if m.list.OpenParts() > 0 {
+			next++
+		}
+		s.NextMSN = max(s.NextMSN, next)
+		s.Discontinuity = max(s.Discontinuity, m.list.DiscontinuitySequence())
+	}
+	return s
+}
