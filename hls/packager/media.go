@@ -45,6 +45,9 @@ type openPart struct {
 // Name is the first part of the path: the variant's name or AudioName.
 func (m *Media) Name() string { return m.name }
 
+// Epoch is in all names of its objects.
+func (m *Media) Epoch() uint64 { return m.cfg.Epoch }
+
 // Published is the playlist as it is now.
 func (m *Media) Published() *Published { return m.published.Load() }
 
