@@ -3,8 +3,6 @@ package client
 import (
 	"fmt"
 
-	"github.com/pion/dtls/v3"
-	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
@@ -12,6 +10,13 @@ import (
 	"github.com/pion/sdp/v3"
 	"github.com/pion/transport/v4"
 	"github.com/pion/webrtc/v4"
+)
+
+const (
+	// Values of ice.MulticastDNSMode and dtls.SRTPProtectionProfile, whose packages only media imports.
+	mdnsDisabled     = 1
+	srtpAES128GCM    = 0x0007
+	srtpAES128CMSHA1 = 0x0001
 )
 
 const audioLevelURI = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
@@ -44,8 +49,8 @@ func NewAPI(cfg TransportConfig) (*webrtc.API, error) {
 		return nil, fmt.Errorf("registering interceptors: %w", err)
 	}
 	var set webrtc.SettingEngine
-	set.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	set.SetSRTPProtectionProfiles(dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80)
+	set.SetICEMulticastDNSMode(mdnsDisabled)
+	set.SetSRTPProtectionProfiles(srtpAES128GCM, srtpAES128CMSHA1)
 	set.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	if cfg.Loopback {
 		set.SetIncludeLoopbackCandidate(true)

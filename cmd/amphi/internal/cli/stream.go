@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+const layoutWords = "auto, grid, active-speaker, screen, single, picture-in-picture"
+
+func streamCommand() *cobra.Command {
+	a := &app{}
+	return group("stream", "Composite streams: start, stop, list, layout", a,
+		streamStart(a), streamStop(a), streamList(a), streamLayout(a))
+}
+
+func streamTable(w io.Writer, url string, streams ...*amphiv1.Stream) {
+	row(w, "STREAM", "STATE", "LAYOUT", "STARTED", "URL", "FAILURE")
+	for _, s := range streams {
+		row(w, s.GetName(), enum(s.GetState(), "STREAM_STATE_"), enum(s.GetLayout(), "LAYOUT_KIND_"),
+			when(s.GetStartedMs()), address(url, s.GetUrl()), s.GetFailure())
+	}
+}
+
+// address is where a path of the node is found.
+func address(url, path string) string {
+	if path == "" || strings.Contains(path, "://") {
+		return path
+	}
+	return strings.TrimSuffix(url, "/") + "/" + strings.TrimPrefix(path, "/")
+}
+
+// layout reads a layout's word; empty leaves it as it is.
+func layout(word string) (amphiv1.LayoutKind, error) {
+	if word == "" {
+		return amphiv1.LayoutKind_LAYOUT_KIND_UNSPECIFIED, nil
+	}
+	name := "LAYOUT_KIND_" + strings.ToUpper(strings.ReplaceAll(word, "-", "_"))
+	v, ok := amphiv1.LayoutKind_value[name]
+	if !ok || v == 0 {
+		return 0, usage(fmt.Errorf("layout %q is none of %s", word, layoutWords))
+	}
+	return amphiv1.LayoutKind(v), nil
+}
+
+func optional(args []string, i int) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return ""
+}
+
+func streamStart(a *app) *cobra.Command {
+	var word string
+	cmd := &cobra.Command{
+		Use: "start ROOM [STREAM]", Short: "Start a stream of a room (\"go live\")", Args: between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, err := layout(word)
+			if err != nil {
+				return err
+			}
+			streams, err := a.streams()
+			if err != nil {
+				return err
+			}
+			s, err := call(cmd.Context(), a, streams.StartStream,
+				&amphiv1.StartStreamRequest{Room: args[0], Stream: optional(args, 1), Layout: kind})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, s, func(w io.Writer) { streamTable(w, a.url, s) })
+		},
+	}
+	cmd.Flags().StringVar(&word, "layout", "", layoutWords)
+	return cmd
+}
+
+func streamStop(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "stop ROOM [STREAM]", Short: "Stop a stream", Args: between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			streams, err := a.streams()
+			if err != nil {
+				return err
+			}
+			s, err := call(cmd.Context(), a, streams.StopStream,
+				&amphiv1.StopStreamRequest{Room: args[0], Stream: optional(args, 1)})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, s, func(w io.Writer) { streamTable(w, a.url, s) })
+		},
+	}
+}
+
+func streamList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list ROOM", Short: "List a room's streams", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			streams, err := a.streams()
+			if err != nil {
+				return err
+			}
+			res, err := call(cmd.Context(), a, streams.ListStreams, &amphiv1.ListStreamsRequest{Room: args[0]})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, res, func(w io.Writer) { streamTable(w, a.url, res.GetStreams()...) })
+		},
+	}
+}
+
+func streamLayout(a *app) *cobra.Command {
+	var stream string
+	cmd := &cobra.Command{
+		Use: "layout ROOM LAYOUT", Short: "Change a stream's layout while it runs", Args: exactly(2),
+		Long: "Changes the layout of a running stream: " + layoutWords + ".",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind, err := layout(args[1])
+			if err != nil {
+				return err
+			}
+			streams, err := a.streams()
+			if err != nil {
+				return err
+			}
+			s, err := call(cmd.Context(), a, streams.SetLayout,
+				&amphiv1.SetLayoutRequest{Room: args[0], Stream: stream, Layout: kind})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, s, func(w io.Writer) { streamTable(w, a.url, s) })
+		},
+	}
+	cmd.Flags().StringVar(&stream, "stream", "", "stream (default main)")
+	return cmd
+}

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amphi-sfu/amphi/proto"
+)
+
+func tokenCommand() *cobra.Command {
+	a := &app{}
+	var c claims
+	var management, play bool
+	cmd := a.flags(&cobra.Command{
+		Use:   "token --room ROOM --role ROLE",
+		Short: "Make a token",
+		Long: "Makes an app token, with which a client joins a room with a role. With --management it makes one for the\n" +
+			"management API, with --play one for HLS playback. Nothing is sent to the server.",
+		Example: "  amphi token --room demo --role host\n  amphi token --management --ttl 1h",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.choose(management, play); err != nil {
+				return usage(err)
+			}
+			key, secret, err := a.credentials()
+			if err != nil {
+				return err
+			}
+			token, err := sign(key, secret, c)
+			if err != nil {
+				return usage(err)
+			}
+			out := struct {
+				Token     string `json:"token"`
+				ExpiresMS int64  `json:"expiresMs"`
+			}{token, time.Now().Add(c.Life).UnixMilli()}
+			return a.printValue(cmd, out, func(w io.Writer) { fmt.Fprintln(w, token) })
+		},
+	})
+	f := cmd.Flags()
+	f.StringVar(&c.Room, "room", "", "room to join")
+	f.StringVar(&c.Role, "role", "", "role in it")
+	f.StringVar(&c.User, "user", "", "user id")
+	f.StringVar(&c.Name, "name", "", "shown name")
+	f.DurationVar(&c.Life, "ttl", 24*time.Hour, "how long it is valid, up to 2160h")
+	f.BoolVar(&management, "management", false, "make a management token")
+	f.BoolVar(&play, "play", false, "make a playback token")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	return cmd
+}
+
+// claims are what a token says; proto/PROTOCOL.md section 1.
+type claims struct {
+	Type string
+	Room string
+	Role string
+	User string
+	Name string
+	Life time.Duration
+}
+
+const maxLife = 90 * 24 * time.Hour
+
+// choose sets the type and checks what it needs.
+func (c *claims) choose(management, play bool) error {
+	switch {
+	case management && play:
+		return errors.New("--management and --play exclude each other")
+	case management:
+		c.Type = "management"
+		if c.Room != "" || c.Role != "" {
+			return errors.New("a management token has no --room or --role")
+		}
+		return nil
+	case play:
+		c.Type = "play"
+	default:
+		c.Type = "app"
+		if c.Role == "" {
+			return errors.New("an app token needs --room and --role")
+		}
+	}
+	if !proto.ValidRoomName(c.Room) {
+		return fmt.Errorf("--room %q: want 1 to %d of a-z, A-Z, 0-9, \".\", \"-\", \"_\"", c.Room, proto.MaxRoomName)
+	}
+	return nil
+}
+
+// sign makes a token with an API key's secret (RFC 7519, HS256).
+func sign(key, secret string, c claims) (string, error) {
+	if c.Life <= 0 || c.Life > maxLife {
+		return "", fmt.Errorf("a token's life of %v is not between 1s and %v", c.Life, maxLife)
+	}
+	now := time.Now()
+	body := map[string]any{"aud": "amphi", "typ": c.Type, "iat": now.Unix(), "exp": now.Add(c.Life).Unix()}
+	for name, v := range map[string]string{"room": c.Room, "role": c.Role, "sub": c.User, "name": c.Name} {
+		if v != "" {
+			body[name] = v
+		}
+	}
+	head, err := json.Marshal(map[string]string{"alg": "HS256", "typ": "JWT", "kid": key})
+	if err != nil {
+		return "", err
+	}
+	payload, err := json.Marshal(body)
+	if err != nil {
+		return "", err
+	}
+	enc := base64.RawURLEncoding
+	text := enc.EncodeToString(head) + "." + enc.EncodeToString(payload)
+	return text + "." + signature(secret, text), nil
+}
+
+func signature(secret, text string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
