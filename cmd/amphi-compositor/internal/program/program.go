@@ -1,0 +1,210 @@
+//go:build cgo
+
+// Package program is one live program: inputs are decoded as they come, one clock
+// paints and encodes every tick, another mixes the voices, and nothing that an
+// input does or omits can stall, shift or gap what goes out.
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/label"
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/mix"
+	"github.com/amphi-sfu/amphi/hls/wire"
+)
+
+// Config of a program.
+type Config struct {
+	Logger  *slog.Logger // slog.Default when nil
+	Fonts   *label.Fonts // required
+	Version string       // reported in Ready
+}
+
+// Program obeys the node at the other end of a connection.
+type Program struct {
+	log     *slog.Logger
+	cfg     Config
+	conn    net.Conn
+	out     *sender
+	start   *wire.Start
+	clock   clock
+	grid    mix.Grid
+	inputs  *inputs
+	scenes  *scenes
+	video   *video
+	audio   *audio
+	working sync.WaitGroup // goroutines of Run
+}
+
+// clock counts from the program's epoch; it never steps while the process lives.
+type clock struct {
+	zero  time.Time // has a monotonic reading
+	since time.Duration
+}
+
+func newClock(epochNS int64) clock {
+	now := time.Now()
+	return clock{zero: now, since: time.Duration(now.UnixNano() - epochNS)}
+}
+
+// now is the time since the epoch.
+func (c clock) now() time.Duration { return c.since + time.Since(c.zero) }
+
+// New makes a program that will talk over conn.
+func New(cfg Config, conn net.Conn) (*Program, error) {
+	if cfg.Fonts == nil {
+		return nil, errors.New("program without fonts")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Program{log: cfg.Logger, cfg: cfg, conn: conn, out: newSender(conn)}, nil
+}
+
+// Run serves until the node closes its end (nil), ctx ends, or something fails
+// that a new process would do better. It returns after all its goroutines have.
+func (p *Program) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() { _ = p.conn.Close() }) // ends reads and writes
+	defer stop()
+
+	r := wire.NewReader(p.conn)
+	f, err := r.Next()
+	if err != nil {
+		return p.outcome(ctx, err)
+	}
+	s, err := f.Start()
+	if err != nil {
+		return fmt.Errorf("starting: %w", err)
+	}
+	if err := p.open(s); err != nil {
+		return err
+	}
+	spawn := func(doing string, f func(context.Context) error) {
+		p.working.Go(func() {
+			if err := f(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", doing, err))
+			}
+		})
+	}
+	spawn("making scenes", p.scenes.run)
+	spawn("encoding video", p.video.run)
+	spawn("encoding audio", p.audio.run)
+	spawn("reporting", p.report)
+	err = p.obey(ctx, r)
+	cancel(err)
+	p.inputs.closeAll()
+	p.working.Wait()
+	p.video.close()
+	p.audio.close()
+	p.inputs.free()
+	return p.outcome(ctx, err)
+}
+
+// outcome turns what ended the reader into what ended the program.
+func (p *Program) outcome(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil // the node closed its end
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// open makes everything that Start describes, and answers Ready.
+func (p *Program) open(s *wire.Start) error {
+	p.start = s
+	p.clock = newClock(s.EpochNS)
+	p.grid = mix.Grid{FPS: int64(s.FPS), PartTicks: int64(s.PartTicks), GOPTicks: int64(s.GOPTicks)}
+	p.inputs = newInputs(p)
+	p.scenes = newScenes(p)
+	var err error
+	if p.audio, err = newAudio(p); err != nil {
+		return err
+	}
+	if p.video, err = newVideo(p); err != nil {
+		p.audio.close()
+		return err
+	}
+	first := p.grid.First(s.FirstTick, p.clock.now())
+	p.video.first = first
+	firstSample := p.audio.begin(first)
+	encoder := s.Encoder
+	if encoder == "" {
+		encoder = "x264"
+	}
+	return p.out.ready(&wire.Ready{
+		FirstTick: first, FirstSample: firstSample, AudioConfig: p.audio.config(),
+		Encoder: encoder, Version: p.cfg.Version + "; " + av.Version(),
+	})
+}
+
+// obey follows the node's frames until the connection ends.
+func (p *Program) obey(ctx context.Context, r *wire.Reader) error {
+	for {
+		f, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if err := p.handle(ctx, f); err != nil {
+			return err
+		}
+	}
+}
+
+// handle dispatches one frame. Only what makes no sense at all is an error: the
+// node and this program are built together.
+func (p *Program) handle(ctx context.Context, f wire.Frame) error {
+	switch f.Type {
+	case wire.TypeRTP:
+		m, err := f.RTP()
+		if err == nil {
+			p.inputs.packet(m, p.clock.now())
+		}
+		return err
+	case wire.TypeSenderReport:
+		m, err := f.SenderReport()
+		if err == nil {
+			p.inputs.senderReport(m, p.clock.now())
+		}
+		return err
+	case wire.TypeAddInput:
+		m, err := f.AddInput()
+		if err == nil {
+			p.inputs.add(ctx, m)
+		}
+		return err
+	case wire.TypeRemoveInput:
+		id, err := f.RemoveInput()
+		if err == nil {
+			p.inputs.remove(id)
+		}
+		return err
+	case wire.TypeScene:
+		m, err := f.Scene()
+		if err == nil {
+			p.scenes.want(m)
+		}
+		return err
+	case wire.TypeAudioMix:
+		m, err := f.AudioMix()
+		if err == nil {
+			p.inputs.mix(m)
+		}
+		return err
+	case wire.TypeForceKeyframe:
+		p.video.force.Store(true)
+		return nil
+	}
+	return fmt.Errorf("frame type %d from the node", f.Type)
+}
