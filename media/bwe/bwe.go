@@ -1,0 +1,330 @@
+// Package bwe estimates, at the sender, how much one receiver's path can carry.
+// It keeps the transport-wide sequence numbers, reads the feedback about them,
+// and combines the trend of delay, the acknowledged rate and loss; it says when
+// and how hard to probe, since a sender that has little to send never finds out
+// otherwise. It is a plain value: packets, feedback and the time go in.
+package bwe
+
+import (
+	"errors"
+	"time"
+)
+
+// Defaults of Config, rates in bits per second.
+const (
+	DefaultInitial = 400_000
+	DefaultMin     = 50_000
+	DefaultMax     = 50_000_000
+)
+
+// Config of an Estimator. The zero value of a field means its default.
+type Config struct {
+	// Initial, Min and Max are the first and the extreme estimates in bits per second.
+	Initial, Min, Max int64
+	// Overhead is added to each packet's size, in bytes; 28 for IPv4 and UDP,
+	// 0 means 28.
+	Overhead int
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Initial < 0 || c.Min < 0 || c.Max < 0 || c.Overhead < 0 {
+		return c, errors.New("bwe: negative value")
+	}
+	if c.Initial == 0 {
+		c.Initial = DefaultInitial
+	}
+	if c.Min == 0 {
+		c.Min = DefaultMin
+	}
+	if c.Max == 0 {
+		c.Max = DefaultMax
+	}
+	if c.Overhead == 0 {
+		c.Overhead = 28
+	}
+	if c.Min > c.Initial || c.Initial > c.Max {
+		return c, errors.New("bwe: Min, Initial, Max must ascend")
+	}
+	return c, nil
+}
+
+// Estimator estimates one receiver's bandwidth. Times are durations on the
+// caller's monotonic clock. It is not safe for concurrent use.
+type Estimator struct {
+	cfg      Config
+	history  history
+	trend    trend
+	rate     control
+	probes   prober
+	report   Report // scratch of Feedback
+	clock    receiverClock
+	acked    uint64 // newest sequence reported as received, +1; 0 for none
+	queueMin minFilter
+	rttMin   minFilter
+	last     window
+	fedBack  time.Duration // time of the last feedback
+	firstOut time.Duration // first packet sent since then; 0 for none
+	timeouts int
+	demand   Demand
+	counts   Stats
+}
+
+// Demand is what the sender would like to send, in bits per second.
+type Demand struct {
+	// Next is the least total that would improve the picture: the present
+	// allocation with the next layer. Top is the total with nothing held back.
+	// Both 0: everything wanted is being sent.
+	Next, Top int64
+}
+
+// Stats tells what the estimator knows.
+type Stats struct {
+	Estimate int64 // bits per second
+	// Sent and Acked are the rates, in bits per second, of the last window as it
+	// left here and as it arrived.
+	Sent, Acked int64
+	// Loss is the share of packets lost in that window, InherentLoss what of it
+	// did not go away when less was sent.
+	Loss, InherentLoss float64
+	// QueueDelay is how long packets wait on the path, beyond its least delay.
+	QueueDelay time.Duration
+	// RTT is the least round trip seen lately, feedback interval included.
+	RTT time.Duration
+	// ApplicationLimited says that less is being sent than the estimate.
+	ApplicationLimited bool
+	// Feedbacks, Rejected (feedback that made no sense), Overuses, LossBackoffs,
+	// Probes, ProbesFailed and Timeouts count events.
+	Feedbacks, Rejected, Overuses, LossBackoffs uint64
+	Probes, ProbesFailed, Timeouts              uint64
+}
+
+// New makes an Estimator.
+func New(cfg Config) (*Estimator, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &Estimator{cfg: cfg}
+	e.rate = control{estimate: float64(cfg.Initial), min: float64(cfg.Min), max: float64(cfg.Max)}
+	return e, nil
+}
+
+// Sent takes note of a packet of size bytes (the UDP payload) that leaves now and
+// returns the transport-wide sequence number for its header extension. Packets
+// must leave in the order of these numbers.
+func (e *Estimator) Sent(size int, now time.Duration) uint16 {
+	size = min(size+e.cfg.Overhead, 65535)
+	p := sentPacket{sent: now, size: uint16(size)}
+	p.probe = e.probes.sent(size, e.history.next, now)
+	if e.firstOut == 0 {
+		e.firstOut = now
+	}
+	return uint16(e.history.add(p))
+}
+
+// Feedback takes one RTCP packet of transport-wide feedback, header included, and
+// says whether the estimate changed.
+func (e *Estimator) Feedback(b []byte, now time.Duration) (bool, error) {
+	if err := ParseTWCC(b, &e.report); err != nil {
+		e.counts.Rejected++
+		return false, err
+	}
+	before := e.rate.estimate
+	newest, ok := e.apply(&e.report, now)
+	if !ok {
+		e.counts.Rejected++
+		return false, nil
+	}
+	e.counts.Feedbacks++
+	e.fedBack, e.firstOut, e.timeouts = now, 0, 0
+	e.last = e.measure(newest)
+	e.rate.rtt = e.RTT()
+	queue := e.queueDelay(newest, now)
+	e.rate.update(e.trend.state, e.last, queue, now, &e.counts)
+	if e.trend.state == overuse {
+		e.trend.state = normal // acted upon
+	}
+	e.finishProbe(now)
+	return e.rate.estimate != before, nil
+}
+
+// apply puts a report into the history; false when it reports nothing new.
+func (e *Estimator) apply(r *Report, now time.Duration) (newest uint64, ok bool) {
+	reference := e.clock.unwrap(r.Reference)
+	base, known := e.history.lookup(r.Base)
+	for i, s := range r.Statuses {
+		seq := base + uint64(i)
+		if !known {
+			// The report may begin before the history and end in it.
+			if seq, ok = e.history.lookup(r.Base + uint16(i)); !ok {
+				continue
+			}
+			known, base = true, seq-uint64(i)
+		}
+		if seq >= e.history.next {
+			break
+		}
+		p := e.history.at(seq)
+		switch {
+		case p.fate == arrived:
+		case s.Received:
+			p.fate, p.arrival = arrived, reference+s.Arrival
+			newest = max(newest, seq+1)
+			e.trend.add(p.sent, p.arrival)
+		default:
+			p.fate = lost
+		}
+	}
+	if newest == 0 {
+		return 0, false
+	}
+	if newest > e.acked {
+		e.acked = newest
+		e.rttMin.add(now-e.history.at(newest-1).sent, now)
+	}
+	return newest - 1, true
+}
+
+// window is what the last packets looked like at both ends.
+type window struct {
+	sent, acked float64 // bits per second
+	loss        float64 // share of packets
+	packets     int
+	span        time.Duration
+}
+
+const (
+	windowSpan = 500 * time.Millisecond
+	windowMin  = 100 * time.Millisecond
+)
+
+// measure looks back from the packet newest over windowSpan of sending.
+func (e *Estimator) measure(newest uint64) window {
+	end := e.history.at(newest)
+	var bytes, got, gone int
+	first, last := end.arrival, end.arrival
+	oldest := newest
+	for seq := newest; ; seq-- {
+		p := e.history.at(seq)
+		if end.sent-p.sent > windowSpan {
+			break
+		}
+		oldest = seq
+		switch p.fate {
+		case arrived:
+			first, last = min(first, p.arrival), max(last, p.arrival)
+			bytes += int(p.size)
+			got++
+		case lost:
+			gone++
+		}
+		if seq == e.history.first {
+			break
+		}
+	}
+	w := window{packets: got + gone, span: end.sent - e.history.at(oldest).sent}
+	if got == 0 || w.span < windowMin || last-first < windowMin {
+		return w
+	}
+	w.loss = float64(gone) / float64(got+gone)
+	all := float64(bytes) * float64(got+gone) / float64(got)
+	w.sent = all * 8 / w.span.Seconds()
+	w.acked = float64(bytes) * 8 / max(last-first, w.span/2).Seconds()
+	return w
+}
+
+// queueDelay is the newest packet's one-way delay above the least one seen.
+func (e *Estimator) queueDelay(newest uint64, now time.Duration) time.Duration {
+	p := e.history.at(newest)
+	oneWay := p.arrival - p.sent
+	e.queueMin.add(oneWay, now)
+	e.counts.QueueDelay = oneWay - e.queueMin.value()
+	return e.counts.QueueDelay
+}
+
+// RTT is the least round trip seen lately, 100 ms before there is one.
+func (e *Estimator) RTT() time.Duration {
+	if !e.rttMin.valid {
+		return 100 * time.Millisecond
+	}
+	return e.rttMin.value()
+}
+
+// Estimate is the present estimate in bits per second, headers of IP and UDP included.
+func (e *Estimator) Estimate() int64 { return int64(e.rate.estimate) }
+
+// SetDemand says what probing is good for.
+func (e *Estimator) SetDemand(d Demand) { e.demand = d }
+
+// Poll moves time on without feedback; call it every 5 to 50 ms. It says whether
+// the estimate changed.
+func (e *Estimator) Poll(now time.Duration) bool {
+	before := e.rate.estimate
+	wait := max(time.Second, 4*e.RTT()) << min(e.timeouts, 3)
+	if e.firstOut != 0 && e.fedBack != 0 && now-e.firstOut > wait {
+		e.timeouts++
+		e.counts.Timeouts++
+		e.firstOut = now
+		e.rate.silence(now)
+		e.probes.abort(now)
+	}
+	e.finishProbe(now)
+	e.planProbe(now)
+	return e.rate.estimate != before
+}
+
+// Stats returns what the estimator knows.
+func (e *Estimator) Stats() Stats {
+	s := e.counts
+	s.Estimate = e.Estimate()
+	s.Sent, s.Acked, s.Loss = int64(e.last.sent), int64(e.last.acked), e.last.loss
+	s.InherentLoss = e.rate.inherent
+	s.RTT = e.RTT()
+	s.ApplicationLimited = e.rate.limited
+	return s
+}
+
+// receiverClock unwraps the reference time of feedback, which has 24 bits.
+type receiverClock struct {
+	last    time.Duration
+	started bool
+}
+
+func (c *receiverClock) unwrap(ref time.Duration) time.Duration {
+	if !c.started {
+		c.started, c.last = true, ref
+		return ref
+	}
+	diff := (ref - c.last) % refWrap
+	switch {
+	case diff > refWrap/2:
+		diff -= refWrap
+	case diff < -refWrap/2:
+		diff += refWrap
+	}
+	c.last += diff
+	return c.last
+}
+
+// minFilter holds the least value of the last 10 to 20 s, so that a change of
+// route or a drift of clocks is forgotten.
+type minFilter struct {
+	cur, prev time.Duration
+	since     time.Duration
+	valid     bool
+}
+
+const minFilterSpan = 10 * time.Second
+
+func (f *minFilter) add(v, now time.Duration) {
+	switch {
+	case !f.valid:
+		*f = minFilter{cur: v, prev: v, since: now, valid: true}
+	case now-f.since > minFilterSpan:
+		f.prev, f.cur, f.since = f.cur, v, now
+	default:
+		f.cur = min(f.cur, v)
+	}
+}
+
+func (f *minFilter) value() time.Duration { return min(f.cur, f.prev) }
