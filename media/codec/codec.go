@@ -4,6 +4,7 @@
 package codec
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -101,15 +102,26 @@ func (c Codec) String() string {
 }
 
 // Supported lists the codecs of the router with their router-wide payload types.
-func Supported() []Codec {
-	return []Codec{
-		{Name: Opus, ClockRate: 48000, PayloadType: 111},
-		{Name: VP8, ClockRate: 90000, PayloadType: 96},
-		{Name: H264, Profile: ConstrainedBaseline, ClockRate: 90000, PayloadType: 102},
-		{Name: H264, Profile: Baseline, ClockRate: 90000, PayloadType: 103},
-		{Name: H264, Profile: Main, ClockRate: 90000, PayloadType: 104},
-		{Name: H264, Profile: High, ClockRate: 90000, PayloadType: 105},
+func Supported() []Codec { return slices.Clone(supported[:]) }
+
+var supported = [...]Codec{
+	{Name: Opus, ClockRate: 48000, PayloadType: 111},
+	{Name: VP8, ClockRate: 90000, PayloadType: 96},
+	{Name: H264, Profile: ConstrainedBaseline, ClockRate: 90000, PayloadType: 102},
+	{Name: H264, Profile: Baseline, ClockRate: 90000, PayloadType: 103},
+	{Name: H264, Profile: Main, ClockRate: 90000, PayloadType: 104},
+	{Name: H264, Profile: High, ClockRate: 90000, PayloadType: 105},
+}
+
+// ByPayloadType finds a codec by its router-wide payload type; the zero value when
+// there is none. It allocates nothing.
+func ByPayloadType(pt uint8) Codec {
+	for _, c := range supported {
+		if c.PayloadType == pt {
+			return c
+		}
 	}
+	return Codec{}
 }
 
 // Match finds the router's codec for what SDP says: a=rtpmap's encoding name and

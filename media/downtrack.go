@@ -1,0 +1,408 @@
+package media
+
+import (
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/layer"
+	"github.com/amphi-sfu/amphi/media/negotiate"
+	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/seq"
+)
+
+// DownTrack is a sending slot of an endpoint and what it carries now. All of it
+// belongs to the worker's goroutine.
+type DownTrack struct {
+	out  *outbound
+	mid  string
+	kind codec.Kind
+	wire wire
+	// formats are those that the client takes in this slot.
+	formats []negotiate.Format
+
+	track *UpTrack // nil: the slot is free
+	sub   Subscription
+	sel   layer.Selector
+	// source is being forwarded, target is waited for; both are nil or followed.
+	source, target *Encoding
+	// limit is what the allocator allows.
+	limit   layer.Layer
+	starved bool // limit is below what was asked for
+	// sourcePT is the router-wide payload type that wire.pt stands for.
+	sourcePT uint8
+
+	seqs    *seq.Map
+	rtxNext uint64
+	recent  recentSources
+	cursor  outputCursor
+	resent  resendMemory
+	skip    replayed
+	counts  downCounts
+}
+
+// outputCursor is where the output stands, for the next source to go on from.
+type outputCursor struct {
+	started   bool
+	timestamp uint32
+	arrival   int64
+	picture   uint16
+	tl0       uint8
+	asked     int64 // when a keyframe was asked for last
+	switched  int64
+}
+
+// replayed remembers up to which packet a source was sent from the ring, as the
+// same packets may still be in the worker's queue.
+type replayed struct {
+	enc *Encoding
+	upT uint64
+}
+
+type downCounts struct {
+	packets, bytes, retransmitted, missed, switches uint64
+	lost                                            uint32
+	fraction                                        uint8
+	jitter                                          uint32
+	rtt                                             time.Duration
+	noCodec                                         bool
+	reportNTP                                       uint32 // middle 32 bits of the last report
+	reportAt                                        int64
+}
+
+// recentSources finds the encodings of recent packets by id.
+type recentSources struct {
+	list [4]*Encoding
+	next int
+}
+
+func (r *recentSources) add(e *Encoding) {
+	if r.find(e.id) == nil {
+		r.list[r.next%len(r.list)] = e
+		r.next++
+	}
+}
+
+func (r *recentSources) find(id uint32) *Encoding {
+	for _, e := range r.list {
+		if e != nil && e.id == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// bind makes the slot carry a track.
+func (dt *DownTrack) bind(u *UpTrack, sub Subscription) {
+	if dt.track != u {
+		dt.unbind()
+		dt.track = u
+	}
+	dt.sub = sub
+	dt.follow(dt.out.w.e.now())
+}
+
+// unbind frees the slot. What it sent can still be retransmitted.
+func (dt *DownTrack) unbind() {
+	dt.setFollowed(nil, nil)
+	dt.track = nil
+	dt.sel.SetTarget(layer.None())
+	dt.counts.noCodec = false
+}
+
+// wanted is the layer that the subscription asks for, at most.
+func (dt *DownTrack) wanted() layer.Layer {
+	u := dt.track
+	if u == nil {
+		return layer.None()
+	}
+	if dt.kind == codec.Audio {
+		return layer.Layer{Spatial: 0, Temporal: layer.Top}
+	}
+	if dt.sub.hidden() {
+		return layer.None()
+	}
+	top := u.top()
+	want := top
+	for i := range top {
+		enc := u.at(i)
+		if enc == nil {
+			continue
+		}
+		w, h := enc.Size()
+		if w == 0 {
+			continue
+		}
+		// Sizes are areas here: a rotated picture fills its tile as well.
+		if w*h*10 >= dt.sub.MaxWidth*dt.sub.MaxHeight*8 {
+			want = i
+			break
+		}
+	}
+	if dt.sub.MaxSpatial >= 0 {
+		want = min(want, int8(dt.sub.MaxSpatial))
+	}
+	return layer.Layer{Spatial: want, Temporal: layer.Top}
+}
+
+// follow brings the slot in line with what is wanted, allowed and being sent.
+func (dt *DownTrack) follow(now int64) {
+	if dt.track == nil || !dt.out.ready() {
+		return
+	}
+	target := dt.wanted()
+	dt.starved = false
+	if dt.kind == codec.Video && target.Spatial >= 0 && below(dt.limit, target) {
+		target = dt.limit
+		dt.starved = true
+	}
+	if target.Spatial < 0 {
+		dt.sel.SetTarget(layer.None())
+		dt.setFollowed(nil, nil)
+		return
+	}
+	best := dt.track.best(target.Spatial, now)
+	if best == nil {
+		return
+	}
+	if best.index != target.Spatial {
+		target = layer.Layer{Spatial: best.index, Temporal: layer.Top}
+	}
+	dt.sel.SetTarget(target)
+	source := dt.source
+	if dt.sel.Current().Spatial < 0 {
+		source = nil
+	}
+	dt.setFollowed(source, best)
+	if _, waiting := dt.sel.Waiting(); waiting {
+		dt.awaitKeyframe(best, now)
+	}
+}
+
+func below(a, b layer.Layer) bool {
+	return a.Spatial < b.Spatial || a.Spatial == b.Spatial && a.Temporal < b.Temporal
+}
+
+// awaitKeyframe begins with the last keyframe if it is near enough and nothing is
+// being shown, else asks for a new one.
+func (dt *DownTrack) awaitKeyframe(enc *Encoding, now int64) {
+	if dt.source == nil && dt.skip.enc != enc {
+		w := dt.out.w
+		if dt.kind == codec.Video && dt.mapCodec(enc.Codec()) {
+			w.replay = enc.ring.SinceKeyframe(w.replay[:0], replayLimit)
+			for _, p := range w.replay {
+				dt.write(enc, p)
+				dt.skip = replayed{enc, p.ExtSeq}
+				p.Release()
+			}
+			clear(w.replay)
+			if dt.source == enc {
+				return
+			}
+		}
+	}
+	if now-dt.cursor.asked >= int64(keyframeRetry) || dt.cursor.asked == 0 {
+		dt.cursor.asked = now
+		enc.RequestKeyframe()
+	}
+}
+
+// setFollowed puts the DownTrack on the lists of what it needs, and off the others.
+func (dt *DownTrack) setFollowed(source, target *Encoding) {
+	id := dt.out.w.id
+	for _, old := range [...]*Encoding{dt.source, dt.target} {
+		if old != nil && old != source && old != target {
+			old.subs[id].remove(dt)
+		}
+	}
+	for _, enc := range [...]*Encoding{source, target} {
+		if enc != nil {
+			enc.subs[id].add(dt)
+		}
+	}
+	dt.source, dt.target = source, target
+}
+
+func (s *subscribers) add(dt *DownTrack) {
+	for _, x := range s.list {
+		if x == dt {
+			return
+		}
+	}
+	s.list = append(s.list, dt)
+	s.n.Store(int32(len(s.list)))
+}
+
+func (s *subscribers) remove(dt *DownTrack) {
+	for i, x := range s.list {
+		if x == dt {
+			last := len(s.list) - 1
+			s.list[i], s.list[last] = s.list[last], nil
+			s.list = s.list[:last]
+			break
+		}
+	}
+	s.n.Store(int32(len(s.list)))
+}
+
+// mapCodec chooses the client's payload type for a codec of the router.
+func (dt *DownTrack) mapCodec(c codec.Codec) bool {
+	if c.Name == 0 {
+		return false
+	}
+	if c.PayloadType == dt.sourcePT && dt.wire.pt != 0 {
+		return true
+	}
+	var found *negotiate.Format
+	for i := range dt.formats {
+		f := &dt.formats[i]
+		if f.Codec == c {
+			found = f
+			break
+		}
+		if found == nil && f.Codec.Decodes(c) {
+			found = f
+		}
+	}
+	dt.counts.noCodec = found == nil
+	if found == nil {
+		return false
+	}
+	dt.sourcePT = c.PayloadType
+	dt.wire.pt, dt.wire.rtxPT, dt.wire.nack = found.PayloadType, 0, found.Feedback.NACK
+	if dt.wire.rtxSSRC != 0 {
+		dt.wire.rtxPT = found.RTX
+	}
+	return true
+}
+
+// write forwards one packet, or not. It runs once per packet and subscriber.
+func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
+	if dt.skip.enc == enc && p.ExtSeq <= dt.skip.upT || !dt.out.ready() {
+		return
+	}
+	if p.PayloadType != dt.sourcePT && !dt.mapCodec(codec.ByPayloadType(p.PayloadType)) {
+		return
+	}
+	if len(p.Payload) == 0 { // padding that a publisher probes with
+		if enc == dt.source {
+			dt.seqs.Skip(p.ExtSeq, 0, 0)
+		}
+		return
+	}
+	switch dt.sel.Select(layer.Frame{
+		Spatial: enc.index, Temporal: p.Temporal,
+		Keyframe: p.Keyframe, Start: p.StartOfFrame, SwitchUp: p.SwitchUp,
+	}) {
+	case layer.Drop:
+		return
+	case layer.Skip:
+		pictures := uint16(0)
+		if p.StartOfFrame {
+			pictures = 1
+		}
+		dt.seqs.Skip(p.ExtSeq, pictures, 0)
+		return
+	case layer.Switch:
+		dt.switchTo(enc, p)
+	}
+	index, meta, ok := dt.seqs.Forward(p.ExtSeq)
+	if !ok {
+		return
+	}
+	n := dt.out.sendMedia(dt, p, index, meta, false)
+	if n == 0 {
+		return
+	}
+	dt.counts.packets++
+	dt.counts.bytes += uint64(n)
+	dt.cursor.advance(p, meta)
+}
+
+// advance notes the newest packet sent.
+func (c *outputCursor) advance(p *packet.Packet, meta seq.Meta) {
+	ts := p.Timestamp + meta.Timestamp
+	if c.started && int32(ts-c.timestamp) < 0 {
+		return
+	}
+	c.started, c.timestamp, c.arrival = true, ts, p.ArrivalNS
+	c.picture = p.VP8.PictureID + meta.Picture
+	c.tl0 = p.VP8.TL0PicIdx + meta.TL0
+}
+
+// switchTo makes p, of enc, the next packet of the output.
+func (dt *DownTrack) switchTo(enc *Encoding, p *packet.Packet) {
+	meta := seq.Meta{Source: enc.id}
+	c := &dt.cursor
+	if c.started {
+		meta.Timestamp = dt.spliceTimestamp(enc, p) - p.Timestamp
+		if p.VP8.PictureIDAt != 0 {
+			meta.Picture = c.picture + 1 - p.VP8.PictureID
+		}
+		if p.VP8.TL0At != 0 {
+			meta.TL0 = c.tl0 + 1 - p.VP8.TL0PicIdx
+		}
+	}
+	dt.seqs.Switch(p.ExtSeq, meta)
+	dt.recent.add(enc)
+	dt.counts.switches++
+	c.asked, c.switched = 0, p.ArrivalNS
+	if dt.source != enc {
+		dt.source = enc // it is followed as the target
+		dt.out.w.unsettled = append(dt.out.w.unsettled, dt)
+	}
+}
+
+// spliceTimestamp returns the output timestamp for the first packet of another
+// source: from the sender reports of both, when they belong to one publisher and
+// agree with the arrival times within a second, else from the time passed.
+func (dt *DownTrack) spliceTimestamp(enc *Encoding, p *packet.Packet) uint32 {
+	c := &dt.cursor
+	rate := int64(90000)
+	if dt.kind == codec.Audio {
+		rate = 48000
+	}
+	passed := max((p.ArrivalNS-c.arrival)*rate/int64(time.Second), 1)
+	ts := c.timestamp + uint32(passed)
+	if old := dt.source; old != nil && old != enc && old.track == enc.track {
+		a, b := old.SenderReport(), enc.SenderReport()
+		if a.NTP != 0 && b.NTP != 0 {
+			// Where the old source's clock would stand at the time p was sampled.
+			between := ntpDiff(b.NTP, a.NTP) * rate / int64(time.Second)
+			onOld := a.RTP + uint32(between) + (p.Timestamp - b.RTP)
+			_, meta, ok := dt.seqs.Lookup(uint16(dt.seqs.Next() - 1))
+			aligned := onOld + meta.Timestamp
+			if off := int64(int32(aligned - ts)); ok && off > -rate && off < rate {
+				ts = aligned
+			}
+		}
+	}
+	if int32(ts-c.timestamp) <= 0 {
+		ts = c.timestamp + 1
+	}
+	return ts
+}
+
+// ntpDiff returns a-b in nanoseconds for two 64-bit NTP times.
+func ntpDiff(a, b uint64) int64 {
+	d := int64(a - b)
+	return d>>32*int64(time.Second) + (d&0xffffffff)*int64(time.Second)>>32
+}
+
+// rewriteCounters moves the counters of a VP8 payload.
+func rewriteCounters(payload []byte, p *packet.Packet, meta seq.Meta) {
+	if p.VP8 != (packet.VP8{}) {
+		codec.RewriteVP8(payload, p.VP8, meta.Picture, meta.TL0)
+	}
+}
+
+// tick looks whether layers came or went, and asks again for what did not come.
+func (dt *DownTrack) tick(now int64) {
+	if dt.track == nil {
+		return
+	}
+	if dt.track.closed.Load() {
+		dt.unbind()
+		return
+	}
+	dt.follow(now)
+}

@@ -1,0 +1,333 @@
+package media
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/ring"
+	"github.com/amphi-sfu/amphi/media/seq"
+)
+
+// liveFor is how long after its last packet an encoding still counts as being
+// sent. Screen shares may send one frame per second.
+const liveFor = int64(2500 * time.Millisecond)
+
+// upstream reaches the publisher of an encoding.
+type upstream interface {
+	// requestKeyframe asks for a keyframe now; merging was done.
+	requestKeyframe(enc *Encoding)
+}
+
+// Encoding is one RTP stream of an UpTrack: the only one, or one simulcast layer.
+// Its exported methods are safe for concurrent use.
+type Encoding struct {
+	track    *UpTrack
+	rid      string
+	index    int8
+	id       uint32
+	ring     *ring.Ring
+	upstream upstream
+	gate     keyframeGate
+	last     atomic.Int64 // arrival of the newest packet
+	subs     [maxWorkers]subscribers
+	media    *inStream // guarded by the inbound's mutex: where the generator of NACKs is
+	// lostTooMuch is set when so much is missing that only a keyframe helps.
+	lostTooMuch atomic.Bool
+
+	mu       sync.Mutex // guards the fields below; nothing else is locked under it but ring, gate and worker queues
+	unwrap   seq.Unwrapper
+	inspect  codec.Inspector
+	codec    codec.Codec
+	sinks    []packet.Sink
+	report   packet.SenderReport
+	counts   encodingCounts
+	rates    rateMeter
+	finished bool
+}
+
+// subscribers are the DownTracks of one worker; n may be read by anyone, list
+// belongs to the worker.
+type subscribers struct {
+	n    atomic.Int32
+	list []*DownTrack
+}
+
+type encodingCounts struct {
+	packets, bytes, keyframes, duplicates, recovered uint64
+}
+
+func newEncoding(u *UpTrack, index int, rid string, up upstream) *Encoding {
+	size := videoRing
+	if u.kind == codec.Audio {
+		size = audioRing
+	}
+	return &Encoding{
+		track: u, rid: rid, index: int8(index), id: u.router.e.nextSource.Add(1),
+		ring: ring.New(size), upstream: up,
+	}
+}
+
+// Track is the UpTrack that the encoding belongs to.
+func (e *Encoding) Track() *UpTrack { return e.track }
+
+// RID is the simulcast stream's id, empty without simulcast.
+func (e *Encoding) RID() string { return e.rid }
+
+// Spatial is the encoding's place among those of its track, low to high.
+func (e *Encoding) Spatial() int { return int(e.index) }
+
+// Codec returns the codec of the newest packet, the zero value before the first.
+func (e *Encoding) Codec() codec.Codec {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.codec
+}
+
+// ClockRate is that of the RTP timestamps, in Hz; 0 before the first packet.
+func (e *Encoding) ClockRate() uint32 { return e.Codec().ClockRate }
+
+// Size returns the picture size of the newest keyframe, zero before the first.
+func (e *Encoding) Size() (width, height int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.inspect.Size()
+	return s.Width, s.Height
+}
+
+// SenderReport returns the newest sender report; its NTP is zero before the first.
+func (e *Encoding) SenderReport() packet.SenderReport {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.report
+}
+
+// Attach adds a sink, which gets every packet from now on; it should ask for a
+// keyframe when it has to begin with one. Attaching twice has no effect.
+func (e *Encoding) Attach(s packet.Sink) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.finished || slices.Contains(e.sinks, s) {
+		return
+	}
+	e.sinks = append(slices.Clone(e.sinks), s)
+	if e.report.NTP != 0 {
+		s.WriteSenderReport(e.report)
+	}
+}
+
+// Detach removes a sink. When it returns the sink is not called any more.
+func (e *Encoding) Detach(s packet.Sink) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sinks = slices.DeleteFunc(slices.Clone(e.sinks), func(x packet.Sink) bool { return x == s })
+}
+
+// RequestKeyframe asks the publisher for a keyframe. However often it is called, at
+// most one request per 200 ms goes out.
+func (e *Encoding) RequestKeyframe() {
+	if e.track.kind != codec.Video || e.track.closed.Load() {
+		return
+	}
+	if e.gate.request(e.track.router.e.now()) {
+		e.upstream.requestKeyframe(e)
+	}
+}
+
+// retryKeyframe sends a request that was held back.
+func (e *Encoding) retryKeyframe(now int64) {
+	if e.gate.due(now) {
+		e.upstream.requestKeyframe(e)
+	}
+}
+
+// live says that packets come.
+func (e *Encoding) live(now int64) bool {
+	last := e.last.Load()
+	return last != 0 && now-last < liveFor
+}
+
+// write takes a packet of the publisher whose sequence number is s and whose payload
+// type was mapped to c; everything else of p that the header tells is set. The caller
+// keeps its reference. It returns the extended number and whether the packet was new.
+func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bool) (ext uint64, fresh bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.finished {
+		return 0, false
+	}
+	drops := &e.track.router.e.drops
+	p.ExtSeq = e.unwrap.Unwrap(s)
+	p.PayloadType = c.PayloadType
+	e.codec = c
+	if len(p.Payload) > 0 {
+		if err := e.inspect.Inspect(c, p); err != nil {
+			drops.add(dropPayload)
+			return p.ExtSeq, true // it came: asking for it again would not help
+		}
+	}
+	switch e.ring.Put(p) {
+	case ring.Duplicate:
+		e.counts.duplicates++
+		drops.add(dropDuplicate)
+		return p.ExtSeq, false
+	case ring.TooOld:
+		drops.add(dropTooLate)
+		return p.ExtSeq, false
+	}
+	e.last.Store(p.ArrivalNS)
+	e.count(p, recovered)
+	for i := range e.subs {
+		if e.subs[i].n.Load() > 0 {
+			e.track.router.e.workers[i].push(e, p)
+		}
+	}
+	if len(p.Payload) > 0 {
+		for _, sink := range e.sinks {
+			sink.WriteRTP(p)
+		}
+	}
+	return p.ExtSeq, true
+}
+
+func (e *Encoding) count(p *packet.Packet, recovered bool) {
+	e.counts.packets++
+	e.counts.bytes += uint64(len(p.Payload))
+	e.rates.add(p.Temporal, len(p.Payload)+rtpOverhead)
+	if recovered {
+		e.counts.recovered++
+	}
+	if p.Keyframe && e.track.kind == codec.Video {
+		e.counts.keyframes++
+		e.gate.arrived(p.ArrivalNS)
+	}
+}
+
+// writeReport takes a sender report, whose NTP time is the node's already.
+func (e *Encoding) writeReport(sr packet.SenderReport) {
+	e.mu.Lock()
+	if e.finished {
+		e.mu.Unlock()
+		return
+	}
+	e.report = sr
+	for _, sink := range e.sinks {
+		sink.WriteSenderReport(sr)
+	}
+	e.mu.Unlock()
+	for i := range e.subs {
+		if e.subs[i].n.Load() > 0 {
+			w := e.track.router.e.workers[i]
+			w.post(func() {
+				for _, dt := range e.subs[w.id].list {
+					dt.sendReport(e, sr)
+				}
+			})
+		}
+	}
+}
+
+// rate returns the bit rate of the temporal layers up to t, in bits per second.
+func (e *Encoding) rate(t int8) uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rates.upTo(t)
+}
+
+func (e *Encoding) close() {
+	e.mu.Lock()
+	e.finished = true
+	e.sinks = nil
+	e.mu.Unlock()
+	e.ring.Clear()
+}
+
+// keyframeGate merges keyframe requests: at most one per keyframeInterval, and one that
+// came too early goes out when it may, unless a keyframe came meanwhile.
+type keyframeGate struct {
+	mu      sync.Mutex // guards the fields below
+	sent    int64
+	pending bool
+	total   uint64
+}
+
+func (g *keyframeGate) request(now int64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.sent != 0 && now-g.sent < int64(keyframeInterval) {
+		g.pending = true
+		return false
+	}
+	g.sent, g.pending = now, false
+	g.total++
+	return true
+}
+
+func (g *keyframeGate) due(now int64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.pending || now-g.sent < int64(keyframeInterval) {
+		return false
+	}
+	g.sent, g.pending = now, false
+	g.total++
+	return true
+}
+
+// arrived cancels what is pending: whoever waited is served by the keyframe.
+func (g *keyframeGate) arrived(int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pending = false
+}
+
+func (g *keyframeGate) count() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.total
+}
+
+// rtpOverhead is what IP, UDP, RTP and SRTP add to a payload, in bytes.
+const rtpOverhead = 20 + 8 + 12 + 8 + 16
+
+// rateMeter measures bit rates per temporal layer over windows of about half a second.
+type rateMeter struct {
+	bytes [4]uint64
+	bps   [4]uint64
+	since int64
+}
+
+func (m *rateMeter) add(temporal uint8, n int) { m.bytes[min(temporal, 3)] += uint64(n) }
+
+// roll ends the window when it is long enough; a drop is followed at half speed.
+func (m *rateMeter) roll(now int64) {
+	if m.since == 0 {
+		m.since = now
+		return
+	}
+	d := now - m.since
+	if d < int64(500*time.Millisecond) {
+		return
+	}
+	for i := range m.bytes {
+		bps := m.bytes[i] * 8 * uint64(time.Second) / uint64(d)
+		if bps < m.bps[i] {
+			bps = (bps + m.bps[i]) / 2
+		}
+		m.bps[i], m.bytes[i] = bps, 0
+	}
+	m.since = now
+}
+
+func (m *rateMeter) upTo(t int8) uint64 {
+	var sum uint64
+	for i := range m.bps {
+		if int8(i) <= t {
+			sum += m.bps[i]
+		}
+	}
+	return sum
+}

@@ -1,0 +1,313 @@
+// Package media is one node's data plane: endpoints (one per remote
+// RTCPeerConnection), the tracks they publish, and forwarding those to
+// subscribers. DESIGN.md explains how.
+package media
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pion/dtls/v3/pkg/crypto/selfsign"
+
+	"github.com/amphi-sfu/amphi/media/negotiate"
+	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/udp"
+)
+
+// ErrClosed is returned by what needs a running engine, router or endpoint that is closed.
+var ErrClosed = errors.New("media: closed")
+
+// Engine is the data plane of a node: one media socket, its readers and workers,
+// and the routers of all rooms. Its methods are safe for concurrent use.
+type Engine struct {
+	cfg         Config
+	log         *slog.Logger
+	start       time.Time
+	conn        *udp.Conn
+	ice         *iceSide
+	certificate tls.Certificate
+	fingerprint negotiate.Fingerprint
+	workers     []*worker
+	notify      *notifier
+	pool        packet.Pool
+	drops       dropCounters
+	addrs       addrTable
+	done        chan struct{} // closed when the engine is closed
+	closeOnce   sync.Once
+	nextSource  atomic.Uint32
+
+	mu        sync.Mutex // guards the fields below
+	routers   map[string]*Router
+	endpoints map[*Endpoint]struct{}
+	// publishing are the endpoints that the clock looks after.
+	publishing map[*Endpoint]struct{}
+	running    bool
+	closed     bool
+}
+
+// New opens the sockets. The engine serves from the call of Run on; one that is
+// never run has to be closed.
+func New(cfg Config) (*Engine, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the DTLS key: %w", err)
+	}
+	cert, err := selfsign.SelfSign(key)
+	if err != nil {
+		return nil, fmt.Errorf("making the DTLS certificate: %w", err)
+	}
+	digest := sha256.Sum256(cert.Certificate[0])
+	segments := 0
+	if cfg.NoGSO {
+		segments = 1
+	}
+	conn, err := udp.Listen(udp.Config{Addr: cfg.UDPAddr, MaxDatagram: packet.MaxSize, MaxSegments: segments})
+	if err != nil {
+		return nil, fmt.Errorf("opening the media socket: %w", err)
+	}
+	e := &Engine{
+		cfg: cfg, log: cfg.Logger, start: time.Now(), conn: conn, certificate: cert,
+		fingerprint: negotiate.Fingerprint{Hash: "sha-256", Value: negotiate.FormatFingerprint(digest[:])},
+		notify:      newNotifier(),
+		done:        make(chan struct{}),
+		routers:     map[string]*Router{},
+		endpoints:   map[*Endpoint]struct{}{},
+		publishing:  map[*Endpoint]struct{}{},
+	}
+	e.ice, err = newICESide(&cfg, conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	for i := range cfg.Workers {
+		e.workers = append(e.workers, newWorker(e, i))
+	}
+	return e, nil
+}
+
+// Run serves until ctx ends, then closes everything and waits for it.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.closed || e.running {
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	e.running = true
+	e.mu.Unlock()
+
+	var clients, rest sync.WaitGroup
+	stop := make(chan struct{})
+	rest.Go(e.readSocket)
+	for _, w := range e.workers {
+		rest.Go(func() { w.run(stop) })
+	}
+	rest.Go(func() { e.notify.run(stop) })
+	clients.Go(func() { e.runClock(e.done) })
+
+	select {
+	case <-ctx.Done():
+	case <-e.done:
+	}
+	e.close()
+	clients.Wait()
+	close(stop)
+	rest.Wait()
+	for _, w := range e.workers {
+		w.drainAfterStop()
+	}
+	if err := ctx.Err(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("running the media engine: %w", err)
+	}
+	return nil
+}
+
+// Close closes every endpoint and the sockets. It is for engines that are never
+// run; otherwise it makes Run return.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	running := e.running
+	e.mu.Unlock()
+	e.closeOnce.Do(func() { close(e.done) })
+	if !running {
+		for _, w := range e.workers {
+			w.drainAfterStop()
+		}
+		e.close()
+	}
+	return nil
+}
+
+func (e *Engine) close() {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return
+	}
+	e.closed = true
+	endpoints := make([]*Endpoint, 0, len(e.endpoints))
+	for ep := range e.endpoints {
+		endpoints = append(endpoints, ep)
+	}
+	routers := make([]*Router, 0, len(e.routers))
+	for _, r := range e.routers {
+		routers = append(routers, r)
+	}
+	e.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, ep := range endpoints {
+		wg.Go(func() { ep.Close() })
+	}
+	wg.Wait()
+	for _, r := range routers {
+		r.Close()
+	}
+	e.closeOnce.Do(func() { close(e.done) })
+	if err := e.ice.close(); err != nil {
+		e.log.Debug("closing the ICE side", "err", err)
+	}
+	if err := e.conn.Close(); err != nil {
+		e.log.Warn("closing the media socket", "err", err)
+	}
+}
+
+// UDPAddr is the address of the media socket.
+func (e *Engine) UDPAddr() netip.AddrPort { return e.conn.LocalAddr() }
+
+// Router returns the router of a room, making it on first use. It is nil when
+// the engine is closed.
+func (e *Engine) Router(room string) *Router {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.routers[room]; r != nil {
+		return r
+	}
+	if e.closed {
+		return nil
+	}
+	r := newRouter(e, room)
+	e.routers[room] = r
+	return r
+}
+
+func (e *Engine) removeRouter(r *Router) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.routers[r.room] == r {
+		delete(e.routers, r.room)
+	}
+}
+
+func (e *Engine) addEndpoint(ep *Endpoint) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	e.endpoints[ep] = struct{}{}
+	return nil
+}
+
+func (e *Engine) removeEndpoint(ep *Endpoint) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.endpoints, ep)
+}
+
+// leastWorker picks the worker with the fewest endpoints.
+func (e *Engine) leastWorker() *worker {
+	best := e.workers[0]
+	for _, w := range e.workers[1:] {
+		if w.load.Load() < best.load.Load() {
+			best = w
+		}
+	}
+	best.load.Add(1)
+	return best
+}
+
+// now is the node's monotonic clock in nanoseconds. It is never zero.
+func (e *Engine) now() int64 { return int64(time.Since(e.start)) + 1 }
+
+// readSocket is the goroutine of the media socket: media of known addresses is
+// handled here, all else goes to the ICE side.
+func (e *Engine) readSocket() {
+	r := e.conn.NewReader()
+	for {
+		batch, err := r.ReadBatch()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			e.log.Warn("reading the media socket", "err", err)
+			continue
+		}
+		now := e.now()
+		var from netip.AddrPort
+		var ep *Endpoint
+		for _, d := range batch {
+			if len(d.Data) > 0 && d.Data[0] >= 128 && d.Data[0] < 192 {
+				if d.From != from {
+					from, ep = d.From, e.addrs.endpoint(d.From)
+				}
+				if ep != nil {
+					ep.in.datagram(d.Data, now)
+					continue
+				}
+			}
+			e.ice.deliver(d)
+		}
+		e.kickWorkers()
+	}
+}
+
+func (e *Engine) kickWorkers() {
+	for _, w := range e.workers {
+		w.kickIfPending()
+	}
+}
+
+// addrTable maps the remote addresses of selected pairs to endpoints.
+type addrTable struct {
+	mu sync.RWMutex // guards m
+	m  map[netip.AddrPort]*Endpoint
+}
+
+func (t *addrTable) endpoint(a netip.AddrPort) *Endpoint {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.m[a]
+}
+
+func (t *addrTable) set(a netip.AddrPort, ep *Endpoint) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m == nil {
+		t.m = map[netip.AddrPort]*Endpoint{}
+	}
+	t.m[a] = ep
+}
+
+// remove forgets a if it still belongs to ep.
+func (t *addrTable) remove(a netip.AddrPort, ep *Endpoint) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m[a] == ep {
+		delete(t.m, a)
+	}
+}

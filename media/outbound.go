@@ -1,0 +1,229 @@
+package media
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"github.com/pion/rtcp"
+
+	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/seal"
+	"github.com/amphi-sfu/amphi/media/seq"
+	"github.com/amphi-sfu/amphi/media/udp"
+)
+
+// headerRoom is the longest header that is written: fixed part and one block of extensions.
+const headerRoom = 12 + 4 + 8
+
+// outbound is the sending half of an endpoint. All of it belongs to its worker's goroutine.
+type outbound struct {
+	ep     *Endpoint
+	w      *worker
+	dest   *udp.Dest // nil before a pair is selected, and with ICE-TCP
+	stream net.Conn  // the ICE connection, when the selected pair is not UDP
+	sealer *seal.Sealer
+	tracks []*DownTrack
+	// transport is the next transport-wide sequence number.
+	transport uint64
+	scratch   []byte
+	ticks     int
+	sent      sendCounts
+}
+
+type sendCounts struct {
+	packets, bytes, retransmitted uint64
+}
+
+// ready says that packets can be sealed and sent.
+func (o *outbound) ready() bool { return o.sealer != nil && (o.dest != nil || o.stream != nil) }
+
+// setPath says where packets go from now on: to a UDP address, or into stream.
+func (o *outbound) setPath(addr netip.AddrPort, stream net.Conn) {
+	was := o.ready()
+	o.stream = stream
+	switch {
+	case stream != nil:
+		o.dest = nil
+	case o.dest == nil:
+		o.dest = o.w.sender.NewDest(addr)
+	default:
+		o.dest.SetAddr(addr)
+	}
+	o.started(was)
+}
+
+func (o *outbound) setKeys(s *seal.Sealer) {
+	was := o.ready()
+	o.sealer = s
+	o.started(was)
+}
+
+// started begins all DownTracks when the endpoint has become ready.
+func (o *outbound) started(was bool) {
+	if was || !o.ready() {
+		return
+	}
+	now := o.w.e.now()
+	for _, dt := range o.tracks {
+		dt.follow(now)
+	}
+}
+
+// close lets go of everything.
+func (o *outbound) close() {
+	for _, dt := range o.tracks {
+		dt.unbind()
+	}
+	o.tracks, o.sealer, o.dest, o.stream = nil, nil, nil, nil
+	delete(o.w.endpoints, o)
+	o.w.load.Add(-1)
+}
+
+// tick does what is due now and then.
+func (o *outbound) tick(now int64) {
+	if !o.ready() {
+		return
+	}
+	o.ticks++
+	for _, dt := range o.tracks {
+		dt.tick(now)
+	}
+	if o.ticks%5 == 0 {
+		o.ep.publish(o)
+	}
+}
+
+// reserve returns an empty slice with room for n bytes, in the memory it is sent from.
+func (o *outbound) reserve(n int) []byte {
+	if o.dest != nil {
+		return o.dest.Reserve(n)
+	}
+	if cap(o.scratch) < n {
+		o.scratch = make([]byte, 0, n)
+	}
+	return o.scratch[:0]
+}
+
+// commit sends what was written into the last reservation.
+func (o *outbound) commit(b []byte) {
+	o.sent.packets++
+	o.sent.bytes += uint64(len(b))
+	if o.dest != nil {
+		o.dest.Commit(len(b))
+		return
+	}
+	if _, err := o.stream.Write(b); err != nil {
+		o.w.e.drops.add(dropNotConnected)
+	}
+}
+
+// wire is how a DownTrack's packets look to its client.
+type wire struct {
+	ssrc, rtxSSRC uint32
+	pt, rtxPT     uint8
+	transportID   uint8 // header extension ids, 0 without
+	levelID       uint8
+	nack          bool
+}
+
+// sendsTransport says that packets carry a transport-wide number. Where lost packets
+// have to be sent again as they were, for want of RTX, they must not: a second number
+// under the same SRTP index would reuse a nonce.
+func (w *wire) sendsTransport() bool { return w.transportID != 0 && (w.rtxPT != 0 || !w.nack) }
+
+// appendHeader appends an RTP header (RFC 3550 section 5.1, RFC 8285).
+func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, pt uint8, s uint16, ts, ssrc uint32) []byte {
+	transport := w.sendsTransport()
+	level := w.levelID != 0 && p.AudioLevel != packet.NoAudioLevel
+	first := byte(0x80)
+	if transport || level {
+		first |= 0x10
+	}
+	if p.Marker {
+		pt |= 0x80
+	}
+	b = append(b, first, pt, byte(s>>8), byte(s))
+	b = binary.BigEndian.AppendUint32(b, ts)
+	b = binary.BigEndian.AppendUint32(b, ssrc)
+	if !transport && !level {
+		return b
+	}
+	start := len(b)
+	b = append(b, 0xbe, 0xde, 0, 0)
+	if transport {
+		n := o.transport
+		o.transport++
+		b = append(b, w.transportID<<4|1, byte(n>>8), byte(n))
+	}
+	if level {
+		b = append(b, w.levelID<<4, p.AudioLevel)
+	}
+	for (len(b)-start)%4 != 0 {
+		b = append(b, 0)
+	}
+	b[start+3] = byte((len(b)-start)/4 - 1)
+	return b
+}
+
+// sendMedia seals p for the client: as output packet index of the media stream or,
+// with rtx, as the next packet of the retransmission stream (RFC 4588). It reports the
+// bytes sent, 0 when the packet could not be sealed.
+func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) int {
+	w := &dt.wire
+	b := o.reserve(headerRoom + 2 + len(p.Payload) + seal.MaxOverhead)
+	ssrc, pt, sealIndex := w.ssrc, w.pt, index
+	if rtx {
+		ssrc, pt, sealIndex = w.rtxSSRC, w.rtxPT, dt.rtxNext
+		dt.rtxNext++
+	}
+	b = o.appendHeader(b, w, p, pt, uint16(sealIndex), p.Timestamp+meta.Timestamp, ssrc)
+	payload := p.Payload
+	if rtx || meta.Picture != 0 || meta.TL0 != 0 {
+		payload = rewrite(b, p, index, meta, rtx)
+	}
+	out, err := o.sealer.Seal(b, payload, ssrc, sealIndex)
+	if err != nil {
+		o.w.e.drops.add(dropSeal)
+		return 0
+	}
+	o.commit(out)
+	return len(out)
+}
+
+// rewrite puts the payload behind header in its memory, with the original sequence
+// number in front for RTX, and with the counters of VP8 moved.
+func rewrite(header []byte, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) []byte {
+	b := header[len(header):len(header):cap(header)]
+	if rtx {
+		b = append(b, byte(index>>8), byte(index))
+	}
+	at := len(b)
+	b = append(b, p.Payload...)
+	rewriteCounters(b[at:], p, meta)
+	return b
+}
+
+// sendRTCP encrypts and sends a compound packet at once.
+func (ep *Endpoint) sendRTCP(pkts ...rtcp.Packet) {
+	raw, err := rtcp.Marshal(pkts)
+	if err != nil {
+		ep.log.Debug("marshalling RTCP", "err", err)
+		return
+	}
+	ep.outRTCP.Lock()
+	defer ep.outRTCP.Unlock()
+	ctx := ep.outRTCP.ctx
+	if ctx == nil {
+		return
+	}
+	sealed, err := ctx.EncryptRTCP(nil, raw, nil)
+	if err != nil {
+		ep.log.Debug("encrypting RTCP", "err", err)
+		return
+	}
+	ep.sendDatagram(sealed)
+}
+
+// estimate is the bandwidth towards the client, in bits per second, 0 while unknown.
+func (o *outbound) estimate() uint64 { return 0 }

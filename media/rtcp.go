@@ -1,0 +1,157 @@
+package media
+
+import (
+	"time"
+
+	"github.com/pion/rtcp"
+
+	"github.com/amphi-sfu/amphi/media/packet"
+)
+
+// rtcp takes an SRTCP packet of the client: reports about what it sends are used here,
+// feedback about what it receives goes to the worker.
+func (in *inbound) rtcp(b []byte, now int64) {
+	e := in.ep.router.e
+	in.mu.Lock()
+	if in.keys == nil {
+		in.mu.Unlock()
+		e.drops.add(dropNoKeys)
+		return
+	}
+	plain, err := in.keys.DecryptRTCP(in.plain[:0], b, nil)
+	if err != nil {
+		in.mu.Unlock()
+		e.drops.add(dropSRTPAuth)
+		return
+	}
+	in.plain = plain[:0]
+	pkts, err := rtcp.Unmarshal(plain)
+	if err != nil {
+		in.mu.Unlock()
+		e.drops.add(dropRTCP)
+		return
+	}
+	feedback := false
+	for _, p := range pkts {
+		switch p := p.(type) {
+		case *rtcp.SenderReport:
+			in.senderReport(p, now)
+			feedback = feedback || len(p.Reports) > 0
+		case *rtcp.SourceDescription, *rtcp.Goodbye:
+		default:
+			feedback = true
+		}
+	}
+	in.mu.Unlock()
+	if feedback {
+		o := in.ep.out
+		o.w.post(func() { o.feedback(pkts, now) })
+	}
+}
+
+func (in *inbound) senderReport(sr *rtcp.SenderReport, now int64) {
+	st := in.streams[sr.SSRC]
+	if st == nil || st.rtx {
+		return
+	}
+	st.received.lastReport, st.received.lastReportAt = uint32(sr.NTPTime>>16), now
+	e := in.ep.router.e
+	st.enc.writeReport(packet.SenderReport{
+		SSRC: sr.SSRC, RTP: sr.RTPTime, ArrivalNS: now,
+		NTP: in.clock.translate(sr.NTPTime, e.start.Add(time.Duration(now))),
+	})
+}
+
+// feedback handles what the client says about what it receives.
+func (o *outbound) feedback(pkts []rtcp.Packet, now int64) {
+	for _, p := range pkts {
+		switch p := p.(type) {
+		case *rtcp.TransportLayerNack:
+			if dt := o.track(p.MediaSSRC); dt != nil {
+				dt.nacked(p.Nacks)
+			}
+		case *rtcp.PictureLossIndication:
+			if dt := o.track(p.MediaSSRC); dt != nil {
+				dt.keyframeWanted()
+			}
+		case *rtcp.FullIntraRequest:
+			for _, f := range p.FIR {
+				if dt := o.track(f.SSRC); dt != nil {
+					dt.keyframeWanted()
+				}
+			}
+		case *rtcp.ReceiverReport:
+			o.receptionReports(p.Reports)
+		case *rtcp.SenderReport:
+			o.receptionReports(p.Reports)
+		}
+	}
+}
+
+func (o *outbound) receptionReports(blocks []rtcp.ReceptionReport) {
+	for _, r := range blocks {
+		if dt := o.track(r.SSRC); dt != nil {
+			dt.reported(r)
+		}
+	}
+}
+
+// track finds the DownTrack with an SSRC.
+func (o *outbound) track(ssrc uint32) *DownTrack {
+	for _, dt := range o.tracks {
+		if dt.wire.ssrc == ssrc {
+			return dt
+		}
+	}
+	return nil
+}
+
+// tick makes the feedback to the publisher that is due, and sends it.
+func (in *inbound) tick(now int64) {
+	in.mu.Lock()
+	if in.keys == nil {
+		in.mu.Unlock()
+		return
+	}
+	var pkts []rtcp.Packet
+	var due []uint16
+	for _, st := range in.streams {
+		if st.missing == nil {
+			continue
+		}
+		if due = st.missing.Due(time.Duration(now), due[:0]); len(due) > 0 {
+			pkts = append(pkts, &rtcp.TransportLayerNack{
+				SenderSSRC: in.ep.ssrc, MediaSSRC: st.ssrc, Nacks: rtcp.NackPairsFromSequenceNumbers(due),
+			})
+		}
+	}
+	if in.transport != nil && now-in.feedback >= int64(feedbackPeriod) {
+		in.feedback = now
+		pkts = append(pkts, in.transport.BuildFeedbackPacket()...)
+	}
+	if now-in.reported >= int64(reportPeriod) {
+		in.reported = now
+		pkts = append(pkts, in.reports(now)...)
+	}
+	in.mu.Unlock()
+	if len(pkts) > 0 {
+		in.ep.sendRTCP(pkts...)
+	}
+}
+
+// reports makes receiver reports of at most 31 blocks each (RFC 3550 section 6.4.2).
+func (in *inbound) reports(now int64) []rtcp.Packet {
+	var blocks []rtcp.ReceptionReport
+	for _, st := range in.streams {
+		if !st.rtx && st.received.base != 0 {
+			blocks = append(blocks, st.received.report(st.ssrc, now))
+		}
+	}
+	var pkts []rtcp.Packet
+	for len(blocks) > 0 {
+		n := min(len(blocks), 31)
+		pkts = append(pkts, &rtcp.ReceiverReport{SSRC: in.ep.ssrc, Reports: blocks[:n]})
+		blocks = blocks[n:]
+	}
+	return pkts
+}

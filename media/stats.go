@@ -1,0 +1,299 @@
+package media
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/layer"
+	"github.com/amphi-sfu/amphi/media/speaker"
+	"github.com/amphi-sfu/amphi/media/udp"
+)
+
+// speakerWatch finds the active speakers of a room.
+type speakerWatch struct {
+	mu       sync.Mutex // guards the fields below
+	detector *speaker.Detector
+	calls    []func([]Speaker)
+	last     []Speaker
+}
+
+// Reason says why a DownTrack is at its current layer.
+type Reason string
+
+// Reasons.
+const (
+	ReasonOK        Reason = "ok"
+	ReasonHidden    Reason = "hidden"           // the client does not show it
+	ReasonMuted     Reason = "muted"            // by the server
+	ReasonCodec     Reason = "codec"            // the client has no decoder for it
+	ReasonNoMedia   Reason = "no_media"         // the publisher sends nothing
+	ReasonNoLayer   Reason = "layer_not_sent"   // the publisher does not send the wanted encoding
+	ReasonKeyframe  Reason = "waiting_keyframe" // it begins with the next keyframe
+	ReasonBandwidth Reason = "bandwidth"        // the client's link does not carry more
+	ReasonNoSlot    Reason = "no_slot"          // the client has no free receiving section
+	ReasonNoPath    Reason = "not_connected"
+)
+
+// DownTrackStats is the state of one subscribed track at one endpoint.
+type DownTrackStats struct {
+	TrackID string
+	Mid     string
+	Kind    codec.Kind
+	Codec   string
+	// Max is what the subscription asks for, Target what the allocator decided,
+	// Current what is forwarded now.
+	Max, Target, Current layer.Layer
+	Reason               Reason
+	Bitrate              uint64 // bits per second of what is forwarded now
+	Packets, Bytes       uint64
+	Retransmitted        uint64
+	NACKMissed           uint64 // asked for, but not to be had any more
+	Lost                 uint32 // as the client reports
+	FractionLost         float64
+	Jitter               time.Duration
+	RTT                  time.Duration
+}
+
+// EncodingStats is the state of one stream of a publisher.
+type EncodingStats struct {
+	RID              string
+	Spatial          int
+	Codec            string
+	Width, Height    int
+	Bitrate          uint64 // bits per second
+	Packets, Bytes   uint64
+	Keyframes        uint64
+	KeyframeRequests uint64
+	Duplicates       uint64
+	Recovered        uint64 // by retransmission
+	Live             bool
+}
+
+// UpTrackStats is the state of one published track.
+type UpTrackStats struct {
+	ID, Source, Origin string
+	Kind               codec.Kind
+	Muted              bool
+	Encodings          []EncodingStats
+}
+
+// EndpointStats is the state of one endpoint.
+type EndpointStats struct {
+	ID                   string
+	State                string
+	Transport            string // udp, tcp, or empty
+	RemoteAddr           string
+	PacketsIn, BytesIn   uint64
+	PacketsOut, BytesOut uint64
+	Retransmitted        uint64
+	Estimate             uint64 // bits per second towards the client, 0 when unknown
+	DownTracks           []DownTrackStats
+}
+
+// RouterStats is the state of a room on this node.
+type RouterStats struct {
+	Room      string
+	UpTracks  []UpTrackStats
+	Endpoints []EndpointStats
+	Speakers  []Speaker
+}
+
+// EngineStats is the state of the node's data plane.
+type EngineStats struct {
+	Routers   []RouterStats
+	Endpoints int
+	// Drops counts dropped packets by reason.
+	Drops map[string]uint64
+	// Pooled is how many packet buffers are in use.
+	Pooled int64
+	Socket udp.Stats
+}
+
+// outSnapshot is what the worker tells about an endpoint, a few times per second.
+type outSnapshot struct {
+	counts   sendCounts
+	tracks   []DownTrackStats
+	estimate uint64
+}
+
+// publish copies the worker's state for Stats.
+func (ep *Endpoint) publish(o *outbound) {
+	tracks := make([]DownTrackStats, 0, len(o.tracks))
+	for _, dt := range o.tracks {
+		if dt.track != nil {
+			tracks = append(tracks, dt.stats())
+		}
+	}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	ep.snapshot = outSnapshot{counts: o.sent, tracks: tracks, estimate: o.estimate()}
+}
+
+func (dt *DownTrack) stats() DownTrackStats {
+	c := &dt.counts
+	s := DownTrackStats{
+		TrackID: dt.track.id, Mid: dt.mid, Kind: dt.kind,
+		Max: dt.wanted(), Target: dt.sel.Target(), Current: dt.sel.Current(),
+		Packets: c.packets, Bytes: c.bytes, Retransmitted: c.retransmitted, NACKMissed: c.missed,
+		Lost: c.lost, FractionLost: float64(c.fraction) / 256, RTT: c.rtt,
+	}
+	rate := time.Duration(90000)
+	if dt.kind == codec.Audio {
+		rate = 48000
+	}
+	s.Jitter = time.Duration(c.jitter) * time.Second / rate
+	if dt.source != nil {
+		s.Codec = codec.ByPayloadType(dt.sourcePT).String()
+		s.Bitrate = dt.source.rate(s.Current.Temporal)
+	}
+	s.Reason = dt.reason(s, dt.out.w.e.now())
+	return s
+}
+
+func (dt *DownTrack) reason(s DownTrackStats, now int64) Reason {
+	switch {
+	case dt.kind == codec.Video && dt.sub.hidden():
+		return ReasonHidden
+	case dt.track.muted.Load():
+		return ReasonMuted
+	case dt.counts.noCodec:
+		return ReasonCodec
+	case dt.starved && s.Target.Spatial < 0:
+		return ReasonBandwidth
+	case dt.track.best(maxEncodings, now) == nil:
+		return ReasonNoMedia
+	case s.Current.Spatial != s.Target.Spatial:
+		return ReasonKeyframe
+	case dt.starved:
+		return ReasonBandwidth
+	case s.Current.Spatial < s.Max.Spatial:
+		return ReasonNoLayer
+	}
+	return ReasonOK
+}
+
+// Stats returns a snapshot, at most a quarter of a second old.
+func (ep *Endpoint) Stats() EndpointStats {
+	ep.in.mu.Lock()
+	in := ep.in.counts
+	ep.in.mu.Unlock()
+	s := EndpointStats{ID: ep.id, PacketsIn: in.packets, BytesIn: in.bytes}
+	if p := ep.path.Load(); p != nil {
+		s.Transport = "udp"
+		s.RemoteAddr = p.addr.String()
+		if p.stream != nil {
+			s.Transport = "tcp"
+			s.RemoteAddr = p.stream.RemoteAddr().String()
+		}
+	}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	out := ep.snapshot.counts
+	s.State = ep.state.String()
+	s.PacketsOut, s.BytesOut, s.Retransmitted = out.packets, out.bytes, out.retransmitted
+	s.Estimate = ep.snapshot.estimate
+	s.DownTracks = ep.downTracksLocked()
+	return s
+}
+
+// downTracksLocked completes the worker's snapshot with what it does not know of:
+// subscriptions without a slot, and tracks bound since.
+func (ep *Endpoint) downTracksLocked() []DownTrackStats {
+	var list []DownTrackStats
+	for _, t := range ep.snapshot.tracks {
+		if slices.ContainsFunc(ep.slots, func(sl *slot) bool { return sl.track != nil && sl.track.id == t.TrackID && sl.mid == t.Mid }) {
+			list = append(list, t)
+		}
+	}
+	for _, u := range ep.wantedLocked() {
+		if slices.ContainsFunc(list, func(t DownTrackStats) bool { return t.TrackID == u.id }) {
+			continue
+		}
+		t := DownTrackStats{
+			TrackID: u.id, Kind: u.kind, Max: layer.None(), Target: layer.None(), Current: layer.None(), Reason: ReasonNoSlot,
+		}
+		if i := slices.IndexFunc(ep.slots, func(sl *slot) bool { return sl.track == u }); i >= 0 {
+			t.Mid, t.Reason = ep.slots[i].mid, ReasonNoPath
+		}
+		list = append(list, t)
+	}
+	slices.SortFunc(list, func(a, b DownTrackStats) int { return compareStrings(a.TrackID, b.TrackID) })
+	return list
+}
+
+// tellQuality tells the observer about layers and reasons that changed.
+func (ep *Endpoint) tellQuality() {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.closed {
+		return
+	}
+	list := ep.downTracksLocked()
+	same := func(a, b DownTrackStats) bool {
+		return a.TrackID == b.TrackID && a.Max == b.Max && a.Target == b.Target && a.Current == b.Current && a.Reason == b.Reason
+	}
+	if slices.EqualFunc(list, ep.told.quality, same) {
+		return
+	}
+	ep.told.quality = list
+	ep.tell(func(o Observer) { o.TracksQuality(slices.Clone(list)) })
+}
+
+// Stats returns the state of the track.
+func (u *UpTrack) Stats() UpTrackStats {
+	s := UpTrackStats{ID: u.id, Source: u.source, Origin: u.origin, Kind: u.kind, Muted: u.Muted()}
+	now := u.router.e.now()
+	for _, enc := range u.Encodings() {
+		s.Encodings = append(s.Encodings, enc.stats(now))
+	}
+	return s
+}
+
+func (e *Encoding) stats(now int64) EncodingStats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	size := e.inspect.Size()
+	return EncodingStats{
+		RID: e.rid, Spatial: int(e.index), Codec: e.codec.String(), Width: size.Width, Height: size.Height,
+		Bitrate: e.rates.upTo(layer.Top), Packets: e.counts.packets, Bytes: e.counts.bytes,
+		Keyframes: e.counts.keyframes, KeyframeRequests: e.gate.count(),
+		Duplicates: e.counts.duplicates, Recovered: e.counts.recovered, Live: e.live(now),
+	}
+}
+
+// Stats returns the state of the room on this node.
+func (r *Router) Stats() RouterStats {
+	s := RouterStats{Room: r.room}
+	for _, u := range r.UpTracks() {
+		s.UpTracks = append(s.UpTracks, u.Stats())
+	}
+	r.mu.Lock()
+	endpoints := make([]*Endpoint, 0, len(r.endpoints))
+	for ep := range r.endpoints {
+		endpoints = append(endpoints, ep)
+	}
+	r.mu.Unlock()
+	for _, ep := range endpoints {
+		s.Endpoints = append(s.Endpoints, ep.Stats())
+	}
+	slices.SortFunc(s.Endpoints, func(a, b EndpointStats) int { return compareStrings(a.ID, b.ID) })
+	r.speakers.mu.Lock()
+	s.Speakers = slices.Clone(r.speakers.last)
+	r.speakers.mu.Unlock()
+	return s
+}
+
+// Stats returns the state of everything.
+func (e *Engine) Stats() EngineStats {
+	s := EngineStats{Drops: e.drops.snapshot(), Pooled: e.pool.Live(), Socket: e.conn.Stats()}
+	for _, r := range e.allRouters() {
+		s.Routers = append(s.Routers, r.Stats())
+	}
+	slices.SortFunc(s.Routers, func(a, b RouterStats) int { return compareStrings(a.Room, b.Room) })
+	e.mu.Lock()
+	s.Endpoints = len(e.endpoints)
+	e.mu.Unlock()
+	return s
+}

@@ -1,0 +1,131 @@
+package media
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/amphi-sfu/amphi/media/codec"
+)
+
+// UpTrack is a track arriving at this node. Its methods are safe for concurrent use.
+type UpTrack struct {
+	router *Router
+	id     string
+	kind   codec.Kind
+	source string
+	origin string
+	muted  atomic.Bool
+	closed atomic.Bool
+
+	mu sync.Mutex // guards the field below
+	// encodings has a place for every simulcast stream announced, low to high;
+	// those that have not been heard of are nil.
+	encodings [maxEncodings]*Encoding
+}
+
+func newUpTrack(r *Router, id string, kind codec.Kind, source, origin string) *UpTrack {
+	return &UpTrack{router: r, id: id, kind: kind, source: source, origin: origin}
+}
+
+// ID is the track's id in its room.
+func (u *UpTrack) ID() string { return u.id }
+
+// Kind is audio or video.
+func (u *UpTrack) Kind() codec.Kind { return u.kind }
+
+// Source says what the track shows: mic, camera, screen, screen-audio, or the app's own word.
+func (u *UpTrack) Source() string { return u.source }
+
+// Origin is the id of the endpoint that publishes the track.
+func (u *UpTrack) Origin() string { return u.origin }
+
+// SetMuted makes the node drop what the publisher sends on this track.
+func (u *UpTrack) SetMuted(muted bool) {
+	if u.muted.Swap(muted) == muted {
+		return
+	}
+	if muted {
+		u.router.forgetSpeaker(u.id)
+		return
+	}
+	for _, enc := range u.Encodings() {
+		enc.RequestKeyframe() // what was dropped cannot be decoded against
+	}
+}
+
+// Muted says whether SetMuted was called with true last.
+func (u *UpTrack) Muted() bool { return u.muted.Load() }
+
+// Encodings returns what has been heard of, low to high. It grows as simulcast
+// layers appear.
+func (u *UpTrack) Encodings() []*Encoding {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(u.encodings[:]), func(e *Encoding) bool { return e == nil })
+}
+
+// encoding returns the encoding at an index, making it on first use.
+func (u *UpTrack) encoding(index int, rid string, up upstream) *Encoding {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed.Load() {
+		return nil
+	}
+	if u.encodings[index] == nil {
+		u.encodings[index] = newEncoding(u, index, rid, up)
+	}
+	return u.encodings[index]
+}
+
+// at returns the encoding at an index, nil when there is none.
+func (u *UpTrack) at(index int8) *Encoding {
+	if index < 0 || index >= maxEncodings {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.encodings[index]
+}
+
+// best returns the encoding to forward when index is wanted: the nearest one at or below
+// that is being sent, else the lowest one that is.
+func (u *UpTrack) best(index int8, now int64) *Encoding {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i := min(index, maxEncodings-1); i >= 0; i-- {
+		if e := u.encodings[i]; e != nil && e.live(now) {
+			return e
+		}
+	}
+	for i := max(index+1, 0); i < maxEncodings; i++ {
+		if e := u.encodings[i]; e != nil && e.live(now) {
+			return e
+		}
+	}
+	return nil
+}
+
+// top returns the index of the highest encoding heard of, -1 without any.
+func (u *UpTrack) top() int8 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i := int8(maxEncodings - 1); i >= 0; i-- {
+		if u.encodings[i] != nil {
+			return i
+		}
+	}
+	return -1
+}
+
+// close ends the track: sinks get nothing more, subscribers let go of it.
+func (u *UpTrack) close() {
+	if u.closed.Swap(true) {
+		return
+	}
+	for _, enc := range u.Encodings() {
+		enc.close()
+	}
+	u.router.forgetSpeaker(u.id)
+	u.router.removeTrack(u)
+}

@@ -1,0 +1,200 @@
+package media
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/udp"
+)
+
+// maxWorkers bounds the sending goroutines of a node.
+const maxWorkers = 16
+
+// flushAfter is how many packets a worker seals before it sends: enough for full
+// GSO runs to many subscribers, few enough that the first ones don't wait for the last.
+const flushAfter = 512
+
+// worker is one sending goroutine. It owns the sending half of the endpoints pinned to
+// it: their DownTracks, SRTP keys and transport-wide sequence numbers need no lock,
+// and the order on the wire is that of the numbers.
+type worker struct {
+	e      *Engine
+	id     int
+	sender *udp.Sender
+	load   atomic.Int32
+	kick   chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	queue   []item
+	stopped bool
+
+	// The rest belongs to the goroutine.
+	batch     []item
+	endpoints map[*outbound]struct{}
+	unsettled []*DownTrack // switched encodings: their lists change after the batch
+	replay    []*packet.Packet
+}
+
+// item is a packet to forward, or something to do.
+type item struct {
+	enc *Encoding
+	pkt *packet.Packet
+	do  func()
+}
+
+func newWorker(e *Engine, id int) *worker {
+	return &worker{
+		e: e, id: id, sender: e.conn.NewSender(), kick: make(chan struct{}, 1), endpoints: map[*outbound]struct{}{},
+	}
+}
+
+// push queues a packet, retaining it; kickIfPending makes the worker look.
+func (w *worker) push(enc *Encoding, p *packet.Packet) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped || len(w.queue) >= workerQueue {
+		w.e.drops.add(dropQueueFull)
+		return
+	}
+	p.Retain()
+	w.queue = append(w.queue, item{enc: enc, pkt: p})
+}
+
+// post makes the worker call f, after what was queued before. It is false when
+// the worker has stopped.
+func (w *worker) post(f func()) bool {
+	w.mu.Lock()
+	if w.stopped {
+		w.mu.Unlock()
+		return false
+	}
+	w.queue = append(w.queue, item{do: f})
+	w.mu.Unlock()
+	w.wake()
+	return true
+}
+
+// call is post that waits until f has run. When the worker does not run any more
+// nobody else does either, so f is called directly.
+func (w *worker) call(f func()) {
+	done := make(chan struct{})
+	if !w.post(func() { f(); close(done) }) {
+		f()
+		return
+	}
+	<-done
+}
+
+func (w *worker) kickIfPending() {
+	w.mu.Lock()
+	pending := len(w.queue) > 0
+	w.mu.Unlock()
+	if pending {
+		w.wake()
+	}
+}
+
+func (w *worker) wake() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) run(stop <-chan struct{}) {
+	tick := time.NewTicker(workerPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.kick:
+			w.process()
+		case <-tick.C:
+			now := w.e.now()
+			for o := range w.endpoints {
+				o.tick(now)
+			}
+			w.process()
+		case <-stop:
+			return
+		}
+	}
+}
+
+// drainAfterStop lets go of what was never processed, and runs what somebody waits for.
+func (w *worker) drainAfterStop() {
+	w.mu.Lock()
+	w.stopped = true
+	left := w.queue
+	w.queue = nil
+	w.mu.Unlock()
+	for _, it := range left {
+		if it.do != nil {
+			it.do()
+		} else {
+			it.pkt.Release()
+		}
+	}
+}
+
+// process takes all that is queued, until nothing is, and sends the result.
+func (w *worker) process() {
+	for {
+		w.mu.Lock()
+		w.batch, w.queue = w.queue, w.batch[:0]
+		w.mu.Unlock()
+		if len(w.batch) == 0 {
+			break
+		}
+		w.forward(w.batch)
+		clear(w.batch)
+	}
+	w.sender.Flush()
+}
+
+// forward goes through a batch. Packets of one encoding that follow each other go to
+// one subscriber after the other, not one packet after the other: they are one burst on
+// the wire, and the subscriber's state is touched once.
+func (w *worker) forward(batch []item) {
+	for i := 0; i < len(batch); {
+		if batch[i].do != nil {
+			batch[i].do()
+			w.settle()
+			i++
+			continue
+		}
+		j := i + 1
+		for j < len(batch) && batch[j].enc == batch[i].enc {
+			j++
+		}
+		enc := batch[i].enc
+		for _, dt := range enc.subs[w.id].list {
+			for _, it := range batch[i:j] {
+				dt.write(enc, it.pkt)
+			}
+			if w.sender.Queued() >= flushAfter {
+				w.sender.Flush()
+			}
+		}
+		for _, it := range batch[i:j] {
+			it.pkt.Release()
+		}
+		w.settle()
+		i = j
+	}
+}
+
+// settle lets DownTracks that switched leave the lists they do not need any more,
+// which must not happen while a list is being gone through.
+func (w *worker) settle() {
+	if len(w.unsettled) == 0 {
+		return
+	}
+	now := w.e.now()
+	for i := 0; i < len(w.unsettled); i++ { // following may begin with a replay, and so grow it
+		w.unsettled[i].follow(now)
+	}
+	clear(w.unsettled)
+	w.unsettled = w.unsettled[:0]
+}
