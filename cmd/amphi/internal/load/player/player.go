@@ -1,0 +1,292 @@
+package player
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load/tally"
+)
+
+// Result is what one player measured.
+type Result struct {
+	// Started tells whether it came to playing; Startup is how long that took from the first request.
+	Started bool
+	Startup time.Duration
+	// Stalls are times when the play head met the end of what was there.
+	Stalls  int
+	Stalled time.Duration
+	// Latency is now - wall-clock time of the picture at the play head, sampled at each part.
+	Latency tally.Histogram
+	// Edge is the same at the moment when a part's download was complete, for its first sample: what the server's
+	// side costs, whatever the player buffers.
+	Edge     tally.Histogram
+	Requests int
+	Failures int
+	Bytes    int64
+	// LastError is the newest failure.
+	LastError error
+}
+
+// Config describes a player.
+type Config struct {
+	// URL of the multivariant playlist.
+	URL    string
+	Client *http.Client
+	// Variant is the index of the variant to play; beyond the last it is the last.
+	Variant int
+	// Poll is the time between reloads while the stream isn't there or the server can't block; default 500 ms.
+	Poll time.Duration
+}
+
+// Play follows the stream until ctx ends, and returns what it measured.
+func Play(ctx context.Context, cfg Config) *Result {
+	if cfg.Client == nil {
+		cfg.Client = http.DefaultClient
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = 500 * time.Millisecond
+	}
+	p := &playing{cfg: cfg, begun: time.Now(), msn: -1}
+	for ctx.Err() == nil {
+		err := p.follow(ctx)
+		if errors.Is(err, errEnded) {
+			break
+		}
+		if err != nil && ctx.Err() == nil {
+			p.res.Failures++
+			p.res.LastError = err
+			p.variant = ""
+			p.msn = -1
+			pause(ctx, cfg.Poll)
+		}
+	}
+	p.head.advance(time.Now(), &p.res)
+	return &p.res
+}
+
+var errEnded = errors.New("the stream has ended")
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// playing is one player's state; it belongs to one goroutine.
+type playing struct {
+	cfg     Config
+	begun   time.Time
+	variant string // URL of the media playlist
+	init    string // its init section, once fetched
+	msn     int64  // the next part wanted; -1 not known yet
+	index   int
+	head    head
+	res     Result
+}
+
+// follow loads the playlists and then part after part, until something fails or ctx ends.
+func (p *playing) follow(ctx context.Context) error {
+	if p.variant == "" {
+		text, err := p.get(ctx, p.cfg.URL)
+		if err != nil {
+			return err
+		}
+		variants, err := parseMultivariant(text)
+		if err != nil {
+			return err
+		}
+		if p.variant, err = resolve(p.cfg.URL, variants[min(p.cfg.Variant, len(variants)-1)]); err != nil {
+			return err
+		}
+	}
+	for {
+		target := p.variant
+		if p.msn >= 0 {
+			target += blocking(target, p.msn, p.index)
+		}
+		text, err := p.get(ctx, target)
+		if err != nil {
+			return err
+		}
+		m, err := parseMedia(text)
+		if err != nil {
+			return err
+		}
+		progress, err := p.take(ctx, m)
+		if err != nil {
+			return err
+		}
+		if m.ended {
+			return errEnded
+		}
+		if !m.canBlock || !progress {
+			pause(ctx, p.cfg.Poll)
+		}
+	}
+}
+
+func blocking(target string, msn int64, index int) string {
+	sep := "?"
+	if u, err := url.Parse(target); err == nil && u.RawQuery != "" {
+		sep = "&"
+	}
+	return sep + "_HLS_msn=" + strconv.FormatInt(msn, 10) + "&_HLS_part=" + strconv.Itoa(index)
+}
+
+// take downloads what is new in m. It reports whether anything was.
+func (p *playing) take(ctx context.Context, m *media) (bool, error) {
+	parts := m.allParts()
+	if len(parts) == 0 {
+		return false, nil
+	}
+	if m.init != p.init {
+		if _, err := p.download(ctx, m.init); err != nil {
+			return false, err
+		}
+		p.init = m.init
+	}
+	if p.msn < 0 || parts[0].msn > p.msn {
+		// Start, or start again after falling out of the window: hold back from the live edge.
+		first := m.startPart(parts)
+		p.msn, p.index = parts[first].msn, parts[first].index
+		p.head.jump(parts[first].start, m)
+	}
+	progress := false
+	for _, x := range parts {
+		if x.msn < p.msn || x.msn == p.msn && x.index < p.index {
+			continue
+		}
+		if !x.gap {
+			if _, err := p.download(ctx, x.uri); err != nil {
+				return progress, err
+			}
+		}
+		now := time.Now()
+		p.res.Edge.Add(now.Sub(x.start))
+		p.head.have(now, x.start.Add(x.duration), p.begun, &p.res)
+		p.msn, p.index = x.msn, x.index+1
+		if m.complete(x) {
+			p.msn, p.index = x.msn+1, 0
+		}
+		progress = true
+	}
+	return progress, nil
+}
+
+func (p *playing) download(ctx context.Context, uri string) (int64, error) {
+	target, err := resolve(p.variant, uri)
+	if err != nil {
+		return 0, err
+	}
+	res, err := p.request(ctx, target)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	n, err := io.Copy(io.Discard, io.LimitReader(res.Body, 64<<20))
+	p.res.Bytes += n
+	if err != nil {
+		return n, fmt.Errorf("downloading %s: %w", uri, err)
+	}
+	return n, nil
+}
+
+func (p *playing) get(ctx context.Context, target string) (string, error) {
+	res, err := p.request(ctx, target)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxPlaylist+1))
+	if err != nil {
+		return "", fmt.Errorf("reading a playlist: %w", err)
+	}
+	if len(data) > maxPlaylist {
+		return "", fmt.Errorf("a playlist of more than %d bytes", maxPlaylist)
+	}
+	p.res.Bytes += int64(len(data))
+	return string(data), nil
+}
+
+func (p *playing) request(ctx context.Context, target string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making a request: %w", err)
+	}
+	p.res.Requests++
+	res, err := p.cfg.Client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("requesting %s: %w", target, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 4096))
+		_ = res.Body.Close()
+		return nil, fmt.Errorf("%s answers %s", target, res.Status)
+	}
+	return res, nil
+}
+
+func resolve(base, ref string) (string, error) {
+	b, err := url.Parse(base)
+	if err != nil {
+		return "", fmt.Errorf("parsing %q: %w", base, err)
+	}
+	r, err := b.Parse(ref)
+	if err != nil {
+		return "", fmt.Errorf("parsing %q: %w", ref, err)
+	}
+	return r.String(), nil
+}
+
+// allParts lists what can be downloaded: parts, or whole segments where these have none.
+func (m *media) allParts() []part {
+	var out []part
+	for _, s := range m.segments {
+		if len(s.parts) == 0 {
+			out = append(out, part{uri: s.uri, duration: s.duration, start: s.start, msn: s.msn})
+			continue
+		}
+		out = append(out, s.parts...)
+	}
+	return out
+}
+
+// complete tells whether x is the last part of a finished segment.
+func (m *media) complete(x part) bool {
+	for _, s := range m.segments {
+		if s.msn == x.msn {
+			return s.uri != "" && x.index >= len(s.parts)-1
+		}
+	}
+	return false
+}
+
+// startPart is the index of the newest part that lies at least the hold-back behind the live edge.
+func (m *media) startPart(parts []part) int {
+	want := m.holdBack()
+	i := len(parts) - 1
+	for behind := parts[i].duration; i > 0 && behind < want; {
+		i--
+		behind += parts[i].duration
+	}
+	return i
+}
+
+func (m *media) holdBack() time.Duration {
+	switch {
+	case m.partHoldBack > 0:
+		return m.partHoldBack
+	case m.partTarget > 0:
+		return 3 * m.partTarget
+	}
+	return 3 * m.target
+}
