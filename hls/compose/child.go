@@ -35,7 +35,7 @@ type Child struct {
 
 const (
 	minBackoff = 250 * time.Millisecond
-	goodLife   = 10 * time.Second // a life that ends the back-off
+	goodLife   = 5 * time.Second // a life that ends the back-off
 )
 
 // Run implements Composer.

@@ -64,8 +64,8 @@ type Config struct {
 	// FirstTick says at which tick a compositor that is started now may begin.
 	FirstTick func(now time.Time) int64
 
-	// Watchdog is the longest silence: without a picture for that long the process is
-	// killed. Default 1 s.
+	// Watchdog is the longest silence: without a picture for that long, and a quarter more,
+	// the process is killed. Default 1 s.
 	Watchdog time.Duration
 	// ReadyTimeout bounds the time from start to the first picture. Default 5 s.
 	ReadyTimeout time.Duration
@@ -75,14 +75,14 @@ type Config struct {
 	// it they are dropped. Default 2 MiB.
 	MaxQueue int
 	// MaxBackoff bounds the wait before another start; it begins with none and doubles
-	// from 250 ms for a process that lives less than 10 s. Default 5 s.
+	// from 250 ms for a process that lives less than 5 s. Default 5 s.
 	MaxBackoff time.Duration
 	// Limits of the process.
 	Limits Limits
 }
 
-// Limits are what the process may use. They are set from outside, so that a process
-// taken over by hostile media cannot lift them.
+// Limits are what the process may use. They are set before it runs, so that one taken
+// over by hostile media cannot lift them.
 type Limits struct {
 	// Nice is added to the node's own; default 5, so that forwarding comes first.
 	Nice int

@@ -147,6 +147,7 @@ type reader struct {
 	begun   time.Time
 	ready   bool // Begin was called and not refused
 	picture bool // one has come
+	warned  bool // the watchdog's time is up, and the last grace runs
 }
 
 func (r *reader) run() error {
@@ -158,7 +159,16 @@ func (r *reader) run() error {
 		f, err := frames.Next()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return errSilent
+			if r.warned {
+				return errSilent
+			}
+			// The machine may have stood still, not the process: what it sent meanwhile is
+			// there now.
+			r.warned = true
+			if err := r.conn.SetReadDeadline(time.Now().Add(r.c.cfg.Watchdog / 4)); err != nil {
+				return fmt.Errorf("setting the watchdog: %w", err)
+			}
+			continue
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 			return errHangUp
 		case err != nil:
@@ -224,6 +234,7 @@ func (r *reader) video(au wire.VideoAU) error {
 		r.c.observe(now, au)
 	}
 	r.c.out.Video(au)
+	r.warned = false
 	if err := r.conn.SetReadDeadline(now.Add(r.c.cfg.Watchdog)); err != nil {
 		return fmt.Errorf("setting the watchdog: %w", err)
 	}

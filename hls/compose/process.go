@@ -2,18 +2,16 @@ package compose
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // process is the running child.
@@ -46,42 +44,64 @@ func (c *Child) spawn(childEnd *os.File, dead chan struct{}) (*process, error) {
 		<-dead
 		return nil, fmt.Errorf("starting the compositor: %w", err)
 	}
-	c.limit(p.cmd.Process.Pid)
 	return p, nil
 }
 
-// start tries as nobody first, if the node may choose. Where the executable cannot be
-// reached as nobody, it runs as the node does, which is said once.
+// start runs the process as nobody, if the node may choose. Where nobody cannot reach
+// the executable, it runs as the node does, which is said once.
 func (c *Child) start(p *process, childEnd *os.File) error {
-	l := c.cfg.Limits
-	p.cmd = c.command(childEnd)
-	if os.Geteuid() != 0 {
-		c.note(func(s *Stats) { s.Unprivileged = true })
-		return p.cmd.Start()
-	}
-	p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: l.UID, Gid: l.GID}
-	err := p.cmd.Start()
-	if err == nil {
-		c.note(func(s *Stats) { s.Unprivileged = true })
-		return nil
-	}
-	if !errors.Is(err, os.ErrPermission) {
+	path, err := filepath.EvalSymlinks(c.cfg.Path)
+	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	warn := !c.warned
-	c.warned = true
-	c.stats.Unprivileged = false
-	c.mu.Unlock()
-	if warn {
-		c.log.Warn("compositor runs as root: no permission to start it as another user", "path", c.cfg.Path, "uid", l.UID, "err", err)
+	p.cmd = c.command(path, childEnd)
+	unprivileged := os.Geteuid() != 0
+	if !unprivileged {
+		if unprivileged = reachable(path); unprivileged {
+			p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.cfg.Limits.UID, Gid: c.cfg.Limits.GID}
+		} else {
+			c.warnOnce(path)
+		}
 	}
-	p.cmd = c.command(childEnd)
+	c.note(func(s *Stats) { s.Unprivileged = unprivileged })
 	return p.cmd.Start()
 }
 
-func (c *Child) command(childEnd *os.File) *exec.Cmd {
-	cmd := exec.Command(c.cfg.Path, c.cfg.Args...)
+func (c *Child) warnOnce(path string) {
+	c.mu.Lock()
+	warn := !c.warned
+	c.warned = true
+	c.mu.Unlock()
+	if warn {
+		c.log.Warn("compositor runs as root: others may not execute it", "path", path)
+	}
+}
+
+// reachable says whether any user may execute path.
+func reachable(path string) bool {
+	for first := true; ; first = false {
+		st, err := os.Stat(path)
+		if err != nil || st.Mode().Perm()&1 == 0 || first && st.Mode().Perm()&4 == 0 {
+			return false
+		}
+		up := filepath.Dir(path)
+		if up == path {
+			return true
+		}
+		path = up
+	}
+}
+
+// command sets limits in a shell that the compositor then replaces: they hold from its
+// first instruction, for any user, and setting them needs no capability.
+func (c *Child) command(path string, childEnd *os.File) *exec.Cmd {
+	l := c.cfg.Limits
+	script := fmt.Sprintf("ulimit -c 0; ulimit -f 0; ulimit -n %d; ", l.Files)
+	if l.Memory >= 0 {
+		script += fmt.Sprintf("ulimit -d %d; ", l.Memory>>10)
+	}
+	script += fmt.Sprintf(`exec nice -n %d "$0" "$@"`, l.Nice)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, path}, c.cfg.Args...)...)
 	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8"}, c.cfg.Env...)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{childEnd}
@@ -93,37 +113,6 @@ func (c *Child) command(childEnd *os.File) *exec.Cmd {
 		Setpgid:   true,            // Ctrl-C is for the node, which then stops its children in order
 	}
 	return cmd
-}
-
-// limit bounds the process from outside. That it fails is no reason not to go on: the
-// process may have ended already.
-func (c *Child) limit(pid int) {
-	l := c.cfg.Limits
-	set := func(what string, err error) {
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			c.log.Warn("compositor is not limited", "what", what, "err", err)
-		}
-	}
-	nice, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
-	if err == nil { // the system call returns 20 - nice
-		err = unix.Setpriority(unix.PRIO_PROCESS, pid, min(19, 20-nice+l.Nice))
-	}
-	set("nice", err)
-	for _, r := range []struct {
-		what     string
-		resource int
-		n        uint64
-	}{
-		{"memory", unix.RLIMIT_DATA, uint64(max(0, l.Memory))},
-		{"files", unix.RLIMIT_NOFILE, l.Files},
-		{"core", unix.RLIMIT_CORE, 0},
-		{"file size", unix.RLIMIT_FSIZE, 0},
-	} {
-		if r.resource == unix.RLIMIT_DATA && l.Memory < 0 {
-			continue
-		}
-		set(r.what, unix.Prlimit(pid, r.resource, &unix.Rlimit{Cur: r.n, Max: r.n}, nil))
-	}
 }
 
 func (p *process) kill() {
