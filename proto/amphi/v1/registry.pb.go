@@ -37,7 +37,9 @@ type Registry struct {
 	// Durable session-store values by room.
 	Store map[string]*StoreEntries `protobuf:"bytes,7,rep,name=store,proto3" json:"store,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Signs resume tokens and tickets; 32 bytes.
-	NodeSecret    []byte `protobuf:"bytes,8,opt,name=node_secret,json=nodeSecret,proto3" json:"node_secret,omitempty"`
+	NodeSecret []byte `protobuf:"bytes,8,opt,name=node_secret,json=nodeSecret,proto3" json:"node_secret,omitempty"`
+	// Ids of the last commands that were applied, oldest first, bounded: these are not applied again.
+	RecentIds     []string `protobuf:"bytes,9,rep,name=recent_ids,json=recentIds,proto3" json:"recent_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +126,13 @@ func (x *Registry) GetStore() map[string]*StoreEntries {
 func (x *Registry) GetNodeSecret() []byte {
 	if x != nil {
 		return x.NodeSecret
+	}
+	return nil
+}
+
+func (x *Registry) GetRecentIds() []string {
+	if x != nil {
+		return x.RecentIds
 	}
 	return nil
 }
@@ -427,11 +436,12 @@ func (x *Session) GetPeakPeers() uint32 {
 	return 0
 }
 
-// RegistryCommand changes the registry. Commands are idempotent under repetition.
+// RegistryCommand changes the registry.
 type RegistryCommand struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	TimeMs int64                  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A command whose id was applied already is not applied again; empty: always applied.
+	Id     string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	TimeMs int64  `protobuf:"varint,2,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// Types that are valid to be assigned to Body:
 	//
 	//	*RegistryCommand_PutTemplate
@@ -443,7 +453,11 @@ type RegistryCommand struct {
 	//	*RegistryCommand_PutSession
 	//	*RegistryCommand_PutStore
 	//	*RegistryCommand_SetNodeSecret
-	Body          isRegistryCommand_Body `protobuf_oneof:"body"`
+	Body isRegistryCommand_Body `protobuf_oneof:"body"`
+	// Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
+	IfRevision *uint64 `protobuf:"varint,12,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
+	// Of any put or set: refused with "conflict" when there is one already.
+	OnlyNew       bool `protobuf:"varint,13,opt,name=only_new,json=onlyNew,proto3" json:"only_new,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -580,6 +594,20 @@ func (x *RegistryCommand) GetSetNodeSecret() []byte {
 	return nil
 }
 
+func (x *RegistryCommand) GetIfRevision() uint64 {
+	if x != nil && x.IfRevision != nil {
+		return *x.IfRevision
+	}
+	return 0
+}
+
+func (x *RegistryCommand) GetOnlyNew() bool {
+	if x != nil {
+		return x.OnlyNew
+	}
+	return false
+}
+
 type isRegistryCommand_Body interface {
 	isRegistryCommand_Body()
 }
@@ -702,7 +730,7 @@ var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\x8f\x06\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xae\x06\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -712,7 +740,9 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\bsessions\x18\x06 \x03(\v2\x11.amphi.v1.SessionR\bsessions\x123\n" +
 	"\x05store\x18\a \x03(\v2\x1d.amphi.v1.Registry.StoreEntryR\x05store\x12\x1f\n" +
 	"\vnode_secret\x18\b \x01(\fR\n" +
-	"nodeSecret\x1aP\n" +
+	"nodeSecret\x12\x1d\n" +
+	"\n" +
+	"recent_ids\x18\t \x03(\tR\trecentIds\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.amphi.v1.TemplateR\x05value:\x028\x01\x1aH\n" +
@@ -759,7 +789,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"attendance\x18\x06 \x03(\v2\x14.amphi.v1.AttendanceR\n" +
 	"attendance\x12\x1d\n" +
 	"\n" +
-	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xe7\x03\n" +
+	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xb8\x04\n" +
 	"\x0fRegistryCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -774,8 +804,12 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"putSession\x121\n" +
 	"\tput_store\x18\n" +
 	" \x01(\v2\x12.amphi.v1.PutStoreH\x00R\bputStore\x12(\n" +
-	"\x0fset_node_secret\x18\v \x01(\fH\x00R\rsetNodeSecretB\x06\n" +
-	"\x04body\"d\n" +
+	"\x0fset_node_secret\x18\v \x01(\fH\x00R\rsetNodeSecret\x12$\n" +
+	"\vif_revision\x18\f \x01(\x04H\x01R\n" +
+	"ifRevision\x88\x01\x01\x12\x19\n" +
+	"\bonly_new\x18\r \x01(\bR\aonlyNewB\x06\n" +
+	"\x04bodyB\x0e\n" +
+	"\f_if_revision\"d\n" +
 	"\bPutStore\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12*\n" +
 	"\x05entry\x18\x02 \x01(\v2\x14.amphi.v1.StoreEntryR\x05entry\x12\x18\n" +
