@@ -144,6 +144,7 @@ type Conn struct {
 	cork   *corkable
 	out    *outbox.Queue
 	remote string
+	heard  atomic.Int64 // milliseconds since 1970
 
 	once    sync.Once
 	closing chan struct{} // closed when the connection is to end
@@ -152,6 +153,9 @@ type Conn struct {
 
 // Remote is the client's address as HTTP saw it.
 func (c *Conn) Remote() string { return c.remote }
+
+// Heard is when the client last said something, in milliseconds since 1970.
+func (c *Conn) Heard() int64 { return c.heard.Load() }
 
 // Push queues a message. It never blocks; false means that the connection is ending, perhaps because of this
 // very message, which overflowed its queue. Safe for concurrent use.
@@ -213,6 +217,7 @@ func (c *Conn) read(h Handler) error {
 		c.Close(proto.Errorf(proto.ClientTimeout, "nothing heard for too long"))
 	})
 	defer watchdog.Stop()
+	c.heard.Store(time.Now().UnixMilli())
 	limit := rate.NewLimiter(rate.Limit(cfg.Rate), cfg.Burst)
 	var buf []byte
 	for {
@@ -226,6 +231,7 @@ func (c *Conn) read(h Handler) error {
 		default:
 		}
 		watchdog.Reset(cfg.Silence)
+		c.heard.Store(time.Now().UnixMilli())
 		c.server.stats.messages.Add(1)
 		if !limit.Allow() {
 			return proto.Errorf(proto.RateLimited, "more than %v messages per second", cfg.Rate)

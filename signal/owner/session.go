@@ -1,0 +1,53 @@
+package owner
+
+import (
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+// follow does what an event asks of the node beside the room itself.
+func (r *owned) follow(ev *amphiv1.Event) {
+	switch b := ev.GetBody().(type) {
+	case *amphiv1.Event_SessionStarted:
+		r.record()
+	case *amphiv1.Event_PeerLeft:
+		if b.PeerLeft.GetReason() != amphiv1.LeaveReason_LEAVE_REASON_LOST {
+			delete(r.seats, b.PeerLeft.GetPeerId())
+		}
+	case *amphiv1.Event_StoreChanged:
+		if b.StoreChanged.GetEntry().GetDurable() {
+			r.keep(&amphiv1.RegistryCommand{TimeMs: ev.GetTimeMs(), Body: &amphiv1.RegistryCommand_PutStore{PutStore: &amphiv1.PutStore{
+				Room: r.name, Entry: b.StoreChanged.GetEntry(), Deleted: b.StoreChanged.GetDeleted()}}})
+		}
+	case *amphiv1.Event_RoomUpdated:
+		r.keep(&amphiv1.RegistryCommand{TimeMs: ev.GetTimeMs(), Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
+			Name: r.name, Locked: b.RoomUpdated.GetLocked(), Metadata: b.RoomUpdated.GetMetadata()}}})
+	case *amphiv1.Event_StreamChanged:
+		if r.owner.deps.Streams != nil {
+			r.owner.deps.Streams.Changed(r.name, r.template, b.StreamChanged.GetStream())
+		}
+	}
+}
+
+// record keeps the session's record as it is now.
+func (r *owned) record() {
+	r.keep(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutSession{PutSession: r.state.Session()}})
+}
+
+func (r *owned) keep(cmd *amphiv1.RegistryCommand) { r.owner.deps.Records.Keep(cmd) }
+
+// endIfOver lets go of a session that has ended; the next message makes a new one.
+func (r *owned) endIfOver() {
+	if r.state == nil || !r.state.Ended() {
+		return
+	}
+	r.record()
+	r.streamsEnded()
+	r.state, r.tail = nil, nil
+	clear(r.seats)
+}
+
+func (r *owned) streamsEnded() {
+	if r.state != nil && !r.state.Idle() && r.owner.deps.Streams != nil {
+		r.owner.deps.Streams.Changed(r.name, r.template, nil)
+	}
+}

@@ -1,0 +1,155 @@
+package signal
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/owner"
+)
+
+// records is the registry as the rest of this package asks it, and the queue of what sessions leave behind.
+type records struct {
+	registry Registry
+	log      *slog.Logger
+	queue    chan *amphiv1.RegistryCommand
+	lost     atomic.Uint64
+}
+
+// recordsQueue is how many durable changes may wait.
+const recordsQueue = 4096
+
+func newRecords(r Registry, log *slog.Logger) *records {
+	return &records{registry: r, log: log, queue: make(chan *amphiv1.RegistryCommand, recordsQueue)}
+}
+
+// room finds a room's record, without regard to case.
+func (r *records) room(name string) (*amphiv1.Room, error) {
+	var room *amphiv1.Room
+	r.registry.Read(func(reg *amphiv1.Registry) { room = reg.GetRooms()[key(name)] })
+	if room == nil {
+		return nil, proto.Errorf(proto.NotFound, "there is no room of this name")
+	}
+	return room, nil
+}
+
+func (r *records) template(name string) (*amphiv1.Template, error) {
+	var t *amphiv1.Template
+	r.registry.Read(func(reg *amphiv1.Registry) { t = reg.GetTemplates()[name] })
+	if t == nil {
+		return nil, proto.Errorf(proto.NotFound, "there is no template of this name")
+	}
+	return t, nil
+}
+
+// Key implements auth.Keys.
+func (r *records) Key(id string) (*amphiv1.ApiKey, bool) {
+	var k *amphiv1.ApiKey
+	r.registry.Read(func(reg *amphiv1.Registry) { k = reg.GetKeys()[id] })
+	return k, k != nil
+}
+
+func (r *records) code(code string) *amphiv1.RoomCode {
+	var c *amphiv1.RoomCode
+	r.registry.Read(func(reg *amphiv1.Registry) { c = reg.GetCodes()[code] })
+	return c
+}
+
+func (r *records) secret() []byte {
+	var secret []byte
+	r.registry.Read(func(reg *amphiv1.Registry) { secret = reg.GetNodeSecret() })
+	return secret
+}
+
+// Open implements owner.Records.
+func (r *records) Open(name string) (owner.Start, error) {
+	room, err := r.room(name)
+	if err != nil {
+		return owner.Start{}, err
+	}
+	if room.GetDisabled() {
+		return owner.Start{}, proto.Errorf(proto.RoomDisabled, "the room is disabled")
+	}
+	template, err := r.template(room.GetTemplate())
+	if err != nil {
+		return owner.Start{}, err
+	}
+	start := owner.Start{Room: room, Template: template}
+	r.registry.Read(func(reg *amphiv1.Registry) { start.Durable = reg.GetStore()[key(name)].GetEntries() })
+	return start, nil
+}
+
+// Keep implements owner.Records.
+func (r *records) Keep(cmd *amphiv1.RegistryCommand) {
+	cmd.Id = proto.NewID(proto.RequestPrefix)
+	if cmd.TimeMs == 0 {
+		cmd.TimeMs = time.Now().UnixMilli()
+	}
+	select {
+	case r.queue <- cmd:
+	default:
+		r.lost.Add(1)
+		r.log.Error("durable change lost: the registry is too slow")
+	}
+}
+
+// run writes what is kept, in order.
+func (r *records) run(ctx context.Context) {
+	for {
+		select {
+		case cmd := <-r.queue:
+			r.write(ctx, cmd)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// flush writes what was kept while everything ended.
+func (r *records) flush() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for len(r.queue) > 0 {
+		r.write(ctx, <-r.queue)
+	}
+}
+
+// write tries again while the registry has no quorum; commands may be repeated.
+func (r *records) write(ctx context.Context, cmd *amphiv1.RegistryCommand) {
+	r.complete(cmd)
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := r.registry.Propose(ctx, cmd)
+		if err == nil {
+			return
+		}
+		if code := proto.CodeOf(err); !code.Retryable() || ctx.Err() != nil {
+			r.lost.Add(1)
+			r.log.Error("durable change lost", "err", err)
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// complete fills in a room's record, of which a session only knows what it changes.
+func (r *records) complete(cmd *amphiv1.RegistryCommand) {
+	changed := cmd.GetPutRoom()
+	if changed == nil {
+		return
+	}
+	record, err := r.room(changed.GetName())
+	if err != nil {
+		return
+	}
+	merged := protobuf.Clone(record).(*amphiv1.Room)
+	merged.Locked, merged.Metadata = changed.GetLocked(), changed.GetMetadata()
+	cmd.Body = &amphiv1.RegistryCommand_PutRoom{PutRoom: merged}
+}

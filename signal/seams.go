@@ -1,0 +1,98 @@
+package signal
+
+import (
+	"context"
+
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+// Registry is the durable records: templates, rooms, codes, keys, sessions. Safe for concurrent use.
+type Registry interface {
+	// Read runs f with the records as they are now; f must be quick and neither change nor keep them.
+	// Messages inside never change and may be kept.
+	Read(f func(*amphiv1.Registry))
+	// Propose changes the records and returns when the change is durable, or its refusal with a code.
+	Propose(ctx context.Context, cmd *amphiv1.RegistryCommand) error
+}
+
+// Streams composes and serves a room's streams. Its methods are called one at a time and may take some seconds.
+type Streams interface {
+	// Start begins a stream with settings from the room's template; an error with a code fails it. The stream's
+	// further states come back through Server.ReportStream.
+	Start(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream) error
+	// SetLayout rearranges a running stream.
+	SetLayout(room, stream string, layout amphiv1.LayoutKind)
+	// Stop ends a stream; one that does not run is ignored.
+	Stop(room, stream string)
+}
+
+// Nodes answers what the management API tells about nodes.
+type Nodes interface {
+	Nodes() []*amphiv1.NodeInfo
+	// Status is this node's; nil for another node's id.
+	Status(id string) *amphiv1.NodeStatus
+}
+
+// Media is what signalling needs of the media engine; Engine makes one of the real one.
+type Media interface {
+	// Router is the room's, made on first use.
+	Router(room string) MediaRouter
+}
+
+// MediaRouter is one room's media on this node. Safe for concurrent use.
+type MediaRouter interface {
+	NewEndpoint(peerID string, to EndpointObserver) (Endpoint, error)
+	// Mute drops what arrives on the tracks for which muted is true, on every track that is here.
+	Mute(muted func(trackID string) bool)
+	// Watch sets what to call, without blocking, when tracks came or went and when other people speak.
+	Watch(tracks func(), speakers func([]Speaking))
+	// Close closes the endpoints and tracks of the room, and waits.
+	Close() error
+}
+
+// Endpoint is one client's PeerConnection. Safe for concurrent use.
+type Endpoint interface {
+	// Negotiate answers a complete offer; an error has a code.
+	Negotiate(offer string, publish []Publishing) (answer string, err error)
+	// Subscribe states the whole of what the client is to receive.
+	Subscribe(subs []Subscribing)
+	// Close ends it and waits.
+	Close() error
+}
+
+// EndpointObserver hears what happens to an endpoint. Calls come one at a time and must not block.
+type EndpointObserver interface {
+	// Slots gives what each sending slot carries now.
+	Slots(slots []*amphiv1.Slot)
+	SlotsNeeded(audio, video int)
+	Quality(q *amphiv1.Quality)
+	Interest(in *amphiv1.Interest)
+	// Gone says that the connection has failed or ended.
+	Gone()
+}
+
+// Publishing is a sending section of the client and the track that it carries.
+type Publishing struct {
+	Mid     string
+	TrackID string
+	Kind    amphiv1.Kind
+	Source  string
+}
+
+// Subscribing is one track that a client is to receive.
+type Subscribing struct {
+	TrackID string
+	// Width and Height in pixels bound the layer; 0 x 0 sends nothing.
+	Width, Height int
+	// Priority is 1 (first) to 5.
+	Priority int
+	// MaxSpatial is the highest simulcast layer, 0 lowest; -1 is no bound.
+	MaxSpatial int
+}
+
+// Speaking is one track on which somebody speaks; loudest first in lists.
+type Speaking struct {
+	TrackID string
+	// Level in dBov, -127 to 0.
+	Level int32
+}
