@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
+	"github.com/amphi-sfu/amphi/signal/auth"
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		tokenCommand(), roomCommand(), peerCommand(), streamCommand(), templateCommand(),
-		sessionCommand(), nodeCommand(), keysCommand(), portsCommand(), doctorCommand(),
+		sessionCommand(), nodeCommand(), keysCommand(), portsCommand(), doctorCommand(), loadCommand(),
 	}
 }
 
@@ -147,7 +148,7 @@ func (a *app) options() (connect.HTTPClient, string, connect.ClientOption, error
 	if err != nil {
 		return nil, "", nil, err
 	}
-	token, err := sign(key, secret, claims{Type: "management", Life: managementTTL})
+	token, err := sign(key, secret, claims{Type: auth.Management, Life: managementTTL})
 	if err != nil {
 		return nil, "", nil, err
 	}

@@ -1,10 +1,6 @@
 package cli
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amphi-sfu/amphi/proto"
+	"github.com/amphi-sfu/amphi/signal/auth"
 )
 
 func tokenCommand() *cobra.Command {
@@ -59,7 +56,7 @@ func tokenCommand() *cobra.Command {
 
 // claims are what a token says; proto/PROTOCOL.md section 1.
 type claims struct {
-	Type string
+	Type auth.Type
 	Room string
 	Role string
 	User string
@@ -67,23 +64,21 @@ type claims struct {
 	Life time.Duration
 }
 
-const maxLife = 90 * 24 * time.Hour
-
 // choose sets the type and checks what it needs.
 func (c *claims) choose(management, play bool) error {
 	switch {
 	case management && play:
 		return errors.New("--management and --play exclude each other")
 	case management:
-		c.Type = "management"
+		c.Type = auth.Management
 		if c.Room != "" || c.Role != "" {
 			return errors.New("a management token has no --room or --role")
 		}
 		return nil
 	case play:
-		c.Type = "play"
+		c.Type = auth.Play
 	default:
-		c.Type = "app"
+		c.Type = auth.App
 		if c.Role == "" {
 			return errors.New("an app token needs --room and --role")
 		}
@@ -94,33 +89,13 @@ func (c *claims) choose(management, play bool) error {
 	return nil
 }
 
-// sign makes a token with an API key's secret (RFC 7519, HS256).
+// sign makes a token with an API key's secret.
 func sign(key, secret string, c claims) (string, error) {
-	if c.Life <= 0 || c.Life > maxLife {
-		return "", fmt.Errorf("a token's life of %v is not between 1s and %v", c.Life, maxLife)
+	if c.Life <= 0 || c.Life > auth.MaxLife {
+		return "", fmt.Errorf("a token's life of %v is not between 1s and %v", c.Life, auth.MaxLife)
 	}
 	now := time.Now()
-	body := map[string]any{"aud": "amphi", "typ": c.Type, "iat": now.Unix(), "exp": now.Add(c.Life).Unix()}
-	for name, v := range map[string]string{"room": c.Room, "role": c.Role, "sub": c.User, "name": c.Name} {
-		if v != "" {
-			body[name] = v
-		}
-	}
-	head, err := json.Marshal(map[string]string{"alg": "HS256", "typ": "JWT", "kid": key})
-	if err != nil {
-		return "", err
-	}
-	payload, err := json.Marshal(body)
-	if err != nil {
-		return "", err
-	}
-	enc := base64.RawURLEncoding
-	text := enc.EncodeToString(head) + "." + enc.EncodeToString(payload)
-	return text + "." + signature(secret, text), nil
-}
-
-func signature(secret, text string) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(text))
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+	return auth.Signer{KeyID: key, Secret: secret}.Mint(auth.Grant{
+		Type: c.Type, Room: c.Room, Role: c.Role, UserID: c.User, Name: c.Name, IssuedAt: now, ExpiresAt: now.Add(c.Life),
+	})
 }
