@@ -37,15 +37,21 @@ type assembler struct {
 
 	open   bool // a frame is being put together
 	broken bool // and will be thrown away
+	size   int  // of its payloads so far
 	frame  unit
 }
 
 // gap says that packets are missing before the next one.
 func (a *assembler) gap() {
-	a.h264, a.av1 = codecs.H264Packet{}, codecs.AV1Depacketizer{}
+	a.forget()
 	if a.open {
 		a.broken = true
 	}
+}
+
+// forget drops the fragments that the payload formats hold.
+func (a *assembler) forget() {
+	a.h264, a.av1 = codecs.H264Packet{}, codecs.AV1Depacketizer{}
 }
 
 // push takes the next packet. It returns a frame when the packet ended one, and
@@ -54,17 +60,19 @@ func (a *assembler) push(p held) (u unit, whole, broken bool) {
 	if a.open && p.ts != a.frame.ts { // the last packet of a frame was lost
 		broken = true
 		a.open = false
+		a.forget()
 	}
 	pl, err := a.unwrap(p.payload, !a.open)
 	if !a.open {
-		a.open, a.broken = true, !pl.start
+		a.open, a.broken, a.size = true, !pl.start, 0
 		a.frame = unit{ts: p.ts}
 	}
-	if err == nil && len(a.frame.data)+len(pl.data) > maxFrame {
+	if a.size += len(p.payload); err == nil && a.size > maxFrame {
 		err = errFrameTooLarge
 	}
 	if err != nil {
 		a.broken, a.frame.data = true, nil
+		a.forget()
 	}
 	if !a.broken {
 		a.frame.data = append(a.frame.data, pl.data...)
