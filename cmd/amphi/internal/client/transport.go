@@ -2,11 +2,13 @@ package client
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/pion/interceptor"
 	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/interceptor/pkg/twcc"
+	"github.com/pion/logging"
 	"github.com/pion/sdp/v3"
 	"github.com/pion/transport/v4"
 	"github.com/pion/webrtc/v4"
@@ -48,7 +50,7 @@ func NewAPI(cfg TransportConfig) (*webrtc.API, error) {
 	if err := registerInterceptors(media, registry, cfg); err != nil {
 		return nil, fmt.Errorf("registering interceptors: %w", err)
 	}
-	var set webrtc.SettingEngine
+	set := webrtc.SettingEngine{LoggerFactory: silent()}
 	set.SetICEMulticastDNSMode(mdnsDisabled)
 	set.SetSRTPProtectionProfiles(srtpAES128GCM, srtpAES128CMSHA1)
 	set.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
@@ -61,6 +63,11 @@ func NewAPI(cfg TransportConfig) (*webrtc.API, error) {
 	}
 	return webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(registry),
 		webrtc.WithSettingEngine(set)), nil
+}
+
+// silent keeps pion quiet: what matters to the caller comes back as an error, the rest is teardown.
+func silent() logging.LoggerFactory {
+	return &logging.DefaultLoggerFactory{Writer: io.Discard, DefaultLogLevel: logging.LogLevelDisabled}
 }
 
 func registerCodecs(media *webrtc.MediaEngine, cfg TransportConfig) error {
@@ -123,11 +130,11 @@ func registerExtensions(media *webrtc.MediaEngine) error {
 
 func registerInterceptors(media *webrtc.MediaEngine, registry *interceptor.Registry, cfg TransportConfig) error {
 	if cfg.Respond {
-		responder, err := nack.NewResponderInterceptor()
+		responder, err := nack.NewResponderInterceptor(nack.WithResponderLoggerFactory(silent()))
 		if err != nil {
 			return err
 		}
-		sender, err := report.NewSenderInterceptor()
+		sender, err := report.NewSenderInterceptor(report.WithSenderLoggerFactory(silent()))
 		if err != nil {
 			return err
 		}
@@ -138,18 +145,18 @@ func registerInterceptors(media *webrtc.MediaEngine, registry *interceptor.Regis
 		}
 	}
 	if cfg.NACK {
-		generator, err := nack.NewGeneratorInterceptor()
+		generator, err := nack.NewGeneratorInterceptor(nack.WithGeneratorLoggerFactory(silent()))
 		if err != nil {
 			return err
 		}
 		registry.Add(generator)
 	}
 	if cfg.Feedback {
-		receiver, err := report.NewReceiverInterceptor()
+		receiver, err := report.NewReceiverInterceptor(report.WithReceiverLoggerFactory(silent()))
 		if err != nil {
 			return err
 		}
-		feedback, err := twcc.NewSenderInterceptor()
+		feedback, err := twcc.NewSenderInterceptor(twcc.WithLoggerFactory(silent()))
 		if err != nil {
 			return err
 		}
