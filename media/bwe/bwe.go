@@ -136,9 +136,13 @@ func (e *Estimator) Feedback(b []byte, now time.Duration) (bool, error) {
 		return false, nil
 	}
 	e.counts.Feedbacks++
+	if e.timeouts > 0 {
+		e.probes.wait, e.probes.next = 0, now // it is back: find out soon what the path carries
+	}
 	e.fedBack, e.firstOut, e.timeouts = now, 0, 0
 	e.last = e.measure(newest)
 	e.rate.rtt = e.RTT()
+	e.rate.padded = e.probes.active || e.probes.flying || (e.probes.id != 0 && now-e.probes.end < windowSpan+e.rate.rtt)
 	queue := e.queueDelay(newest, now)
 	e.rate.update(e.trend.state, e.last, queue, now, &e.counts)
 	if e.trend.state == overuse {

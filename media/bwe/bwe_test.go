@@ -207,3 +207,48 @@ func TestBlackHole(t *testing.T) {
 		t.Logf("top layer %v after the hole", took)
 	}
 }
+
+// TestSilenceEndsWithoutMedia: everything was paused during a black hole, so only
+// probes can find out that it is over.
+func TestSilenceEndsWithoutMedia(t *testing.T) {
+	t.Parallel()
+	paused := false
+	inner := simulcast()
+	f := &flow{choose: func(f *flow, estimate float64) float64 {
+		v := inner(f, estimate)
+		if paused {
+			f.audio = 1 << 62
+			f.est.SetDemand(Demand{Next: 200_000, Top: 1_700_000})
+			return 0
+		}
+		return v
+	}}
+	p := netem.Params{Rate: 5e6, Delay: 20 * ms, QueueDelay: 300 * ms}
+	w := newWorld(t, p, netem.Params{Delay: 20 * ms}, f)
+	w.run(10 * time.Second)
+	_ = w.down.Set(w.now, netem.Params{BlackHole: true})
+	w.run(2 * time.Second)
+	paused = true
+	w.run(20 * time.Second)
+	if e := f.est.Estimate(); e > 500_000 {
+		t.Errorf("estimate %d after 22 s of nothing", e)
+	}
+	_ = w.down.Set(w.now, p)
+	if took := w.until(30*time.Second, func() bool { return f.est.Estimate() > 1_500_000 }); took > 8*time.Second {
+		t.Errorf("estimate %d, %v after the hole; %+v", f.est.Estimate(), took, f.est.Stats())
+	}
+}
+
+// TestOneLayerStartsAboveTheEstimate: a stream without layers is sent whole from
+// the start; the estimate must follow what evidently arrives.
+func TestOneLayerStartsAboveTheEstimate(t *testing.T) {
+	t.Parallel()
+	f := &flow{choose: func(f *flow, _ float64) float64 {
+		f.est.SetDemand(Demand{})
+		return 2_000_000
+	}}
+	w := newWorld(t, netem.Params{Rate: 10e6, Delay: 20 * ms, QueueDelay: 300 * ms}, netem.Params{Delay: 20 * ms}, f)
+	if took := w.until(10*time.Second, func() bool { return f.est.Estimate() > 1_900_000 }); took > 2*time.Second {
+		t.Errorf("estimate %d after %v; %+v", f.est.Estimate(), took, f.est.Stats())
+	}
+}

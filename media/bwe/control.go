@@ -16,6 +16,8 @@ const (
 	// limitedShare: sending less than this share of the estimate is being
 	// limited by the application.
 	limitedShare = 0.8
+	// aboveEstimate: more arriving than this multiple of the estimate is no chance.
+	aboveEstimate = 1.2
 	// growth is the multiplicative increase per second, far from a known limit;
 	// growthFloor the additive one, bits per second each second, near it.
 	growth      = 0.08
@@ -42,6 +44,7 @@ type control struct {
 	cut      time.Duration // time of the last decrease; 0 for none
 	capacity float64       // acknowledged rate when last congested; 0 when unknown
 	limited  bool
+	padded   bool // the last window has a probe in it
 
 	inherent   float64 // loss that is there at any rate
 	lossCut    time.Duration
@@ -66,6 +69,11 @@ func (c *control) update(u usage, w window, queue, now time.Duration, n *Stats) 
 	case c.lossBackoff(w, now, n):
 	case u == normal && !c.limited && w.loss-c.inherent < lossLow:
 		c.grow(w, dt)
+		// A stream without layers may be sent above the estimate. What arrives
+		// without a queue is carried, whatever was thought.
+		if !c.padded && w.acked > aboveEstimate*c.estimate && queue < congestedQueue/3 && w.span > windowSpan/2 && (c.cut == 0 || now-c.cut > 2*windowSpan+c.rtt) {
+			c.raise(w.acked)
+		}
 	}
 }
 

@@ -23,6 +23,9 @@ const (
 	// and the least pause after congestion.
 	probeWait    = 1500 * time.Millisecond
 	probeMaxWait = 12 * time.Second
+	// probeSilent is how often a receiver that went silent is probed, to notice
+	// when it is back.
+	probeSilent = 2 * time.Second
 	// probeAgain is the pause after a probe that succeeded.
 	probeAgain = 100 * time.Millisecond
 )
@@ -64,7 +67,7 @@ func (p *prober) span() time.Duration {
 
 func (p *prober) abort(now time.Duration) {
 	p.active, p.flying = false, false
-	p.backOff(now)
+	p.next = now + probeSilent
 }
 
 func (p *prober) backOff(now time.Duration) {
@@ -100,7 +103,11 @@ func (e *Estimator) Padding(now time.Duration) int {
 // planProbe starts a cluster when there is something to win by it.
 func (e *Estimator) planProbe(now time.Duration) {
 	p := &e.probes
-	if p.active || p.flying || e.fedBack == 0 || now < p.next || e.timeouts > 0 {
+	if p.active || p.flying || e.fedBack == 0 || now < p.next {
+		return
+	}
+	if e.timeouts > 0 { // is anybody there?
+		e.startProbe(e.rate.estimate, now)
 		return
 	}
 	if e.rate.cut != 0 && now-e.rate.cut < probeWait {
@@ -119,6 +126,11 @@ func (e *Estimator) planProbe(now time.Duration) {
 	if rate < estimate*1.05 {
 		return
 	}
+	e.startProbe(rate, now)
+}
+
+func (e *Estimator) startProbe(rate float64, now time.Duration) {
+	p := &e.probes
 	p.id = p.id%255 + 1
 	p.rate, p.bytes = rate, 0
 	p.active, p.flying = true, false
@@ -149,6 +161,9 @@ func (e *Estimator) finishProbe(now time.Duration) {
 	if !ok || e.rate.cut > p.start {
 		e.counts.ProbesFailed++
 		p.backOff(now)
+		if e.timeouts > 0 {
+			p.next = min(p.next, now+probeSilent)
+		}
 		return
 	}
 	saturated := got < probeSaturated*sent
