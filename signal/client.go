@@ -94,6 +94,9 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 	}
 	ctx, cancel := c.waiting()
 	defer cancel()
+	if record.GetDisabled() {
+		return proto.Errorf(proto.RoomDisabled, "the room is disabled")
+	}
 	if err := c.enter(record); err != nil {
 		return err
 	}
@@ -120,9 +123,6 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 
 // enter holds the room's replica.
 func (c *client) enter(record *amphiv1.Room) error {
-	if record.GetDisabled() {
-		return proto.Errorf(proto.RoomDisabled, "the room is disabled")
-	}
 	r, err := c.server.replicas.Open(key(record.GetName()))
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/amphi-sfu/amphi/proto"
+	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
+	"github.com/amphi-sfu/amphi/signal/whip"
 )
 
 // routes are the paths of PROTOCOL.md that this package answers.
@@ -14,8 +16,26 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/signal", func(w http.ResponseWriter, r *http.Request) {
 		s.sockets.Serve(w, r, s.open)
 	})
+	mux.HandleFunc("POST /v1/token", s.serveToken)
+	mux.HandleFunc("OPTIONS /v1/token", func(w http.ResponseWriter, _ *http.Request) {
+		allowAnyOrigin(w)
+		w.Header().Set("Access-Control-Allow-Methods", "POST, OPTIONS")
+		w.Header().Set("Access-Control-Allow-Headers", "Content-Type")
+		w.WriteHeader(http.StatusNoContent)
+	})
+	sessions := whip.Handler(s.headless, s.log)
+	mux.Handle("/v1/whip/", sessions)
+	mux.Handle("/v1/whep/", sessions)
+	management := s.managementAPI()
+	for _, service := range []string{amphiv1connect.RoomServiceName, amphiv1connect.PeerServiceName, amphiv1connect.TemplateServiceName,
+		amphiv1connect.StreamServiceName, amphiv1connect.SessionServiceName, amphiv1connect.NodeServiceName} {
+		mux.Handle("/"+service+"/", management)
+	}
 	return mux
 }
+
+// allowAnyOrigin lets pages of any origin use this: no cookie authenticates anybody here.
+func allowAnyOrigin(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
 
 // writeError answers a plain HTTP request with an error as PROTOCOL.md section 5 has it.
 func (s *Server) writeError(w http.ResponseWriter, err error) {

@@ -20,8 +20,10 @@ type peer struct {
 	wanted *amphiv1.SetSubscriptions
 	// pick, where set, chooses what is received instead of wanted.
 	pick func(e *edge, id string) *amphiv1.SetSubscriptions
-	// gone, where set, is closed when the peer has left.
-	gone chan struct{}
+	// gone and failed, where set, are closed when the peer has left, and when its media has ended.
+	gone, failed chan struct{}
+	// shown and heard are what pick chose last.
+	shown, heard string
 	// unreported: the owner has yet to be told that the client is lost, since when in milliseconds.
 	unreported bool
 	since      int64

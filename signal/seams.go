@@ -37,6 +37,15 @@ type Nodes interface {
 type Media interface {
 	// Router is the room's, made on first use.
 	Router(room string) MediaRouter
+	// Sections reads an offer whose sections are not known beforehand; an error has a code.
+	Sections(offer string) ([]Section, error)
+}
+
+// Section is one audio or video section of a client's offer, as the client sees it.
+type Section struct {
+	Mid             string
+	Kind            amphiv1.Kind
+	Sends, Receives bool
 }
 
 // MediaRouter is one room's media on this node. Safe for concurrent use.

@@ -62,8 +62,11 @@ type Server struct {
 	clients  clients
 	stages   stages
 	streams  *streams
-	handler  http.Handler
-	tasks    sync.WaitGroup
+	headless *headless
+	// addresses bounds the tries at room codes.
+	addresses *addresses
+	handler   http.Handler
+	tasks     sync.WaitGroup
 }
 
 // New makes a Server. It takes requests and messages from then on; Run makes it live and ends it.
@@ -80,7 +83,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{cfg: cfg, deps: deps, log: cfg.Logger}
 	s.records = newRecords(deps.Registry, cfg.Logger)
 	s.verifier = auth.NewVerifier(s.records)
-	s.streams = newStreams(s)
+	s.streams, s.headless, s.addresses = newStreams(s), newHeadless(s), newAddresses(cfg.TokensPerMinute)
 	s.sockets = ws.New(cfg.WebSocket)
 	var err error
 	s.owner, err = owner.New(owner.Config{Logger: cfg.Logger, Node: cfg.Node},

@@ -67,6 +67,10 @@ func (e *edge) resolve(id string, wanted *amphiv1.SetSubscriptions) []Subscribin
 		if !e.rep.MaySubscribe(id, s.GetTrackId()) {
 			continue
 		}
+		// A paused audio track needs no slot; a video one keeps its own, so that it is back at once.
+		if _, track := e.rep.Track(s.GetTrackId()); s.GetPaused() && track.GetKind() == amphiv1.Kind_KIND_AUDIO {
+			continue
+		}
 		subs = append(subs, e.subscribing(s))
 	}
 	if !wanted.GetAuto() {

@@ -152,6 +152,19 @@ func (o *Owner) retire(r *owned) bool {
 	return true
 }
 
+// Active counts the peers of each room with a running session.
+func (o *Owner) Active() map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	active := map[string]int{}
+	for name, r := range o.rooms {
+		if n := r.peers.Load(); n > 0 {
+			active[name] = int(n)
+		}
+	}
+	return active
+}
+
 // Stats is a snapshot.
 func (o *Owner) Stats() Stats {
 	o.mu.Lock()

@@ -2,6 +2,7 @@ package owner
 
 import (
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/amphi-sfu/amphi/proto"
@@ -30,6 +31,7 @@ type owned struct {
 	log   *slog.Logger
 	name  string
 	inbox chan inbound
+	peers atomic.Int64 // how many have a place
 
 	epoch uint64
 	// state is nil while nobody has asked for the room since its last session.
@@ -81,6 +83,7 @@ func (r *owned) run() {
 		}
 		now := time.Now()
 		next := r.tick(now)
+		r.peers.Store(int64(len(r.seats)))
 		if r.unused() && r.owner.retire(r) {
 			return
 		}
@@ -228,6 +231,7 @@ func (r *owned) request(now time.Time, from string, n *node, q *amphiv1.RoomRequ
 		resp = &amphiv1.RoomResponse{Id: q.GetId(), Result: r.execute(now, from, q), Seq: r.seq}
 		n.answers.add(now, resp)
 	}
+	r.peers.Store(int64(len(r.seats)))
 	r.send(from, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Response{Response: resp}})
 	r.endIfOver()
 }

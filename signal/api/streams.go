@@ -1,0 +1,68 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/room"
+)
+
+type streams struct{ *services }
+
+// control notes a wish and answers the stream as it is then.
+func (s streams) control(ctx context.Context, name string, cmd *amphiv1.ControlStream) (*connect.Response[amphiv1.Stream], error) {
+	if _, err := s.call(ctx, name, &amphiv1.Command{Body: &amphiv1.Command_ControlStream{ControlStream: cmd}}); err != nil {
+		return nil, err
+	}
+	stream := cmp.Or(cmd.GetName(), room.DefaultStream)
+	list, err := s.list(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list, func(st *amphiv1.Stream) bool { return st.GetName() == stream })
+	if i < 0 {
+		return nil, proto.Errorf(proto.NotFound, "the stream %q has not been started", stream)
+	}
+	return connect.NewResponse(list[i]), nil
+}
+
+func (s streams) list(ctx context.Context, name string) ([]*amphiv1.Stream, error) {
+	var list []*amphiv1.Stream
+	err := s.view(ctx, name, func(rep *room.Replica) error {
+		list = rep.Streams()
+		return nil
+	})
+	return list, err
+}
+
+// StartStream starts a stream of the room's template.
+func (s streams) StartStream(ctx context.Context, req *connect.Request[amphiv1.StartStreamRequest]) (*connect.Response[amphiv1.Stream], error) {
+	return s.control(ctx, req.Msg.GetRoom(), &amphiv1.ControlStream{
+		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_START, Layout: req.Msg.GetLayout()})
+}
+
+// StopStream stops a stream.
+func (s streams) StopStream(ctx context.Context, req *connect.Request[amphiv1.StopStreamRequest]) (*connect.Response[amphiv1.Stream], error) {
+	return s.control(ctx, req.Msg.GetRoom(), &amphiv1.ControlStream{
+		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_STOP})
+}
+
+// SetLayout rearranges a stream.
+func (s streams) SetLayout(ctx context.Context, req *connect.Request[amphiv1.SetLayoutRequest]) (*connect.Response[amphiv1.Stream], error) {
+	return s.control(ctx, req.Msg.GetRoom(), &amphiv1.ControlStream{
+		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_LAYOUT, Layout: req.Msg.GetLayout()})
+}
+
+// ListStreams answers the streams that were asked for in the session that runs.
+func (s streams) ListStreams(ctx context.Context, req *connect.Request[amphiv1.ListStreamsRequest]) (*connect.Response[amphiv1.ListStreamsResponse], error) {
+	list, err := s.list(ctx, req.Msg.GetRoom())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&amphiv1.ListStreamsResponse{Streams: list}), nil
+}

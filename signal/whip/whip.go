@@ -1,0 +1,148 @@
+// Package whip is WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep) over HTTP: the requests, their limits and
+// answers. What they do in a room is the business of its Stage.
+package whip
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/amphi-sfu/amphi/proto"
+)
+
+// Request is one client's wish to publish or to play.
+type Request struct {
+	// Token is the app token.
+	Token string
+	Room  string
+	// Track is the track to play; empty plays the stage.
+	Track string
+	Offer string
+}
+
+// Stage takes requests into rooms. Its methods may be called from any goroutine; errors have codes.
+type Stage interface {
+	// Publish joins with the token's role and publishes every section of the offer.
+	Publish(ctx context.Context, r Request) (Session, error)
+	// Play joins with the token's role and receives.
+	Play(ctx context.Context, r Request) (Session, error)
+	// End ends the session with this id; not_found when there is none.
+	End(ctx context.Context, id string) error
+}
+
+// Session is a client that publishes or plays.
+type Session struct {
+	// ID cannot be guessed: it is all that is needed to end the session.
+	ID     string
+	Answer string
+}
+
+// Handler serves /v1/whip/{room} and /v1/whep/{room}, and what they locate below them.
+func Handler(stage Stage, log *slog.Logger) http.Handler {
+	h := &handler{stage: stage, log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/whip/{room}", h.post(stage.Publish))
+	mux.HandleFunc("POST /v1/whep/{room}", h.post(stage.Play))
+	for _, kind := range []string{"whip", "whep"} {
+		mux.HandleFunc("OPTIONS /v1/"+kind+"/{room}", h.options("POST, OPTIONS"))
+		mux.HandleFunc("OPTIONS /v1/"+kind+"/{room}/{id}", h.options("DELETE, OPTIONS"))
+		mux.HandleFunc("DELETE /v1/"+kind+"/{room}/{id}", h.delete)
+	}
+	return mux
+}
+
+type handler struct {
+	stage Stage
+	log   *slog.Logger
+}
+
+func (h *handler) post(do func(context.Context, Request) (Session, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		allowAnyOrigin(w)
+		req, err := read(r)
+		if err != nil {
+			h.fail(w, err)
+			return
+		}
+		session, err := do(r.Context(), req)
+		if err != nil {
+			h.fail(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/sdp")
+		w.Header().Set("Location", r.URL.Path+"/"+session.ID)
+		w.Header().Set("ETag", `"`+session.ID+`"`)
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, session.Answer)
+	}
+}
+
+// read checks a request as far as HTTP goes.
+func read(r *http.Request) (Request, error) {
+	req := Request{Room: r.PathValue("room"), Track: r.URL.Query().Get("track")}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/sdp" {
+		return req, proto.Errorf(proto.InvalidMessage, "the body has to be application/sdp")
+	}
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
+		return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
+	}
+	req.Token = strings.TrimSpace(token)
+	body, err := io.ReadAll(io.LimitReader(r.Body, proto.MaxSDP+1))
+	switch {
+	case err != nil:
+		return req, proto.Errorf(proto.InvalidMessage, "the body could not be read")
+	case len(body) > proto.MaxSDP:
+		return req, proto.Errorf(proto.SDPTooLarge, "an offer has at most %d bytes", proto.MaxSDP)
+	case !strings.HasPrefix(string(body), "v=0"):
+		return req, proto.Errorf(proto.SDPInvalid, "the offer is not SDP")
+	}
+	req.Offer = string(body)
+	return req, nil
+}
+
+func (h *handler) options(allow string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		allowAnyOrigin(w)
+		w.Header().Set("Access-Control-Allow-Methods", allow)
+		w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+		w.Header().Set("Access-Control-Max-Age", "86400")
+		// RFC 9725 section 4.1: what the body of a POST may be.
+		w.Header().Set("Accept-Post", "application/sdp")
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (h *handler) delete(w http.ResponseWriter, r *http.Request) {
+	allowAnyOrigin(w)
+	if err := h.stage.End(r.Context(), r.PathValue("id")); err != nil {
+		h.fail(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+// allowAnyOrigin lets pages of any origin use this: a token authenticates, not a cookie.
+func allowAnyOrigin(w http.ResponseWriter) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Access-Control-Expose-Headers", "Location, ETag")
+}
+
+func (h *handler) fail(w http.ResponseWriter, err error) {
+	code := proto.CodeOf(err)
+	if code == proto.Internal {
+		h.log.Error("whip request failed", "err", err)
+	}
+	body, _ := protojson.Marshal(proto.Wire(err))
+	w.Header().Set("Content-Type", "application/json")
+	if code.Retryable() {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.WriteHeader(code.HTTPStatus())
+	_, _ = w.Write(append(append([]byte(`{"error":`), body...), "}\n"...))
+}
