@@ -31,6 +31,10 @@ const (
 	reportPeriod     = time.Second
 	feedbackPeriod   = 60 * time.Millisecond
 	handshakeTimeout = 20 * time.Second
+	// slotGrace is how long a slot that a connected client gets waits before it is
+	// used: the client has to apply the answer first, or it does not know whose the
+	// packets are.
+	slotGrace = 120 * time.Millisecond
 )
 
 // Config of an Engine. The zero value of each field means its default.

@@ -3,6 +3,7 @@ package media
 import (
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/negotiate"
@@ -25,9 +26,8 @@ type DownTrack struct {
 	sel   layer.Selector
 	// source is being forwarded, target is waited for; both are nil or followed.
 	source, target *Encoding
-	// limit is what the allocator allows.
-	limit   layer.Layer
-	starved bool // limit is below what was asked for
+	// share is what the allocator knows and decides.
+	share alloc.Track
 	// sourcePT is the router-wide payload type that wire.pt stands for.
 	sourcePT uint8
 
@@ -38,6 +38,8 @@ type DownTrack struct {
 	resent  resendMemory
 	skip    replayed
 	counts  downCounts
+	// notBefore is until when a new slot waits for the client to know it.
+	notBefore int64
 }
 
 // outputCursor is where the output stands, for the next source to go on from.
@@ -98,88 +100,42 @@ func (dt *DownTrack) bind(u *UpTrack, sub Subscription) {
 		dt.track = u
 	}
 	dt.sub = sub
-	dt.follow(dt.out.w.e.now())
+	dt.out.allocate(dt.out.w.e.now())
 }
 
 // unbind frees the slot. What it sent can still be retransmitted.
 func (dt *DownTrack) unbind() {
 	dt.setFollowed(nil, nil)
-	dt.track = nil
+	dt.track, dt.share = nil, alloc.Track{}
+	dt.out.bw.stale = true
 	dt.sel.SetTarget(layer.None())
 	dt.counts.noCodec = false
 }
 
-// wanted is the layer that the subscription asks for, at most.
-func (dt *DownTrack) wanted() layer.Layer {
-	u := dt.track
-	if u == nil {
-		return layer.None()
-	}
-	if dt.kind == codec.Audio {
-		return layer.Layer{Spatial: 0, Temporal: layer.Top}
-	}
-	if dt.sub.hidden() {
-		return layer.None()
-	}
-	top := u.top()
-	want := top
-	for i := range top {
-		enc := u.at(i)
-		if enc == nil {
-			continue
-		}
-		w, h := enc.Size()
-		if w == 0 {
-			continue
-		}
-		// Sizes are areas here: a rotated picture fills its tile as well.
-		if w*h*10 >= dt.sub.MaxWidth*dt.sub.MaxHeight*8 {
-			want = i
-			break
-		}
-	}
-	if dt.sub.MaxSpatial >= 0 {
-		want = min(want, int8(dt.sub.MaxSpatial))
-	}
-	return layer.Layer{Spatial: want, Temporal: layer.Top}
-}
-
-// follow brings the slot in line with what is wanted, allowed and being sent.
+// follow brings the slot in line with what was allocated and is being sent.
 func (dt *DownTrack) follow(now int64) {
-	if dt.track == nil || !dt.out.ready() {
+	if dt.track == nil || !dt.out.ready() || now < dt.notBefore {
 		return
 	}
-	target := dt.wanted()
-	dt.starved = false
-	if dt.kind == codec.Video && target.Spatial >= 0 && below(dt.limit, target) {
-		target = dt.limit
-		dt.starved = true
+	target := dt.share.Target
+	var enc *Encoding
+	if target.Spatial >= 0 {
+		enc = dt.track.at(target.Spatial)
 	}
-	if target.Spatial < 0 {
+	if enc == nil {
 		dt.sel.SetTarget(layer.None())
 		dt.setFollowed(nil, nil)
 		return
-	}
-	best := dt.track.best(target.Spatial, now)
-	if best == nil {
-		return
-	}
-	if best.index != target.Spatial {
-		target = layer.Layer{Spatial: best.index, Temporal: layer.Top}
 	}
 	dt.sel.SetTarget(target)
 	source := dt.source
 	if dt.sel.Current().Spatial < 0 {
 		source = nil
 	}
-	dt.setFollowed(source, best)
+	dt.setFollowed(source, enc)
 	if _, waiting := dt.sel.Waiting(); waiting {
-		dt.awaitKeyframe(best, now)
+		dt.awaitKeyframe(enc, now)
 	}
-}
-
-func below(a, b layer.Layer) bool {
-	return a.Spatial < b.Spatial || a.Spatial == b.Spatial && a.Temporal < b.Temporal
 }
 
 // awaitKeyframe begins with the last keyframe if it is near enough and nothing is
@@ -395,14 +351,13 @@ func rewriteCounters(payload []byte, p *packet.Packet, meta seq.Meta) {
 	}
 }
 
-// tick looks whether layers came or went, and asks again for what did not come.
+// tick lets go of a track that has ended, and begins on a slot that has waited.
 func (dt *DownTrack) tick(now int64) {
-	if dt.track == nil {
-		return
+	if dt.notBefore != 0 && now >= dt.notBefore {
+		dt.notBefore = 0
+		dt.follow(now)
 	}
-	if dt.track.closed.Load() {
+	if dt.track != nil && dt.track.closed.Load() {
 		dt.unbind()
-		return
 	}
-	dt.follow(now)
 }

@@ -331,3 +331,13 @@ func (m *rateMeter) upTo(t int8) uint64 {
 	}
 	return sum
 }
+
+// topTemporal is the highest temporal layer that carries anything.
+func (m *rateMeter) topTemporal() int8 {
+	for t := int8(len(m.bps) - 1); t > 0; t-- {
+		if m.bps[t] > 0 {
+			return t
+		}
+	}
+	return 0
+}

@@ -24,11 +24,12 @@ type outbound struct {
 	stream net.Conn  // the ICE connection, when the selected pair is not UDP
 	sealer *seal.Sealer
 	tracks []*DownTrack
-	// transport is the next transport-wide sequence number.
+	// transport counts transport-wide where no estimator does.
 	transport uint64
 	scratch   []byte
 	ticks     int
 	sent      sendCounts
+	bw        bandwidth
 }
 
 type sendCounts struct {
@@ -65,9 +66,7 @@ func (o *outbound) started(was bool) {
 		return
 	}
 	now := o.w.e.now()
-	for _, dt := range o.tracks {
-		dt.follow(now)
-	}
+	o.allocate(now)
 }
 
 // close lets go of everything.
@@ -77,6 +76,7 @@ func (o *outbound) close() {
 	}
 	o.tracks, o.sealer, o.dest, o.stream = nil, nil, nil, nil
 	delete(o.w.endpoints, o)
+	delete(o.w.probing, o)
 	o.w.load.Add(-1)
 }
 
@@ -89,6 +89,7 @@ func (o *outbound) tick(now int64) {
 	for _, dt := range o.tracks {
 		dt.tick(now)
 	}
+	o.poll(now)
 	if o.ticks%5 == 0 {
 		o.ep.publish(o)
 	}
@@ -132,8 +133,16 @@ type wire struct {
 // under the same SRTP index would reuse a nonce.
 func (w *wire) sendsTransport() bool { return w.transportID != 0 && (w.rtxPT != 0 || !w.nack) }
 
+// outHeader is what of a header differs from packet to packet and client to client.
+type outHeader struct {
+	pt              uint8
+	seq             uint16
+	timestamp, ssrc uint32
+}
+
 // appendHeader appends an RTP header (RFC 3550 section 5.1, RFC 8285).
-func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, pt uint8, s uint16, ts, ssrc uint32) []byte {
+// size is that of payload and tag.
+func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, h outHeader, size int) []byte {
 	transport := w.sendsTransport()
 	level := w.levelID != 0 && p.AudioLevel != packet.NoAudioLevel
 	first := byte(0x80)
@@ -141,19 +150,18 @@ func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, pt uint8, s
 		first |= 0x10
 	}
 	if p.Marker {
-		pt |= 0x80
+		h.pt |= 0x80
 	}
-	b = append(b, first, pt, byte(s>>8), byte(s))
-	b = binary.BigEndian.AppendUint32(b, ts)
-	b = binary.BigEndian.AppendUint32(b, ssrc)
+	b = append(b, first, h.pt, byte(h.seq>>8), byte(h.seq))
+	b = binary.BigEndian.AppendUint32(b, h.timestamp)
+	b = binary.BigEndian.AppendUint32(b, h.ssrc)
 	if !transport && !level {
 		return b
 	}
 	start := len(b)
 	b = append(b, 0xbe, 0xde, 0, 0)
 	if transport {
-		n := o.transport
-		o.transport++
+		n := o.number(len(b)+8+size, o.w.now)
 		b = append(b, w.transportID<<4|1, byte(n>>8), byte(n))
 	}
 	if level {
@@ -172,17 +180,19 @@ func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, pt uint8, s
 func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) int {
 	w := &dt.wire
 	b := o.reserve(headerRoom + 2 + len(p.Payload) + seal.MaxOverhead)
-	ssrc, pt, sealIndex := w.ssrc, w.pt, index
+	h := outHeader{pt: w.pt, ssrc: w.ssrc, timestamp: p.Timestamp + meta.Timestamp}
+	sealIndex := index
 	if rtx {
-		ssrc, pt, sealIndex = w.rtxSSRC, w.rtxPT, dt.rtxNext
+		h.ssrc, h.pt, sealIndex = w.rtxSSRC, w.rtxPT, dt.rtxNext
 		dt.rtxNext++
 	}
-	b = o.appendHeader(b, w, p, pt, uint16(sealIndex), p.Timestamp+meta.Timestamp, ssrc)
+	h.seq = uint16(sealIndex)
+	b = o.appendHeader(b, w, p, h, len(p.Payload)+seal.MaxOverhead)
 	payload := p.Payload
 	if rtx || meta.Picture != 0 || meta.TL0 != 0 {
 		payload = rewrite(b, p, index, meta, rtx)
 	}
-	out, err := o.sealer.Seal(b, payload, ssrc, sealIndex)
+	out, err := o.sealer.Seal(b, payload, h.ssrc, sealIndex)
 	if err != nil {
 		o.w.e.drops.add(dropSeal)
 		return 0
@@ -224,6 +234,3 @@ func (ep *Endpoint) sendRTCP(pkts ...rtcp.Packet) {
 	}
 	ep.sendDatagram(sealed)
 }
-
-// estimate is the bandwidth towards the client, in bits per second, 0 while unknown.
-func (o *outbound) estimate() uint64 { return 0 }

@@ -1,6 +1,9 @@
 package media
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -25,13 +28,13 @@ func (in *inbound) rtcp(b []byte, now int64) {
 		return
 	}
 	in.plain = plain[:0]
-	pkts, err := rtcp.Unmarshal(plain)
+	pkts, transport, err := splitRTCP(plain)
 	if err != nil {
 		in.mu.Unlock()
 		e.drops.add(dropRTCP)
 		return
 	}
-	feedback := false
+	feedback := len(transport) > 0
 	for _, p := range pkts {
 		switch p := p.(type) {
 		case *rtcp.SenderReport:
@@ -45,9 +48,41 @@ func (in *inbound) rtcp(b []byte, now int64) {
 	in.mu.Unlock()
 	if feedback {
 		o := in.ep.out
-		o.w.post(func() { o.feedback(pkts, now) })
+		o.w.post(func() {
+			for _, raw := range transport {
+				o.transportFeedback(raw, now)
+			}
+			o.feedback(pkts)
+		})
 	}
 }
+
+// splitRTCP takes a compound packet apart (RFC 3550 section 6.1): transport-wide feedback is
+// copied as it is, for the estimator to read, all else is parsed.
+func splitRTCP(b []byte) (pkts []rtcp.Packet, transport [][]byte, err error) {
+	for len(b) > 0 {
+		if len(b) < 4 || b[0]>>6 != 2 {
+			return nil, nil, errRTCP
+		}
+		n := 4 * (int(b[2])<<8 + int(b[3]) + 1)
+		if n > len(b) {
+			return nil, nil, errRTCP
+		}
+		if b[1] == byte(rtcp.TypeTransportSpecificFeedback) && b[0]&0x1f == rtcp.FormatTCC {
+			transport = append(transport, bytes.Clone(b[:n]))
+		} else {
+			p, err := rtcp.Unmarshal(b[:n])
+			if err != nil {
+				return nil, nil, fmt.Errorf("parsing RTCP: %w", err)
+			}
+			pkts = append(pkts, p...)
+		}
+		b = b[n:]
+	}
+	return pkts, transport, nil
+}
+
+var errRTCP = errors.New("malformed RTCP")
 
 func (in *inbound) senderReport(sr *rtcp.SenderReport, now int64) {
 	st := in.streams[sr.SSRC]
@@ -63,7 +98,7 @@ func (in *inbound) senderReport(sr *rtcp.SenderReport, now int64) {
 }
 
 // feedback handles what the client says about what it receives.
-func (o *outbound) feedback(pkts []rtcp.Packet, now int64) {
+func (o *outbound) feedback(pkts []rtcp.Packet) {
 	for _, p := range pkts {
 		switch p := p.(type) {
 		case *rtcp.TransportLayerNack:

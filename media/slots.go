@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/amphi-sfu/amphi/media/codec"
-	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/seq"
 )
@@ -166,10 +165,13 @@ func (ep *Endpoint) slotLocked(s *negotiate.Section) *slot {
 	} else {
 		sl = &slot{mid: s.Mid, kind: s.Kind, ssrc: randomSSRC(), rtx: randomSSRC()}
 		sl.dt = &DownTrack{
-			out: ep.out, mid: s.Mid, kind: s.Kind, limit: layer.Layer{Spatial: maxEncodings, Temporal: layer.Top},
+			out: ep.out, mid: s.Mid, kind: s.Kind,
 			wire: wire{ssrc: sl.ssrc, rtxSSRC: sl.rtx},
 			// Low numbers: receivers take the first one they see for rollover 0.
 			seqs: seq.NewMap(uint64(rand.Uint32N(1 << 15))), rtxNext: uint64(rand.Uint32N(1 << 15)),
+		}
+		if ep.transport != nil {
+			sl.dt.notBefore = ep.router.e.now() + int64(slotGrace)
 		}
 		ep.out.w.post(func() { ep.out.tracks = append(ep.out.tracks, sl.dt) })
 	}
@@ -196,7 +198,11 @@ func (dt *DownTrack) configure(formats []negotiate.Format, ext negotiate.Extensi
 	if slices.ContainsFunc(formats, func(f negotiate.Format) bool { return f.Feedback.TransportCC }) {
 		dt.wire.transportID = ext.TransportCC
 	}
+	if dt.wire.transportID != 0 {
+		dt.out.bw.enable()
+	}
 	dt.sourcePT, dt.wire.pt = 0, 0
+	dt.out.bw.stale = true
 }
 
 func (o *outbound) removeTrack(dt *DownTrack) {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/speaker"
@@ -128,14 +129,14 @@ func (ep *Endpoint) publish(o *outbound) {
 	}
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	ep.snapshot = outSnapshot{counts: o.sent, tracks: tracks, estimate: o.estimate()}
+	ep.snapshot = outSnapshot{counts: o.sent, tracks: tracks, estimate: o.bw.estimate()}
 }
 
 func (dt *DownTrack) stats() DownTrackStats {
 	c := &dt.counts
 	s := DownTrackStats{
 		TrackID: dt.track.id, Mid: dt.mid, Kind: dt.kind,
-		Max: dt.wanted(), Target: dt.sel.Target(), Current: dt.sel.Current(),
+		Max: dt.share.Max, Target: dt.sel.Target(), Current: dt.sel.Current(),
 		Packets: c.packets, Bytes: c.bytes, Retransmitted: c.retransmitted, NACKMissed: c.missed,
 		Lost: c.lost, FractionLost: float64(c.fraction) / 256, RTT: c.rtt,
 	}
@@ -154,21 +155,23 @@ func (dt *DownTrack) stats() DownTrackStats {
 
 func (dt *DownTrack) reason(s DownTrackStats, now int64) Reason {
 	switch {
-	case dt.kind == codec.Video && dt.sub.hidden():
+	case dt.share.Reason == alloc.Hidden:
 		return ReasonHidden
 	case dt.track.muted.Load():
 		return ReasonMuted
 	case dt.counts.noCodec:
 		return ReasonCodec
-	case dt.starved && s.Target.Spatial < 0:
+	case dt.share.Reason == alloc.Paused:
 		return ReasonBandwidth
 	case dt.track.best(maxEncodings, now) == nil:
 		return ReasonNoMedia
 	case s.Current.Spatial != s.Target.Spatial:
 		return ReasonKeyframe
-	case dt.starved:
+	}
+	switch dt.share.Reason {
+	case alloc.Bandwidth, alloc.Settling:
 		return ReasonBandwidth
-	case s.Current.Spatial < s.Max.Spatial:
+	case alloc.Unavailable:
 		return ReasonNoLayer
 	}
 	return ReasonOK

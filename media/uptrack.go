@@ -106,18 +106,6 @@ func (u *UpTrack) best(index int8, now int64) *Encoding {
 	return nil
 }
 
-// top returns the index of the highest encoding heard of, -1 without any.
-func (u *UpTrack) top() int8 {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for i := int8(maxEncodings - 1); i >= 0; i-- {
-		if u.encodings[i] != nil {
-			return i
-		}
-	}
-	return -1
-}
-
 // close ends the track: sinks get nothing more, subscribers let go of it.
 func (u *UpTrack) close() {
 	if u.closed.Swap(true) {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/udp"
 )
@@ -35,6 +36,9 @@ type worker struct {
 	endpoints map[*outbound]struct{}
 	unsettled []*DownTrack // switched encodings: their lists change after the batch
 	replay    []*packet.Packet
+	probing   map[*outbound]struct{}
+	allocator *alloc.Allocator
+	now       int64 // time of the batch or tick under way
 }
 
 // item is a packet to forward, or something to do.
@@ -45,9 +49,13 @@ type item struct {
 }
 
 func newWorker(e *Engine, id int) *worker {
-	return &worker{
-		e: e, id: id, sender: e.conn.NewSender(), kick: make(chan struct{}, 1), endpoints: map[*outbound]struct{}{},
+	w := &worker{
+		e: e, id: id, sender: e.conn.NewSender(), kick: make(chan struct{}, 1),
+		endpoints: map[*outbound]struct{}{}, probing: map[*outbound]struct{}{},
 	}
+	// Without a Config to be wrong about, New cannot fail.
+	w.allocator, _ = alloc.New(alloc.Config{})
+	return w
 }
 
 // push queues a packet, retaining it; kickIfPending makes the worker look.
@@ -106,16 +114,27 @@ func (w *worker) wake() {
 func (w *worker) run(stop <-chan struct{}) {
 	tick := time.NewTicker(workerPeriod)
 	defer tick.Stop()
+	probe := time.NewTimer(time.Hour)
+	defer probe.Stop()
 	for {
 		select {
 		case <-w.kick:
 			w.process()
 		case <-tick.C:
-			now := w.e.now()
+			w.now = w.e.now()
 			for o := range w.endpoints {
-				o.tick(now)
+				o.tick(w.now)
 			}
+			w.settle()
 			w.process()
+			if len(w.probing) > 0 {
+				probe.Reset(probePeriod)
+			}
+		case <-probe.C:
+			w.probe()
+			if len(w.probing) > 0 {
+				probe.Reset(probePeriod)
+			}
 		case <-stop:
 			return
 		}
@@ -147,8 +166,20 @@ func (w *worker) process() {
 		if len(w.batch) == 0 {
 			break
 		}
+		w.now = w.e.now()
 		w.forward(w.batch)
 		clear(w.batch)
+	}
+	w.sender.Flush()
+}
+
+// probe sends padding for the estimators that probe.
+func (w *worker) probe() {
+	w.now = w.e.now()
+	for o := range w.probing {
+		if !o.probe(w.now) {
+			delete(w.probing, o)
+		}
 	}
 	w.sender.Flush()
 }
@@ -191,9 +222,8 @@ func (w *worker) settle() {
 	if len(w.unsettled) == 0 {
 		return
 	}
-	now := w.e.now()
 	for i := 0; i < len(w.unsettled); i++ { // following may begin with a replay, and so grow it
-		w.unsettled[i].follow(now)
+		w.unsettled[i].follow(w.now)
 	}
 	clear(w.unsettled)
 	w.unsettled = w.unsettled[:0]

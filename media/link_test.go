@@ -1,0 +1,361 @@
+package media
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/amphi-sfu/amphi/media/netem"
+)
+
+// liveLayer is one simulcast layer as a browser would send it.
+type liveLayer struct {
+	rid     string
+	width   int
+	rate    int // bits per second
+	packets int // per frame
+}
+
+// browserLayers are those of a 720p camera, low to high.
+var browserLayers = []liveLayer{{"q", 320, 150_000, 1}, {"h", 640, 500_000, 2}, {"f", 1280, 1_500_000, 6}}
+
+// keyframeFactor is how much larger than the others a keyframe is.
+const keyframeFactor = 5
+
+// publishLive makes a client that publishes a camera of three layers at 30 frames per
+// second, keyframes on demand only, and a microphone.
+func publishLive(t *testing.T, r *Router) {
+	t.Helper()
+	c := newClient(t, r, "publisher", clientOptions{})
+	capability := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}
+	var tracks []*webrtc.TrackLocalStaticRTP
+	for _, l := range browserLayers {
+		track, err := webrtc.NewTrackLocalStaticRTP(capability, "video", "stream", webrtc.WithRTPStreamID(l.rid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tracks = append(tracks, track)
+	}
+	tr, err := c.pc.AddTransceiverFromTrack(tracks[0], webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, track := range tracks[1:] {
+		if err := tr.Sender().AddEncoding(track); err != nil {
+			t.Fatal(err)
+		}
+	}
+	audio, at := c.send(webrtc.MimeTypeOpus)
+	c.negotiate(map[*webrtc.RTPTransceiver]string{tr: "cam", at: "mic"})
+	c.connected()
+	ids := map[string]uint8{}
+	for _, x := range tr.Sender().GetParameters().HeaderExtensions {
+		ids[x.URI] = uint8(x.ID)
+	}
+	var sources []*vp8Source
+	for i, track := range tracks {
+		l := browserLayers[i]
+		src := newVP8Source(track.WriteRTP)
+		src.width, src.seq, src.picture, src.ts = l.width, uint16(7000*i), uint16(1000*i), uint32(1_000_000*i)
+		src.size = l.rate / 8 / 30 / l.packets
+		src.extension = func(p *rtp.Packet) {
+			for uri, v := range map[string]string{"urn:ietf:params:rtp-hdrext:sdes:mid": tr.Mid(), "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id": l.rid} {
+				if err := p.SetExtension(ids[uri], []byte(v)); err != nil {
+					t.Errorf("setting an extension: %v", err)
+				}
+			}
+		}
+		sources = append(sources, src)
+		c.wg.Go(func() { answerKeyframeRequests(tr.Sender(), l.rid, src) })
+	}
+	every(t, time.Second/30, func() {
+		for i, s := range sources {
+			s.perFrame = browserLayers[i].packets
+			if s.keyframe.Load() {
+				s.perFrame *= keyframeFactor
+			}
+			s.frame(t)
+		}
+	})
+	number := uint16(0)
+	every(t, 20*time.Millisecond, func() {
+		p := opusPacket(number)
+		p.Payload = make([]byte, 80)
+		if err := audio.WriteRTP(p); err != nil {
+			t.Errorf("writing Opus: %v", err)
+		}
+		number++
+	})
+}
+
+func answerKeyframeRequests(s *webrtc.RTPSender, rid string, src *vp8Source) {
+	for {
+		pkts, _, err := s.ReadSimulcastRTCP(rid)
+		if err != nil {
+			return
+		}
+		for _, p := range pkts {
+			switch p.(type) {
+			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
+				src.keyframe.Store(true)
+			}
+		}
+	}
+}
+
+// player shows the frames of a VP8 stream as a browser does: in order, waiting for
+// what is missing up to a second, then asking for a keyframe.
+type player struct {
+	c       *client
+	ssrc    uint32
+	mu      sync.Mutex // guards the fields below
+	buffer  map[uint16]*rtp.Packet
+	started bool
+	next    uint16
+	stalled time.Time // since when the next packet is missing; zero when it is not
+	shown   []time.Time
+	skipped int
+}
+
+const playerPatience = time.Second
+
+func (p *player) receive(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver) {
+	p.c.wg.Go(func() {
+		for {
+			if _, _, err := receiver.ReadRTCP(); err != nil {
+				return
+			}
+		}
+	})
+	p.c.wg.Go(func() {
+		for {
+			pkt, _, err := track.ReadRTP()
+			if err != nil {
+				return
+			}
+			if track.Kind() == webrtc.RTPCodecTypeVideo && len(pkt.Payload) > 0 {
+				p.add(pkt, uint32(track.SSRC()), time.Now())
+			}
+		}
+	})
+}
+
+func isKeyframe(p *rtp.Packet) bool {
+	return len(p.Payload) > 6 && p.Payload[0]&0x10 != 0 && p.Payload[6]&1 == 0
+}
+
+func (p *player) add(pkt *rtp.Packet, ssrc uint32, now time.Time) {
+	p.mu.Lock()
+	ask := p.addLocked(pkt, now)
+	p.mu.Unlock()
+	if ask {
+		// A failure to ask is the loss of the request: the next stall asks again.
+		_ = p.c.pc.WriteRTCP([]rtcp.Packet{&rtcp.PictureLossIndication{MediaSSRC: ssrc}})
+	}
+}
+
+func (p *player) addLocked(pkt *rtp.Packet, now time.Time) (ask bool) {
+	if !p.started {
+		if !isKeyframe(pkt) {
+			return false
+		}
+		p.started, p.next = true, pkt.SequenceNumber
+	}
+	if int16(pkt.SequenceNumber-p.next) < 0 {
+		return false // repeated, as a probe
+	}
+	p.buffer[pkt.SequenceNumber] = pkt
+	for {
+		cur := p.buffer[p.next]
+		if cur == nil {
+			break
+		}
+		delete(p.buffer, p.next)
+		p.next++
+		p.stalled = time.Time{}
+		if cur.Marker {
+			p.shown = append(p.shown, now)
+		}
+	}
+	if len(p.buffer) == 0 {
+		return false
+	}
+	if p.stalled.IsZero() {
+		p.stalled = now
+	}
+	if now.Sub(p.stalled) < playerPatience {
+		return false
+	}
+	return !p.skipLocked()
+}
+
+// skipLocked goes on with the next keyframe that has come; false when there is none.
+func (p *player) skipLocked() bool {
+	for d := uint16(1); d < 5000; d++ {
+		if pkt := p.buffer[p.next+d]; pkt != nil && isKeyframe(pkt) {
+			for i := range d {
+				delete(p.buffer, p.next+i)
+			}
+			p.next += d
+			p.stalled = time.Time{}
+			p.skipped++
+			return true
+		}
+	}
+	p.stalled = time.Now() // asked: patience again
+	return false
+}
+
+// freeze is the longest time without a new frame in a span of time.
+func (p *player) freeze(from, to time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	longest, last := time.Duration(0), from
+	for _, at := range p.shown {
+		if at.Before(from) || at.After(to) {
+			continue
+		}
+		longest, last = max(longest, at.Sub(last)), at
+	}
+	return max(longest, to.Sub(last))
+}
+
+func (p *player) frames() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.shown)
+}
+
+// viewLink makes a viewer behind an emulated link to the engine.
+func viewLink(t *testing.T, r *Router, down netem.Params) (*client, *player, *netem.Relay) {
+	t.Helper()
+	e := r.e
+	relay, err := netem.NewRelay(netem.RelayConfig{Target: e.UDPAddr(), Down: down, Up: netem.Params{Delay: 20 * time.Millisecond}, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- relay.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("relay: %v", err)
+		}
+	})
+	c := newClient(t, r, "viewer", clientOptions{})
+	p := &player{c: c, buffer: map[uint16]*rtp.Packet{}}
+	c.pc.OnTrack(p.receive)
+	c.recvOnly(1, 1)
+	subscribeAll(c.ep, "cam", "mic")
+	offer, err := c.pc.CreateOffer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.pc.SetLocalDescription(offer); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := c.ep.Negotiate(c.pc.LocalDescription().SDP, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, shaped := fmt.Sprintf(" 127.0.0.1 %d ", e.UDPAddr().Port()), fmt.Sprintf(" 127.0.0.1 %d ", relay.Addr().Port())
+	if !strings.Contains(answer, direct) {
+		t.Fatalf("no candidate at%sin the answer:\n%s", direct, answer)
+	}
+	answer = strings.ReplaceAll(answer, direct, shaped)
+	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatal(err)
+	}
+	c.connected()
+	return c, p, relay
+}
+
+// videoState is what the engine says of the viewer's video.
+func videoState(c *client) (s DownTrackStats, estimate uint64) {
+	st := c.ep.Stats()
+	for _, d := range st.DownTracks {
+		if d.TrackID == "cam" {
+			return d, st.Estimate
+		}
+	}
+	return s, st.Estimate
+}
+
+// watch looks at the viewer every 100 ms for a while and returns the layers it saw.
+func watch(t *testing.T, c *client, length time.Duration) (layers []int8) {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	line := ""
+	for end := time.Now().Add(length); time.Now().Before(end); {
+		<-tick.C
+		s, estimate := videoState(c)
+		layers = append(layers, s.Current.Spatial)
+		line += fmt.Sprintf(" %d/%dk", s.Current.Spatial, estimate/1000)
+	}
+	t.Logf("layer/estimate each 100 ms:%s", line)
+	return layers
+}
+
+// TestNarrowLink is what issue 2 asks of the estimator: on a link of 500 kbit/s with a
+// queue of 300 ms a viewer of three layers settles on the lowest within 5 s, does not
+// freeze longer than 1 s after that, and climbs again when the link widens.
+func TestNarrowLink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 25 s")
+	}
+	t.Parallel()
+	r := startEngine(t, Config{}).Router("room")
+	publishLive(t, r)
+	eventually(t, "three layers arrive", func() bool { return len(r.UpTrack("cam").Encodings()) == 3 })
+	narrow := netem.Params{Rate: 500_000, Delay: 20 * time.Millisecond, QueueDelay: 300 * time.Millisecond}
+	start := time.Now()
+	c, p, relay := viewLink(t, r, narrow)
+	watch(t, c, 5*time.Second-time.Since(start))
+	if s, estimate := videoState(c); s.Current.Spatial != 0 || s.Reason != ReasonBandwidth {
+		t.Errorf("after 5 s: layer %d of %d, reason %s, estimate %d; want the lowest, for want of bandwidth",
+			s.Current.Spatial, s.Max.Spatial, s.Reason, estimate)
+	}
+	settled := time.Now()
+	frames := p.frames()
+	before := relay.Stats().Down
+	for i, l := range watch(t, c, 8*time.Second) {
+		if l != 0 {
+			t.Errorf("%d ms after settling it is on layer %d, which does not fit", i*100, l)
+			break
+		}
+	}
+	if f := p.freeze(settled, time.Now()); f > time.Second {
+		t.Errorf("froze for %v after settling", f)
+	} else {
+		t.Logf("longest gap between frames %v", f)
+	}
+	if n := p.frames() - frames; n < 7*30 {
+		t.Errorf("%d frames shown in 8 s, want about 240", n)
+	}
+	after := relay.Stats().Down
+	t.Logf("lost %d of %d packets in the queue after settling", after.QueueFull-before.QueueFull, after.Sent-before.Sent)
+
+	wide := narrow
+	wide.Rate = 5_000_000
+	if err := relay.SetDown(wide); err != nil {
+		t.Fatal(err)
+	}
+	widened := time.Now()
+	eventually(t, "the highest layer is shown", func() bool {
+		s, _ := videoState(c)
+		return s.Current.Spatial == 2
+	})
+	t.Logf("on the highest layer %v after the link widened", time.Since(widened))
+	if f := p.freeze(widened, time.Now()); f > time.Second {
+		t.Errorf("froze for %v while climbing", f)
+	}
+}
