@@ -1,0 +1,27 @@
+import { render } from "preact";
+import { Room } from "@amphi/sdk";
+import { App } from "./app.js";
+import { announceToParent } from "./embed.js";
+import type { AppSession } from "./session.js";
+import { startTheme } from "./theme.js";
+import "./app.css";
+
+declare global {
+  interface Window {
+    /** For the console and for tests. */
+    amphi?: { room: Room };
+  }
+}
+
+const [, kind = "m", code = ""] = location.pathname.split("/");
+const embedded = kind === "embed";
+
+function open(): AppSession {
+  const room = new Room({ code });
+  window.amphi = { room };
+  if (embedded) announceToParent(room);
+  return { room, code, embedded };
+}
+
+startTheme();
+render(<App open={open} />, document.getElementById("app")!);

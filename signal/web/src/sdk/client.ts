@@ -1,0 +1,296 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { CommandSchema, Result } from "../gen/amphi/v1/room_pb.js";
+import type { Joined, NegotiateSchema, SetSubscriptionsSchema, Welcome } from "../gen/amphi/v1/signal_pb.js";
+import { AmphiError, asAmphiError } from "./errors.js";
+import type { Platform } from "./platform.js";
+import { Socket } from "./socket.js";
+import type { ClientBody, ServerBody } from "./socket.js";
+
+export type CommandBody = NonNullable<MessageInitShape<typeof CommandSchema>["body"]>;
+
+export interface ClientObserver {
+  /** A first join, a resume or a join anew. Comes before the events that follow it. */
+  joined(joined: Joined): void;
+  /** Events in order, each once, and everything unnumbered. */
+  message(body: ServerBody): void;
+  reconnecting(error: AmphiError): void;
+  reconnected(resumed: boolean): void;
+  /** Final. */
+  ended(error: AmphiError): void;
+}
+
+export interface ClientConfig {
+  /** Of the WebSocket. */
+  readonly url: string;
+  readonly platform: Platform;
+  readonly observer: ClientObserver;
+  /** An app token, fetched anew whenever one is needed. */
+  token(): Promise<string>;
+}
+
+const clientName = "amphi-web/1";
+// Pauses between attempts to come back; the last one repeats. Each varies by a fifth, so that not all come at once.
+const pausesMs = [0, 300, 700, 1_500, 3_000, 5_000];
+const maxQueued = 200;
+
+interface Queued {
+  readonly body: ClientBody;
+  resolve(answer: ServerBody): void;
+  reject(error: AmphiError): void;
+}
+
+/** The resumable signalling connection of one peer: joins, loses its socket, comes back, knows what it has seen. */
+export class Client {
+  resumeToken = "";
+  lastSeq = 0;
+
+  private socket: Socket | undefined;
+  private joinWith: { name: string; metadata: string } | undefined;
+  private state: "new" | "open" | "joined" | "reconnecting" | "ended" = "new";
+  private readonly queue: Queued[] = [];
+  private resumeWindowMs = 60_000;
+  private wakeUp: (() => void) | undefined;
+  private readonly endNetworkWatch: () => void;
+
+  constructor(private readonly config: ClientConfig) {
+    this.endNetworkWatch = config.platform.onNetworkChange(() => {
+      this.wakeUp?.();
+      this.socket?.probe();
+    });
+  }
+
+  get clockOffsetMs(): number {
+    return this.socket?.clockOffsetMs ?? 0;
+  }
+
+  get rttMs(): number {
+    return this.socket?.rttMs ?? 0;
+  }
+
+  /** Connects and learns about the room, without joining. */
+  async hello(): Promise<Welcome> {
+    const socket = this.connect();
+    const welcome = await this.greet(socket);
+    this.socket = socket;
+    this.state = "open";
+    return welcome;
+  }
+
+  async join(name: string, metadata: string): Promise<Joined> {
+    this.joinWith = { name, metadata };
+    if (this.state !== "open" || !this.socket) await this.hello();
+    return this.sendJoin(this.socket!);
+  }
+
+  /** Comes back as the peer of a resume token, for a page that was reloaded. */
+  async resume(resumeToken: string): Promise<Joined> {
+    this.resumeToken = resumeToken;
+    const socket = this.connect();
+    try {
+      return await this.sendResume(socket);
+    } catch (thrown) {
+      socket.close();
+      throw thrown;
+    }
+  }
+
+  /** What to join with when the place is gone and the peer has to join anew. */
+  rejoinAs(name: string, metadata: string): void {
+    this.joinWith = { name, metadata };
+  }
+
+  /** Asks the room's owner. Waits through a reconnection; what was on the way when a connection broke is refused. */
+  async command(body: CommandBody): Promise<Result["body"]> {
+    const answer = await this.request({ case: "command", value: { body } });
+    if (answer.case !== "answer" || answer.value.body.case !== "result") return { case: undefined };
+    const result = answer.value.body.value.body;
+    if (result.case === "error") {
+      const { code, message, retryable, details } = result.value;
+      throw new AmphiError(code, message, retryable, details);
+    }
+    return result;
+  }
+
+  async negotiate(offer: MessageInitShape<typeof NegotiateSchema>): Promise<string> {
+    if (this.state !== "joined" || !this.socket) throw notConnected();
+    const answer = await this.socket.request({ case: "negotiate", value: offer });
+    if (answer.case !== "answer" || answer.value.body.case !== "negotiated") throw notConnected();
+    return answer.value.body.value.sdp;
+  }
+
+  /** Nothing while there is no connection: whoever subscribes does so again after a reconnection. */
+  setSubscriptions(wanted: MessageInitShape<typeof SetSubscriptionsSchema>): void {
+    if (this.state === "joined") this.socket?.notify({ case: "setSubscriptions", value: wanted });
+  }
+
+  /** Says goodbye and closes. */
+  async leave(): Promise<void> {
+    const leaving = this.state === "joined" ? this.socket : undefined;
+    const said = leaving?.request({ case: "command", value: { body: { case: "leave", value: {} } } });
+    this.state = "ended";
+    await Promise.race([said?.catch(() => undefined), new Promise((resolve) => setTimeout(resolve, 1_000))]);
+    this.close();
+  }
+
+  /** Ends without a word to the server. */
+  close(): void {
+    this.state = "ended";
+    this.endNetworkWatch();
+    this.wakeUp?.();
+    this.socket?.close();
+    for (const queued of this.queue.splice(0)) queued.reject(notConnected());
+  }
+
+  private request(body: ClientBody): Promise<ServerBody> {
+    if (this.state === "reconnecting" && this.queue.length < maxQueued) {
+      return new Promise((resolve, reject) => this.queue.push({ body, resolve, reject }));
+    }
+    if (this.state !== "joined" || !this.socket) return Promise.reject(notConnected());
+    return this.socket.request(body);
+  }
+
+  private connect(): Socket {
+    const socket: Socket = new Socket(this.config.url, this.config.platform, {
+      message: (body) => this.receive(body, socket),
+      closed: (error, resumable) => {
+        if (this.socket === socket) this.lost(error, resumable);
+      },
+    });
+    return socket;
+  }
+
+  private async greet(socket: Socket): Promise<Welcome> {
+    const [token] = await Promise.all([this.config.token(), socket.opened]);
+    const welcome = await socket.request({ case: "hello", value: { token, client: clientName } });
+    if (welcome.case !== "welcome") throw new AmphiError("invalid_message", "the server sent no welcome");
+    const server = welcome.value.server;
+    socket.startHeartbeat(server?.pingIntervalMs || 5_000, server?.pingTimeoutMs || 15_000, () => this.lastSeq);
+    return welcome.value;
+  }
+
+  private async sendJoin(socket: Socket): Promise<Joined> {
+    const body: CommandBody = { case: "join", value: this.joinWith ?? {} };
+    return joinedIn(await socket.request({ case: "command", value: { body } }));
+  }
+
+  private async sendResume(socket: Socket): Promise<Joined> {
+    await socket.opened;
+    const value = { resumeToken: this.resumeToken, lastSeq: BigInt(this.lastSeq), client: clientName };
+    const joined = joinedIn(await socket.request({ case: "resume", value }));
+    const server = joined.server;
+    socket.startHeartbeat(server?.pingIntervalMs || 5_000, server?.pingTimeoutMs || 15_000, () => this.lastSeq);
+    return joined;
+  }
+
+  private receive(body: ServerBody, socket: Socket): void {
+    if (body.case === "joined") {
+      this.resumeToken = body.value.resumeToken || this.resumeToken;
+      if (body.value.state) this.lastSeq = Number(body.value.state.seq);
+      if (body.value.server?.resumeWindowMs) this.resumeWindowMs = body.value.server.resumeWindowMs;
+      this.socket = socket;
+      this.state = "joined";
+      this.config.observer.joined(body.value);
+      return;
+    }
+    if (body.case === "event") {
+      const seq = Number(body.value.seq);
+      if (seq <= this.lastSeq) return; // seen before the connection broke
+      this.lastSeq = seq;
+    }
+    this.config.observer.message(body);
+  }
+
+  private lost(error: AmphiError, resumable: boolean): void {
+    this.socket = undefined;
+    if (this.state === "ended") return;
+    if (this.state === "open") {
+      this.state = "new"; // the preview connects again when it joins
+      return;
+    }
+    if (!resumable) return this.finish(error);
+    this.state = "reconnecting";
+    this.config.observer.reconnecting(error);
+    void this.comeBack(error);
+  }
+
+  private async comeBack(cause: AmphiError): Promise<void> {
+    const deadlineMs = this.config.platform.now() + this.resumeWindowMs;
+    for (let attempt = 0; this.reconnecting(); attempt++) {
+      const pauseMs = pausesMs[Math.min(attempt, pausesMs.length - 1)]!;
+      await this.pause(pauseMs * (0.9 + 0.2 * Math.random()));
+      if (!this.reconnecting()) return;
+      if (this.config.platform.now() > deadlineMs) return this.finish(cause);
+      const refusal = await this.tryOnce();
+      if (!refusal) return;
+      if (!refusal.retryable) return this.finish(refusal);
+    }
+  }
+
+  /** One attempt: resume, or join anew where the place is no longer held. Undefined when it worked. */
+  private async tryOnce(): Promise<AmphiError | undefined> {
+    const socket = this.connect();
+    try {
+      let resumed = true;
+      try {
+        await this.sendResume(socket);
+      } catch (thrown) {
+        if (!placeIsGone.has(asAmphiError(thrown).code)) throw thrown;
+        resumed = false;
+        socket.close();
+        await this.joinAnew();
+      }
+      this.config.observer.reconnected(resumed);
+      for (const queued of this.queue.splice(0)) {
+        this.request(queued.body).then(queued.resolve, queued.reject);
+      }
+      return undefined;
+    } catch (thrown) {
+      if (this.socket !== socket) socket.close();
+      return asAmphiError(thrown);
+    }
+  }
+
+  private async joinAnew(): Promise<void> {
+    this.lastSeq = 0;
+    const socket = this.connect();
+    try {
+      await this.greet(socket);
+      await this.sendJoin(socket);
+    } catch (thrown) {
+      socket.close();
+      throw thrown;
+    }
+  }
+
+  private reconnecting(): boolean {
+    return this.state === "reconnecting";
+  }
+
+  private pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.wakeUp = () => {
+        clearTimeout(timer);
+        this.wakeUp = undefined;
+        resolve();
+      };
+      const timer = setTimeout(this.wakeUp, ms);
+    });
+  }
+
+  private finish(error: AmphiError): void {
+    this.close();
+    this.config.observer.ended(error);
+  }
+}
+
+// The server forgot this peer, or never knew it (it was started anew).
+const placeIsGone: ReadonlySet<string> = new Set(["resume_expired", "unauthenticated", "token_expired", "not_found"]);
+
+function joinedIn(body: ServerBody): Joined {
+  if (body.case !== "joined") throw new AmphiError("invalid_message", "the server answered a join otherwise");
+  return body.value;
+}
+
+function notConnected(): AmphiError {
+  return new AmphiError("connection_lost", "not connected to the room", true);
+}

@@ -1,0 +1,353 @@
+import type { Client } from "./client.js";
+import { AmphiError, asAmphiError } from "./errors.js";
+import { Loudspeakers } from "./loudspeakers.js";
+import type { Publisher, PublishOptions } from "./local.js";
+import type { Kind, Source } from "./model.js";
+import type { Platform } from "./platform.js";
+import { layersFor, preferCodecs, videoEncodings, videoParamsFor } from "./publishing.js";
+import { ownRole } from "./state.js";
+import type { StateStore } from "./state.js";
+import { slotsToStartWith, wantedTracks } from "./subscriptions.js";
+import { Transport } from "./transport.js";
+import { Views } from "./views.js";
+import { Kind as WireKind } from "../gen/amphi/v1/model_pb.js";
+
+export interface EngineObserver {
+  /** A transport was made: a reloaded page must go on counting from there. */
+  generation(generation: number): void;
+  failed(error: AmphiError): void;
+}
+
+interface Sent {
+  readonly kind: Kind;
+  trackId: string;
+  media: MediaStreamTrack | null;
+  muted: boolean;
+  /** The highest simulcast layer that somebody wants; Infinity until the server says. */
+  interest: number;
+}
+
+// How long an interrupted transport has to recover by itself, then by an ICE restart, before it is replaced.
+const interruptedMs = 2_500;
+const restartMs = 4_000;
+const connectMs = 10_000;
+const subscribeDelayMs = 120;
+const firstRetryMs = 500;
+const lastRetryMs = 8_000;
+
+/**
+ * Media over WebRTC: what is published, the slots that things are received in, and what to do when the path breaks.
+ * Outlives its transports: a new RTCPeerConnection (the next generation) takes over everything.
+ */
+export class Engine implements Publisher {
+  readonly views: Views;
+  readonly loudspeakers: Loudspeakers;
+  /** Tracks of which a frame was decoded here since the engine started. */
+  readonly framesSeen = new Set<string>();
+
+  private transport: Transport | undefined;
+  private retiring: Transport | undefined;
+  private readonly sent = new Map<Source, Sent>();
+  private slots = new Map<string, string>(); // mid → track id, of this generation
+  private running = false;
+  private rescue: ReturnType<typeof setTimeout> | undefined;
+  private retryMs = firstRetryMs;
+  private subscribeTimer: ReturnType<typeof setTimeout> | undefined;
+  private subscribed = "";
+
+  constructor(
+    private readonly client: Client,
+    private readonly platform: Platform,
+    private readonly store: StateStore,
+    private readonly observer: EngineObserver,
+    private generation: number,
+  ) {
+    this.loudspeakers = new Loudspeakers((audioBlocked) => this.store.update({ audioBlocked }));
+    this.views = new Views({
+      media: (trackId) => this.media(trackId),
+      sizesChanged: () => this.subscribeSoon(),
+      frameSeen: (trackId) => this.framesSeen.add(trackId),
+    });
+  }
+
+  /** Connects, for a role that publishes or receives over WebRTC; a second call changes nothing. */
+  start(): void {
+    if (this.running) return;
+    this.running = true;
+    this.framesSeen.clear();
+    this.replaceTransport();
+  }
+
+  stop(): void {
+    this.running = false;
+    clearTimeout(this.rescue);
+    clearTimeout(this.subscribeTimer);
+    this.retiring?.close();
+    this.transport?.close();
+    this.transport = this.retiring = undefined;
+    this.slots.clear();
+    this.sent.clear();
+    this.subscribed = "";
+    this.refresh();
+    this.store.update({ transport: "none", qualities: new Map() });
+  }
+
+  /** The signalling is back: goes on with the transport if it lives, else makes the next one. */
+  recover(mediaKept: boolean): void {
+    if (!this.running) return;
+    this.subscribed = "";
+    if (!mediaKept || this.transport?.state !== "connected") return this.replaceTransport();
+    this.negotiateSoon();
+    this.subscribeSoon();
+  }
+
+  /** The network may have changed: tries other paths at once instead of waiting for a timeout. */
+  networkChanged(): void {
+    if (this.store.state.transport === "interrupted") this.restartIce();
+  }
+
+  async publish(source: Source, kind: Kind, media: MediaStreamTrack, options: PublishOptions): Promise<string> {
+    const trackId = await this.announce(source, kind, media, options);
+    this.sent.set(source, { kind, trackId, media, muted: false, interest: Infinity });
+    this.start();
+    await this.placeInSection(source);
+    await this.transport?.negotiate();
+    return trackId;
+  }
+
+  async setMuted(source: Source, muted: boolean, media: MediaStreamTrack | null): Promise<void> {
+    const sent = this.sent.get(source);
+    if (!sent) return;
+    sent.muted = muted;
+    sent.media = media;
+    const tell = (): Promise<unknown> =>
+      this.client.command({ case: "updateTrack", value: { trackId: sent.trackId, muted } });
+    if (!muted) await tell(); // before sending, or the server drops the first packets
+    const sender = this.transport?.sections.get(source)?.transceiver.sender;
+    if (sender && sender.track !== media) await sender.replaceTrack(media);
+    await this.activate(source);
+    if (muted) await tell();
+  }
+
+  async replace(source: Source, media: MediaStreamTrack): Promise<void> {
+    const sent = this.sent.get(source);
+    if (!sent) return;
+    sent.media = media;
+    await this.transport?.sections.get(source)?.transceiver.sender.replaceTrack(media);
+    const { width, height } = media.getSettings();
+    if (sent.kind === "video" && width && height) {
+      await this.client.command({ case: "updateTrack", value: { trackId: sent.trackId, width, height } });
+    }
+  }
+
+  async unpublish(source: Source): Promise<void> {
+    const sent = this.sent.get(source);
+    if (!sent) return;
+    await this.drop(source);
+    await this.client.command({ case: "unpublish", value: { trackId: sent.trackId } }).catch(ignoreNotFound);
+  }
+
+  /** The server unpublished one of our tracks. */
+  async unpublishedByServer(trackId: string): Promise<void> {
+    for (const [source, sent] of this.sent) if (sent.trackId === trackId) await this.drop(source);
+  }
+
+  setInterest(trackId: string, maxSpatial: number): void {
+    for (const [source, sent] of this.sent) {
+      if (sent.trackId !== trackId || sent.kind !== "video") continue;
+      sent.interest = maxSpatial;
+      void this.activate(source).catch(() => undefined);
+    }
+  }
+
+  slotsChanged(slots: readonly { mid: string; trackId: string }[], generation: number): void {
+    if (generation !== this.transport?.generation) return;
+    this.slots = new Map(slots.filter((slot) => slot.trackId).map((slot) => [slot.mid, slot.trackId]));
+    this.refresh();
+  }
+
+  slotsNeeded(audio: number, video: number): void {
+    if (this.transport?.growSlots(audio, video)) this.negotiateSoon();
+  }
+
+  /** The room changed in a way that may change what is wanted. */
+  subscribeSoon(): void {
+    if (this.subscribeTimer !== undefined) return;
+    this.subscribeTimer = setTimeout(() => {
+      this.subscribeTimer = undefined;
+      this.subscribe();
+    }, subscribeDelayMs);
+  }
+
+  async stats(): Promise<RTCStatsReport | undefined> {
+    return this.transport?.pc.getStats();
+  }
+
+  /** The media of a received track, while it is in a slot. */
+  media(trackId: string): MediaStreamTrack | undefined {
+    for (const [mid, id] of this.slots) if (id === trackId) return this.transport?.receiver(mid);
+    return undefined;
+  }
+
+  private async announce(source: Source, kind: Kind, media: MediaStreamTrack, options: PublishOptions): Promise<string> {
+    const { width = 0, height = 0 } = kind === "video" ? media.getSettings() : {};
+    const params = kind === "video" ? videoParamsFor(ownRole(this.store.state), source) : undefined;
+    const layers = kind === "video" ? layersFor(params, height) : [];
+    const result = await this.client.command({
+      case: "publish",
+      value: {
+        kind: kind === "audio" ? WireKind.AUDIO : WireKind.VIDEO,
+        source,
+        width,
+        height,
+        layers: layers.length > 1 ? layers.map((layer) => ({ ...layer })) : [],
+        description: options.description ?? "",
+      },
+    });
+    if (result.case !== "publish" || !result.value.track) throw new AmphiError("internal", "publish had no answer", true);
+    const { id, muted } = result.value.track;
+    // A track that a reloaded page had muted is still there, and still muted.
+    if (muted) await this.client.command({ case: "updateTrack", value: { trackId: id, muted: false } });
+    return id;
+  }
+
+  private async placeInSection(source: Source): Promise<void> {
+    const sent = this.sent.get(source);
+    const transport = this.transport;
+    if (!sent || !transport) return;
+    const section = transport.section(source, () => this.addTransceiver(transport.pc, source, sent));
+    section.trackId = sent.trackId;
+    const { sender } = section.transceiver;
+    if (sender.track !== sent.media) await sender.replaceTrack(sent.media);
+    if (sent.muted || sent.interest !== Infinity) await this.activate(source);
+  }
+
+  private addTransceiver(pc: RTCPeerConnection, source: Source, sent: Sent): RTCRtpTransceiver {
+    const role = ownRole(this.store.state);
+    if (sent.kind === "audio") {
+      const maxBitrate = (role?.publish.audioBitrateKbps ?? 32) * 1000;
+      return pc.addTransceiver(sent.media ?? "audio", { direction: "sendonly", sendEncodings: [{ maxBitrate }] });
+    }
+    const params = videoParamsFor(role, source);
+    const height = sent.media?.getSettings().height ?? 0;
+    const sendEncodings = videoEncodings(params, height, isFirefox());
+    const transceiver = pc.addTransceiver(sent.media ?? "video", { direction: "sendonly", sendEncodings });
+    const codecs = globalThis.RTCRtpSender?.getCapabilities?.("video")?.codecs;
+    if (codecs) transceiver.setCodecPreferences?.(preferCodecs(codecs, params?.codecs ?? []));
+    return transceiver;
+  }
+
+  private async activate(source: Source): Promise<void> {
+    const sent = this.sent.get(source);
+    if (sent) await this.transport?.activate(source, sent.muted ? -1 : sent.interest);
+  }
+
+  private async drop(source: Source): Promise<void> {
+    this.sent.delete(source);
+    await this.transport?.vacate(source);
+    this.negotiateSoon();
+  }
+
+  private replaceTransport(): void {
+    clearTimeout(this.rescue);
+    // The old one goes on showing its last pictures until the new one is connected.
+    this.retiring?.close();
+    this.retiring = this.transport;
+    const generation = ++this.generation;
+    this.observer.generation(generation);
+    const iceServers = [...(this.store.state.server?.iceServers ?? [])];
+    const pc = this.platform.peerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    const transport = new Transport(pc, generation, {
+      stateChanged: (state) => this.transport === transport && this.transportChanged(state),
+      negotiate: (offer) => this.client.negotiate(offer),
+    });
+    this.transport = transport;
+    this.subscribed = "";
+    this.store.update({ transport: "connecting" });
+    void this.furnish(transport);
+  }
+
+  private async furnish(transport: Transport): Promise<void> {
+    const start = slotsToStartWith(this.store.state);
+    transport.growSlots(start.audio, start.video);
+    for (const source of this.sent.keys()) await this.placeInSection(source);
+    if (transport.slotCount + transport.sections.size === 0) return; // nothing to carry yet
+    this.rescueAfter(connectMs, () => this.replaceTransport());
+    this.negotiateSoon();
+    this.subscribeSoon();
+  }
+
+  private transportChanged(state: RTCPeerConnectionState): void {
+    if (state === "connected") {
+      clearTimeout(this.rescue);
+      this.retryMs = firstRetryMs;
+      this.retiring?.close();
+      this.retiring = undefined;
+      this.store.update({ transport: "connected" });
+      this.subscribed = "";
+      this.subscribeSoon();
+    } else if (state === "disconnected") {
+      this.store.update({ transport: "interrupted" });
+      this.rescueAfter(interruptedMs, () => this.restartIce());
+    } else if (state === "failed") {
+      this.store.update({ transport: "interrupted" });
+      this.retryReplacing();
+    }
+  }
+
+  private restartIce(): void {
+    if (this.store.state.phase !== "joined") return; // recover() follows the reconnection
+    this.rescueAfter(restartMs, () => this.replaceTransport());
+    this.transport?.negotiate({ restartIce: true }).catch(() => this.retryReplacing());
+  }
+
+  private retryReplacing(): void {
+    if (this.store.state.phase !== "joined") return;
+    this.rescueAfter(this.retryMs, () => this.replaceTransport());
+    this.retryMs = Math.min(lastRetryMs, this.retryMs * 2);
+  }
+
+  private rescueAfter(ms: number, act: () => void): void {
+    clearTimeout(this.rescue);
+    this.rescue = setTimeout(() => {
+      if (this.running) act();
+    }, ms);
+  }
+
+  private negotiateSoon(): void {
+    const transport = this.transport;
+    transport?.negotiate().catch((thrown: unknown) => {
+      const error = asAmphiError(thrown);
+      if (this.transport !== transport || error.code === "connection_lost") return;
+      this.observer.failed(error);
+      if (error.retryable) this.retryReplacing();
+    });
+  }
+
+  private subscribe(): void {
+    if (!this.running || !this.transport) return;
+    const tracks = wantedTracks(this.store.state, this.views.sizes());
+    const text = JSON.stringify(tracks);
+    if (text === this.subscribed) return;
+    this.subscribed = text;
+    this.client.setSubscriptions({ tracks });
+  }
+
+  private refresh(): void {
+    this.views.refresh();
+    const audio = new Map<MediaStreamTrack, string>();
+    for (const [mid, trackId] of this.slots) {
+      const media = this.transport?.receiver(mid);
+      if (media?.kind === "audio") audio.set(media, trackId);
+    }
+    this.loudspeakers.play(audio);
+  }
+}
+
+function isFirefox(): boolean {
+  return typeof navigator !== "undefined" && navigator.userAgent.includes("Firefox/");
+}
+
+function ignoreNotFound(thrown: unknown): void {
+  if (asAmphiError(thrown).code !== "track_not_found") throw thrown;
+}

@@ -1,0 +1,26 @@
+// Amphi's web SDK. README.md in this folder's parent is its guide.
+export { Room } from "./room.js";
+export type { JoinOptions, RoomConfig } from "./room.js";
+export type { RoomEvents } from "./events.js";
+export { ownRole, ownStream, peerOfTrack, raisedHands, roleNamed, selfOf } from "./state.js";
+export type { LocalTrack, Phase, RoomState, UnmuteRequest } from "./state.js";
+export { AmphiError, asAmphiError } from "./errors.js";
+export { mayPublish } from "./publishing.js";
+export { receivable } from "./subscriptions.js";
+export { Devices, meterLevel } from "./devices.js";
+export type { Device, DeviceKind } from "./devices.js";
+export { StreamPlayer } from "./player.js";
+export type { PlayerConfig, PlayerEvents, StreamLevel } from "./player.js";
+export type { LocalMedia, PublishOptions } from "./local.js";
+export type {
+  Chat,
+  PeerPage,
+  Peers,
+  RoleChange,
+  Roles,
+  SendOptions,
+  SessionStore,
+  Streams,
+} from "./actions.js";
+export type { Platform } from "./platform.js";
+export type * from "./model.js";

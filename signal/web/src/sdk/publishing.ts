@@ -1,0 +1,101 @@
+// What a role's parameters mean for capture and for RTCRtpSender: pure.
+import type { Kind, Role, SimulcastLayer, Source, VideoParams } from "./model.js";
+
+// A layer below this height is not worth its packets.
+const minLayerHeight = 90;
+
+export function kindOf(source: Source, media?: MediaStreamTrack): Kind {
+  if (media) return media.kind === "audio" ? "audio" : "video";
+  return source === "mic" || source === "screen-audio" ? "audio" : "video";
+}
+
+export function mayPublish(role: Role | undefined, source: Source, kind: Kind): boolean {
+  if (!role) return false;
+  if (source === "screen" || source === "screen-audio") return role.publish.screen;
+  return kind === "audio" ? role.publish.audio : role.publish.video;
+}
+
+/** Whether a role needs an RTCPeerConnection at all. */
+export function needsTransport(role: Role | undefined): boolean {
+  if (!role) return false;
+  const { audio, video, screen } = role.publish;
+  return audio || video || screen || role.subscribe.delivery === "webrtc";
+}
+
+export function videoParamsFor(role: Role | undefined, source: Source): VideoParams | undefined {
+  return source === "screen" ? role?.publish.screenParams : role?.publish.videoParams;
+}
+
+/** The role's simulcast layers that a picture of this height has a use for, lowest first. */
+export function layersFor(params: VideoParams | undefined, height: number): SimulcastLayer[] {
+  const layers = [...(params?.layers ?? [])].sort((a, b) => b.scaleDownBy - a.scaleDownBy);
+  const kept = layers.filter((layer) => !height || height / (layer.scaleDownBy || 1) >= minLayerHeight);
+  return kept.length > 0 ? kept : layers.slice(-1);
+}
+
+/**
+ * The encodings of a video sender, in the order that the browser wants: Chromium and Safari number them from the
+ * lowest, Firefox from the highest. The RIDs say which is which either way.
+ */
+export function videoEncodings(
+  params: VideoParams | undefined,
+  height: number,
+  highestFirst: boolean,
+): RTCRtpEncodingParameters[] {
+  const layers = layersFor(params, height);
+  if (layers.length < 2) {
+    const only = layers[0];
+    return [encoding(only?.maxBitrateKbps || params?.bitrateKbps || 0, only?.maxFramerate || params?.framerate || 0)];
+  }
+  const encodings = layers.map((layer) => ({
+    ...encoding(layer.maxBitrateKbps, layer.maxFramerate),
+    rid: layer.rid,
+    scaleResolutionDownBy: layer.scaleDownBy || 1,
+  }));
+  return highestFirst ? encodings.reverse() : encodings;
+}
+
+function encoding(kbps: number, framerate: number): RTCRtpEncodingParameters {
+  return {
+    active: true,
+    ...(kbps > 0 ? { maxBitrate: kbps * 1000 } : {}),
+    ...(framerate > 0 ? { maxFramerate: framerate } : {}),
+  };
+}
+
+/**
+ * Which encodings should be sent when layers up to `maxSpatial` are wanted (0 lowest, -1 none). The encodings may be
+ * in either order.
+ */
+export function activeEncodings(encodings: readonly RTCRtpEncodingParameters[], maxSpatial: number): boolean[] {
+  const scales = encodings.map((e) => e.scaleResolutionDownBy ?? 1);
+  return scales.map((scale) => scales.filter((other) => other > scale).length <= maxSpatial);
+}
+
+/** The codecs that a role wants, best first, then what belongs to them (retransmission, redundancy). */
+export function preferCodecs<C extends { mimeType: string }>(codecs: readonly C[], wanted: readonly string[]): C[] {
+  const order = wanted.length > 0 ? wanted : ["vp8", "h264"];
+  const rank = (codec: C): number => order.indexOf(codec.mimeType.split("/")[1]!.toLowerCase());
+  const media = codecs.filter((codec) => rank(codec) >= 0).sort((a, b) => rank(a) - rank(b));
+  const auxiliary = codecs.filter((codec) => /\/(rtx|red|ulpfec|flexfec-03)$/i.test(codec.mimeType));
+  return media.length > 0 ? [...media, ...auxiliary] : [...codecs];
+}
+
+/** Constraints for a camera. */
+export function cameraConstraints(params: VideoParams | undefined, deviceId: string | undefined): MediaTrackConstraints {
+  return {
+    ...(deviceId ? { deviceId: { exact: deviceId } } : {}),
+    width: { ideal: params?.width || 1280 },
+    height: { ideal: params?.height || 720 },
+    frameRate: { ideal: params?.framerate || 30 },
+  };
+}
+
+export function micConstraints(deviceId: string | undefined): MediaTrackConstraints {
+  return {
+    ...(deviceId ? { deviceId: { exact: deviceId } } : {}),
+    echoCancellation: true,
+    noiseSuppression: true,
+    autoGainControl: true,
+  };
+}

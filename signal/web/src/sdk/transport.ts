@@ -1,0 +1,142 @@
+import type { Kind, Source } from "./model.js";
+import { activeEncodings } from "./publishing.js";
+
+/** A sending section of one of our sources. */
+export interface Section {
+  readonly source: Source;
+  readonly transceiver: RTCRtpTransceiver;
+  /** The server's id of what it carries; empty while nothing is published on it. */
+  trackId: string;
+}
+
+export interface TransportObserver {
+  stateChanged(state: RTCPeerConnectionState): void;
+  /** Asks the server for the answer to an offer. */
+  negotiate(offer: { sdp: string; publish: { mid: string; trackId: string }[]; generation: number }): Promise<string>;
+}
+
+/**
+ * One RTCPeerConnection, from its making to its end. It always offers; changes made while an offer is on its way are
+ * in the next one.
+ */
+export class Transport {
+  readonly sections = new Map<Source, Section>();
+  private readonly slots: Record<Kind, RTCRtpTransceiver[]> = { audio: [], video: [] };
+  private running: Promise<void> | undefined;
+  private again = false;
+  private restartIce = false;
+  private closed = false;
+
+  constructor(
+    readonly pc: RTCPeerConnection,
+    readonly generation: number,
+    private readonly observer: TransportObserver,
+  ) {
+    pc.onconnectionstatechange = () => {
+      if (!this.closed) observer.stateChanged(pc.connectionState);
+    };
+  }
+
+  get state(): RTCPeerConnectionState {
+    return this.closed ? "closed" : this.pc.connectionState;
+  }
+
+  /** Makes sure that there are at least so many receiving sections; true when some were added. */
+  growSlots(audio: number, video: number): boolean {
+    const before = this.slots.audio.length + this.slots.video.length;
+    while (this.slots.audio.length < audio) this.addSlot("audio");
+    while (this.slots.video.length < video) this.addSlot("video");
+    return this.slots.audio.length + this.slots.video.length > before;
+  }
+
+  /** What the receiving section `mid` receives. */
+  receiver(mid: string): MediaStreamTrack | undefined {
+    return this.slotTransceivers().find((transceiver) => transceiver.mid === mid)?.receiver.track;
+  }
+
+  get slotCount(): number {
+    return this.slotTransceivers().length;
+  }
+
+  /** The source's sending section, made on first use and used again after an unpublish. */
+  section(source: Source, make: () => RTCRtpTransceiver): Section {
+    let section = this.sections.get(source);
+    if (!section) this.sections.set(source, (section = { source, transceiver: make(), trackId: "" }));
+    section.transceiver.direction = "sendonly";
+    return section;
+  }
+
+  /** Stops sending a source; its section stays for the next time. */
+  async vacate(source: Source): Promise<void> {
+    const section = this.sections.get(source);
+    if (!section) return;
+    section.trackId = "";
+    section.transceiver.direction = "inactive";
+    await section.transceiver.sender.replaceTrack(null);
+  }
+
+  /** Turns encodings on or off: layers up to `maxSpatial` (0 lowest) are sent, -1 sends none. */
+  async activate(source: Source, maxSpatial: number): Promise<void> {
+    const sender = this.sections.get(source)?.transceiver.sender;
+    if (!sender || this.closed) return;
+    const parameters = sender.getParameters();
+    if (!parameters.encodings?.length) return;
+    const active = activeEncodings(parameters.encodings, maxSpatial);
+    if (parameters.encodings.every((encoding, i) => (encoding.active ?? true) === active[i])) return;
+    parameters.encodings.forEach((encoding, i) => (encoding.active = active[i]!));
+    await sender.setParameters(parameters);
+  }
+
+  /** Offers until the server has seen everything. Throws what the server refused. */
+  async negotiate(options: { restartIce?: boolean } = {}): Promise<void> {
+    this.restartIce ||= options.restartIce ?? false;
+    if (this.running) {
+      this.again = true;
+      return this.running;
+    }
+    this.running = this.negotiateUntilDone().finally(() => (this.running = undefined));
+    return this.running;
+  }
+
+  close(): void {
+    this.closed = true;
+    this.pc.onconnectionstatechange = null;
+    this.pc.close();
+  }
+
+  private async negotiateUntilDone(): Promise<void> {
+    do {
+      this.again = false;
+      await this.negotiateOnce();
+    } while (this.again && !this.closed);
+  }
+
+  private async negotiateOnce(): Promise<void> {
+    const iceRestart = this.restartIce;
+    this.restartIce = false;
+    const offer = await this.pc.createOffer({ iceRestart });
+    if (this.closed) return;
+    await this.pc.setLocalDescription(offer);
+    const publish: { mid: string; trackId: string }[] = [];
+    for (const { trackId, transceiver } of this.sections.values()) {
+      if (trackId && transceiver.mid) publish.push({ mid: transceiver.mid, trackId });
+    }
+    try {
+      const sdp = await this.observer.negotiate({ sdp: offer.sdp ?? "", publish, generation: this.generation });
+      if (!this.closed) await this.pc.setRemoteDescription({ type: "answer", sdp });
+    } catch (thrown) {
+      if (!this.closed && this.pc.signalingState === "have-local-offer") {
+        await this.pc.setLocalDescription({ type: "rollback" });
+      }
+      throw thrown;
+    }
+  }
+
+  private addSlot(kind: Kind): void {
+    this.slots[kind].push(this.pc.addTransceiver(kind, { direction: "recvonly" }));
+  }
+
+  private slotTransceivers(): RTCRtpTransceiver[] {
+    return [...this.slots.audio, ...this.slots.video];
+  }
+}
