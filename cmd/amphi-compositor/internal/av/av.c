@@ -110,7 +110,17 @@ static void planes(const AVFrame *f, int x, int y, uint8_t *p[4]) {
   p[3] = NULL;
 }
 
-int amphi_scale(struct SwsContext **ctx, const AVFrame *src, amphi_rect from, AVFrame *dst, amphi_rect to, int64_t *ns) {
+// libswscale writes whole vectors, beyond the width that it was given.
+#define VECTOR 64
+
+static int scratch(amphi_scaler *s, int w, int h) {
+  if (s->scratch && s->scratch->width == w && s->scratch->height == h) return 0;
+  av_frame_free(&s->scratch);
+  s->scratch = amphi_canvas(w, h);
+  return s->scratch ? 0 : AVERROR(ENOMEM);
+}
+
+int amphi_scale(amphi_scaler *s, const AVFrame *src, amphi_rect from, AVFrame *dst, amphi_rect to) {
   int64_t t0 = amphi_thread_ns();
   enum AVPixelFormat fmt = src->format;
   if (fmt == AV_PIX_FMT_YUV420P && src->color_range == AVCOL_RANGE_JPEG) fmt = AV_PIX_FMT_YUVJ420P;
@@ -124,14 +134,30 @@ int amphi_scale(struct SwsContext **ctx, const AVFrame *src, amphi_rect from, AV
   int r = 0;
   if (fmt == AV_PIX_FMT_YUV420P && from.w == to.w && from.h == to.h) {
     av_image_copy(dp, dst->linesize, (const uint8_t **)sp, src->linesize, AV_PIX_FMT_YUV420P, to.w, to.h);
-  } else {
-    // Fast bilinear reads two source pixels only: fine to enlarge, but it shimmers when it shrinks.
-    int flags = from.w * 4 > to.w * 5 ? SWS_BILINEAR : SWS_FAST_BILINEAR;
-    *ctx = sws_getCachedContext(*ctx, from.w, from.h, fmt, to.w, to.h, AV_PIX_FMT_YUV420P, flags, NULL, NULL, NULL);
-    r = *ctx ? sws_scale(*ctx, (const uint8_t *const *)sp, src->linesize, 0, from.h, dp, dst->linesize) : AVERROR(EINVAL);
+    s->ns += amphi_thread_ns() - t0;
+    return 0;
   }
-  *ns += amphi_thread_ns() - t0;
+  // Fast bilinear reads two source pixels only: fine to enlarge, but it shimmers when it shrinks.
+  int flags = from.w * 4 > to.w * 5 ? SWS_BILINEAR : SWS_FAST_BILINEAR;
+  s->ctx = sws_getCachedContext(s->ctx, from.w, from.h, fmt, to.w, to.h, AV_PIX_FMT_YUV420P, flags, NULL, NULL, NULL);
+  if (!s->ctx) r = AVERROR(EINVAL);
+  int aside = to.w % VECTOR && to.w != dst->width;
+  if (r >= 0 && aside) r = scratch(s, to.w, to.h);
+  if (r >= 0) {
+    uint8_t **out = aside ? s->scratch->data : dp;
+    int *stride = aside ? s->scratch->linesize : dst->linesize;
+    r = sws_scale(s->ctx, (const uint8_t *const *)sp, src->linesize, 0, from.h, out, stride);
+  }
+  if (r >= 0 && aside)
+    av_image_copy(dp, dst->linesize, (const uint8_t **)s->scratch->data, s->scratch->linesize, AV_PIX_FMT_YUV420P, to.w, to.h);
+  s->ns += amphi_thread_ns() - t0;
   return r < 0 ? r : 0;
+}
+
+void amphi_scaler_free(amphi_scaler *s) {
+  sws_freeContext(s->ctx);
+  s->ctx = NULL;
+  av_frame_free(&s->scratch);
 }
 
 static inline uint8_t over(uint8_t under, uint8_t top, int a) {

@@ -37,7 +37,13 @@ void amphi_decoder_close(amphi_decoder *d);
 AVFrame *amphi_canvas(int w, int h);
 void amphi_fill(AVFrame *f, amphi_rect r, int y, int u, int v);
 // Scales rectangle from of src into rectangle to of dst; both even.
-int amphi_scale(struct SwsContext **ctx, const AVFrame *src, amphi_rect from, AVFrame *dst, amphi_rect to, int64_t *ns);
+typedef struct {
+  struct SwsContext *ctx;
+  AVFrame *scratch; // for widths that libswscale would overrun
+  int64_t ns;
+} amphi_scaler;
+int amphi_scale(amphi_scaler *s, const AVFrame *src, amphi_rect from, AVFrame *dst, amphi_rect to);
+void amphi_scaler_free(amphi_scaler *s);
 // Blends a w×h bitmap (even) at x, y (even), of which only rectangle clip of dst is touched (even).
 void amphi_blend(AVFrame *dst, amphi_rect clip, int x, int y, int w, int h, const uint8_t *py, const uint8_t *pu,
                  const uint8_t *pv, const uint8_t *alpha, const uint8_t *chroma_alpha);

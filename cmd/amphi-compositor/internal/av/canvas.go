@@ -95,10 +95,7 @@ func (c *Canvas) Blend(b *Bitmap, p image.Point, clip image.Rectangle) {
 }
 
 // Scaler keeps what libswscale needs to know between pictures of one size.
-type Scaler struct {
-	ctx *C.struct_SwsContext
-	ns  C.int64_t
-}
+type Scaler struct{ s C.amphi_scaler }
 
 // Paint scales rectangle from of src into rectangle to of c. Both are made even;
 // to must lie on the canvas and from on the picture, or nothing is painted.
@@ -111,16 +108,15 @@ func (s *Scaler) Paint(c *Canvas, to image.Rectangle, src *Frame, from image.Rec
 	r := func(r image.Rectangle) C.amphi_rect {
 		return C.amphi_rect{C.int(r.Min.X), C.int(r.Min.Y), C.int(r.Dx()), C.int(r.Dy())}
 	}
-	return fault("scaling", C.amphi_scale(&s.ctx, src.f, r(from), c.f, r(to), &s.ns))
+	return fault("scaling", C.amphi_scale(&s.s, src.f, r(from), c.f, r(to)))
 }
 
 // CPU is the thread time spent in Paint.
-func (s *Scaler) CPU() time.Duration { return time.Duration(s.ns) }
+func (s *Scaler) CPU() time.Duration { return time.Duration(s.s.ns) }
 
 // Close frees what the scaler keeps; it may be used again.
 func (s *Scaler) Close() {
-	C.sws_freeContext(s.ctx)
-	s.ctx = nil
+	C.amphi_scaler_free(&s.s)
 }
 
 // FromPicture converts a picture with straight alpha to the canvas's colours.

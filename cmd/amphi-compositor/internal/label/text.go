@@ -4,6 +4,8 @@ import (
 	"image"
 	"image/color"
 	"image/draw"
+	"slices"
+	"strings"
 	"unicode"
 
 	"golang.org/x/image/font"
@@ -31,11 +33,11 @@ func visual(s string) []rune {
 	s = norm.NFC.String(s)
 	clean := make([]rune, 0, len(s))
 	for _, r := range s {
-		if r == unicode.ReplacementChar || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			continue
-		}
-		if unicode.IsSpace(r) {
+		switch {
+		case unicode.IsSpace(r):
 			r = ' '
+		case r == unicode.ReplacementChar || unicode.IsControl(r) || unicode.Is(unicode.Cf, r):
+			continue
 		}
 		clean = append(clean, r)
 	}
@@ -49,7 +51,11 @@ func visual(s string) []rune {
 		return clean
 	}
 	out := make([]rune, 0, len(clean))
-	for i := range o.NumRuns() {
+	n := o.NumRuns()
+	for i := range n {
+		if rightToLeft(clean) {
+			i = n - 1 - i
+		}
 		r := o.Run(i)
 		text := []rune(r.String())
 		if r.Direction() == bidi.RightToLeft {
@@ -58,6 +64,20 @@ func visual(s string) []rune {
 		out = append(out, text...)
 	}
 	return out
+}
+
+// rightToLeft tells the direction of a paragraph: that of its first letter
+// (UAX 9, rules P2 and P3).
+func rightToLeft(s []rune) bool {
+	for _, r := range s {
+		switch p, _ := bidi.LookupRune(r); p.Class() {
+		case bidi.L:
+			return false
+		case bidi.R, bidi.AL:
+			return true
+		}
+	}
+	return false
 }
 
 // reverse turns a right-to-left run round. Marks stay behind their letters, and
@@ -108,13 +128,23 @@ func mirrored(r rune) rune {
 	return r
 }
 
-// lay chooses fonts for text and measures it. Characters that no font has show
-// as the basic font's box. Text wider than limit (0: none) ends in an ellipsis.
+// lay chooses fonts for text and measures it. Letters that no font has show as
+// the basic font's box; symbols, such as emoji, are left out. Text wider than
+// limit ends in an ellipsis.
 func (f *Fonts) lay(s string, pixels float64, limit int) line {
-	text := visual(s)
+	text := slices.DeleteFunc(visual(s), func(r rune) bool {
+		if !unicode.In(r, unicode.So, unicode.Sk, unicode.Co, unicode.Cn, unicode.Me) {
+			return false
+		}
+		_, ok := f.For(r)
+		return !ok
+	})
+	if len(text) == 0 || strings.TrimSpace(string(text)) == "" {
+		return line{}
+	}
 	faces := make(map[*sfnt.Font]font.Face)
 	l := f.runs(text, pixels, faces)
-	if limit <= 0 || l.width.Ceil() <= limit {
+	if l.width.Ceil() <= limit {
 		return l
 	}
 	for n := len(text) - 1; n > 0; n-- {

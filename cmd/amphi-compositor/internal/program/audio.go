@@ -5,6 +5,7 @@ package program
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -79,10 +80,8 @@ func (a *audio) run(ctx context.Context) error {
 		} else if ctx.Err() != nil {
 			return nil
 		}
-		began := time.Now()
 		voices = a.p.inputs.voices(voices[:0])
 		a.mix(voices, at)
-		a.mixNS.Add(int64(time.Since(began)))
 		au, pts, err := a.aac.Encode(a.left[:], a.right[:], at)
 		if err != nil {
 			return fmt.Errorf("block %d: %w", a.block, err)
@@ -101,6 +100,9 @@ func (a *audio) run(ctx context.Context) error {
 
 // mix sums the voices of one block.
 func (a *audio) mix(voices []voice, at int64) {
+	runtime.LockOSThread() // for its CPU time
+	defer runtime.UnlockOSThread()
+	began := av.ThreadTime()
 	clear(a.left[:])
 	clear(a.right[:])
 	for _, v := range voices {
@@ -110,4 +112,5 @@ func (a *audio) mix(voices []voice, at int64) {
 	}
 	a.next.Store(at + mix.Block)
 	a.limit.Process(a.left[:], a.right[:])
+	a.mixNS.Add(int64(av.ThreadTime() - began))
 }
