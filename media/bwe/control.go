@@ -13,6 +13,8 @@ const (
 	congestedRatio = 0.93
 	// congestedQueue is a queue that by itself proves congestion.
 	congestedQueue = 60 * time.Millisecond
+	// probeQueue is a queue that no probe makes.
+	probeQueue = 200 * time.Millisecond
 	// limitedShare: sending less than this share of the estimate is being
 	// limited by the application.
 	limitedShare = 0.8
@@ -85,6 +87,9 @@ func (c *control) settled(now time.Duration) bool {
 func (c *control) delayBackoff(w window, queue, now time.Duration, n *Stats) {
 	if !c.settled(now) {
 		return
+	}
+	if c.padded && queue < probeQueue {
+		return // the queue is the probe's own, and the probe is judged by itself
 	}
 	congested := queue > congestedQueue || (w.acked < congestedRatio*w.sent && queue > congestedQueue/4)
 	target := c.estimate * backoff

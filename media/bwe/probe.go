@@ -22,7 +22,7 @@ const (
 	// probeWait is the pause after a failed probe, doubling up to probeMaxWait,
 	// and the least pause after congestion.
 	probeWait    = 1500 * time.Millisecond
-	probeMaxWait = 12 * time.Second
+	probeMaxWait = 6 * time.Second
 	// probeSilent is how often a receiver that went silent is probed, to notice
 	// when it is back.
 	probeSilent = 2 * time.Second
@@ -120,9 +120,12 @@ func (e *Estimator) planProbe(now time.Duration) {
 	if e.counts.QueueDelay > congestedQueue {
 		return
 	}
-	rate := min(float64(e.demand.Top)*probeMargin, estimate*probeStep, e.rate.max)
-	// The next step is worth trying even if it is far, but not the whole way at once.
-	rate = max(rate, min(float64(e.demand.Next)*probeMargin, estimate*2*probeStep))
+	// The next step is worth trying even if it is far. Going for more in one go
+	// is for a path that has just shown that it carries more.
+	rate := min(float64(e.demand.Next)*probeMargin, estimate*2*probeStep)
+	if p.wait == 0 {
+		rate = max(rate, min(float64(e.demand.Top)*probeMargin, estimate*probeStep, e.rate.max))
+	}
 	if rate < estimate*1.05 {
 		return
 	}
@@ -148,8 +151,9 @@ func (e *Estimator) finishProbe(now time.Duration) {
 	if !p.flying {
 		return
 	}
-	if p.bytes == 0 || p.first < e.history.first {
+	if p.bytes == 0 || p.first < e.history.first { // nothing could be sent, or nobody knows what
 		p.flying = false
+		p.next = now + probeWait
 		return
 	}
 	overdue := now-p.end > max(500*time.Millisecond, 3*e.RTT())
