@@ -1,0 +1,305 @@
+// Package hls makes a room watchable by any number of people: it composes the
+// stage into one program, packages it, and serves it as LL-HLS.
+package hls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/hls/compose"
+	"github.com/amphi-sfu/amphi/hls/layout"
+	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/serve"
+)
+
+// Config of an Origin.
+type Config struct {
+	Logger *slog.Logger // default: slog.Default
+	// CompositorPath is the executable amphi-compositor. Required.
+	CompositorPath string
+	// CompositorEnv is the compositor's environment besides a minimal one.
+	CompositorEnv []string
+	// Limits of each compositor process.
+	Limits compose.Limits
+	// Authorizer is asked about every playlist request; nil lets everybody in.
+	Authorizer serve.Authorizer
+	// OnState is told when a program's state changes, with the reason if there is one. It is
+	// called from the program's goroutine and must not block or call the Origin.
+	OnState func(room, stream string, s State, reason string)
+	// MaxPrograms at once; default 16.
+	MaxPrograms int
+	// Linger is how long the playlists of an ended program stay, so that players see its
+	// end; default 60 s.
+	Linger time.Duration
+	// MaxWaiting bounds waiting HTTP requests; default as in serve.Config.
+	MaxWaiting int
+}
+
+// Errors that callers branch on.
+var (
+	ErrRunning    = errors.New("stream is running already")
+	ErrNotFound   = errors.New("no such stream")
+	ErrTooMany    = errors.New("as many programs as this node may compose")
+	ErrClosed     = errors.New("origin is closed")
+	ErrBadRequest = errors.New("bad stream request")
+)
+
+// Origin composes and serves programs. Safe for concurrent use.
+type Origin struct {
+	cfg     Config
+	log     *slog.Logger
+	source  Source
+	handler *serve.Handler
+	base    context.Context // of all programs; ends with Run
+	stop    context.CancelFunc
+	wg      sync.WaitGroup // programs
+
+	mu       sync.Mutex // guards the fields below
+	closed   bool
+	programs map[key]*program
+	ended    map[key]endedProgram
+}
+
+type key struct{ room, stream string }
+
+type endedProgram struct {
+	pack  *packager.Packager
+	until time.Time
+}
+
+// Rooms' names are compared without regard to case.
+func keyOf(room, stream string) key { return key{strings.ToLower(room), stream} }
+
+// New makes an Origin; it starts nothing.
+func New(cfg Config, source Source) (*Origin, error) {
+	if cfg.CompositorPath == "" || source == nil {
+		return nil, errors.New("making an origin: no compositor path or no source")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.MaxPrograms == 0 {
+		cfg.MaxPrograms = 16
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = time.Minute
+	}
+	o := &Origin{cfg: cfg, log: cfg.Logger, source: source, programs: map[key]*program{}, ended: map[key]endedProgram{}}
+	var err error
+	o.handler, err = serve.New(serve.Config{Logger: cfg.Logger, Authorizer: cfg.Authorizer, MaxWaiting: cfg.MaxWaiting}, served{o})
+	if err != nil {
+		return nil, err
+	}
+	o.base, o.stop = context.WithCancel(context.Background())
+	return o, nil
+}
+
+// Run keeps the Origin until ctx ends, then stops all programs and waits for them.
+func (o *Origin) Run(ctx context.Context) error {
+	t := time.NewTicker(10 * time.Second)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case now := <-t.C:
+			o.forget(now)
+		}
+	}
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.stop()
+	o.wg.Wait()
+	return nil
+}
+
+// forget drops ended programs that have lingered long enough.
+func (o *Origin) forget(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k, e := range o.ended {
+		if now.After(e.until) {
+			delete(o.ended, k)
+		}
+	}
+}
+
+// StartRequest asks for a program.
+type StartRequest struct {
+	Room, Stream string
+	Settings     Settings
+	Stage        Stage
+}
+
+// Info is about a program that was started.
+type Info struct {
+	// Path of the multivariant playlist on this node.
+	Path    string
+	Epoch   uint64
+	Started time.Time
+}
+
+func validName(s string) bool {
+	ok, err := regexp.MatchString(`^[a-zA-Z0-9._-]{1,64}$`, s)
+	return err == nil && ok && s != "." && s != ".."
+}
+
+// Start begins a program; it does not wait for the first picture. It returns ErrRunning,
+// ErrTooMany, ErrClosed or ErrBadRequest, wrapped.
+func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
+	if !validName(r.Room) || !validName(r.Stream) {
+		return Info{}, fmt.Errorf("starting stream %q of room %q: %w: name", r.Stream, r.Room, ErrBadRequest)
+	}
+	settings, err := r.Settings.withDefaults()
+	if err != nil {
+		return Info{}, fmt.Errorf("starting a stream: %w: %w", ErrBadRequest, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k := keyOf(r.Room, r.Stream)
+	switch {
+	case o.closed:
+		return Info{}, ErrClosed
+	case o.programs[k] != nil:
+		return Info{}, ErrRunning
+	case len(o.programs) >= o.cfg.MaxPrograms:
+		return Info{}, ErrTooMany
+	}
+	p, err := o.newProgram(r, settings, o.ended[k].pack)
+	if err != nil {
+		return Info{}, fmt.Errorf("starting a stream: %w: %w", ErrBadRequest, err)
+	}
+	delete(o.ended, k)
+	o.programs[k] = p
+	ctx, cancel := context.WithCancel(o.base)
+	p.cancel = cancel
+	o.wg.Go(func() {
+		defer cancel()
+		p.run(ctx)
+		o.retire(k, p)
+	})
+	return Info{Path: serve.Prefix + r.Room + "/" + r.Stream + "/index.m3u8", Epoch: p.epoch, Started: p.started}, nil
+}
+
+// retire moves a program that has ended to those that linger.
+func (o *Origin) retire(k key, p *program) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.programs[k] == p {
+		delete(o.programs, k)
+		o.ended[k] = endedProgram{p.pack, time.Now().Add(o.cfg.Linger)}
+	}
+}
+
+// newProgram prepares a program; before is one of the same stream that players may
+// still be watching.
+func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Packager) (*program, error) {
+	now := time.Now()
+	part, segment := s.grid()
+	length := time.Duration(segment) * time.Second / time.Duration(s.FPS)
+	// Tick 0 is on a grid of the wall clock, and so are the numbers of segments: another
+	// origin's program of the same stream then has the same grid and higher numbers.
+	epoch := now.Truncate(length)
+	cfg := packager.Config{
+		Epoch: uint64(now.UnixMilli()), Start: epoch, FPS: s.FPS, PartTicks: part, SegmentTicks: segment,
+		PartHoldBack: s.HoldBack, Window: s.Window, Variants: s.Variants, AudioBitrate: s.AudioBitrate,
+		FirstMSN: uint64(epoch.UnixNano() / int64(length)),
+	}
+	if before != nil {
+		st := before.Stats()
+		cfg.Epoch = max(cfg.Epoch, before.Config().Epoch+1)
+		cfg.FirstMSN = max(cfg.FirstMSN, st.NextMSN)
+		cfg.FirstDiscontinuity, cfg.Continues = st.Discontinuity, true
+	}
+	log := o.log.With("room", r.Room, "stream", r.Stream)
+	p := &program{
+		room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now, log: log, source: o.source,
+		wake: make(chan struct{}, 1), done: make(chan struct{}), stage: r.Stage.clone(), mode: s.Layout,
+	}
+	if o.cfg.OnState != nil {
+		p.onState = func(st State, why string) { o.cfg.OnState(r.Room, r.Stream, st, why) }
+	}
+	var err error
+	if p.pack, err = packager.New(cfg); err != nil {
+		return nil, err
+	}
+	if p.arranger, err = layout.New(s.Width, s.Height); err != nil {
+		return nil, err
+	}
+	p.composer, err = compose.New(compose.Config{
+		Logger: log, Path: o.cfg.CompositorPath, Env: o.cfg.CompositorEnv, Limits: o.cfg.Limits,
+		Start: s.start(epoch), FirstTick: p.firstTick,
+	}, output{p})
+	return p, err
+}
+
+// Stop ends a program and waits until its compositor has gone. Its playlists linger, so
+// that players see the end.
+func (o *Origin) Stop(ctx context.Context, room, stream string) error {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return err
+	}
+	p.cancel()
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// SetStage replaces who a program shows. It does not block.
+func (o *Origin) SetStage(room, stream string, s Stage) error {
+	p, err := o.find(room, stream)
+	if err == nil {
+		p.setStage(s)
+	}
+	return err
+}
+
+// SetLayout changes how a program shows them. It does not block.
+func (o *Origin) SetLayout(room, stream string, m layout.Mode) error {
+	if _, err := layout.ParseMode(string(m)); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	p, err := o.find(room, stream)
+	if err == nil {
+		p.setLayout(m)
+	}
+	return err
+}
+
+func (o *Origin) find(room, stream string) (*program, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p := o.programs[keyOf(room, stream)]; p != nil {
+		return p, nil
+	}
+	return nil, ErrNotFound
+}
+
+// Handler serves everything below serve.Prefix.
+func (o *Origin) Handler() http.Handler { return o.handler }
+
+// served is what the handler sees of the Origin.
+type served struct{ o *Origin }
+
+// Program implements serve.Programs.
+func (s served) Program(room, stream string) (*packager.Packager, bool) {
+	s.o.mu.Lock()
+	defer s.o.mu.Unlock()
+	k := keyOf(room, stream)
+	if p := s.o.programs[k]; p != nil {
+		return p.pack, true
+	}
+	e, ok := s.o.ended[k]
+	return e.pack, ok
+}

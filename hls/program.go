@@ -1,0 +1,355 @@
+package hls
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/amphi-sfu/amphi/hls/compose"
+	"github.com/amphi-sfu/amphi/hls/layout"
+	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/wire"
+	"github.com/amphi-sfu/amphi/media/codec"
+)
+
+// State of a program.
+type State string
+
+// The states. A program that has been Live goes back to Starting while its compositor
+// is started anew; Failed says that this does not succeed, though it is still tried.
+const (
+	Starting State = "starting"
+	Live     State = "live"
+	Failed   State = "failed"
+	Stopped  State = "stopped"
+)
+
+// stepEvery is how often a program looks at its stage, its tracks and who speaks.
+const stepEvery = 200 * time.Millisecond
+
+// failedAfter is how many starts in a row without a picture make a program Failed.
+const failedAfter = 4
+
+// program is one composite of one room.
+type program struct {
+	room, stream string
+	settings     Settings
+	epoch        uint64
+	started      time.Time
+	log          *slog.Logger
+	source       Source
+	pack         *packager.Packager
+	composer     compose.Composer
+	arranger     *layout.Arranger
+	wake         chan struct{} // has a token when something was changed from outside
+	cancel       context.CancelFunc
+	done         chan struct{}                    // closed when it has ended
+	onState      func(State, string)              // never called under a lock
+	byInput      atomic.Pointer[map[uint32]*feed] // for keyframe requests
+	begun        atomic.Int64                     // runs that began
+	malformed    atomic.Int64                     // access units that the packager refused
+
+	mu    sync.Mutex // guards the fields below
+	stage Stage
+	mode  layout.Mode
+	state State
+	tiles int
+	cpu   float64
+}
+
+// loop is what the program's goroutine remembers between steps.
+type loop struct {
+	*program
+	feeds  map[string]*feed // by track id
+	next   uint32           // input ids are never used again
+	usage  *wire.Stats      // at the last look at the CPU
+	begins int64            // runs when last looked
+	spawns int64            // starts of the compositor then
+}
+
+// Margin is how long after its start a compositor can deliver; a little more costs less
+// than to miss the grid by a little.
+const startMargin = 250 * time.Millisecond
+
+func (p *program) firstTick(now time.Time) int64 { return p.pack.NextTick(now, startMargin) }
+
+// run composes until ctx ends. Then players are told that the program has.
+func (p *program) run(ctx context.Context) {
+	defer close(p.done)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := p.composer.Run(ctx); err != nil {
+			p.log.Error("composing ended", "err", err)
+		}
+	})
+	l := loop{program: p, feeds: map[string]*feed{}}
+	t := time.NewTicker(stepEvery)
+	defer t.Stop()
+	p.setState(Starting, "")
+	for ctx.Err() == nil {
+		l.step(time.Now())
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		case <-p.wake:
+		}
+	}
+	for _, f := range l.feeds {
+		f.close()
+	}
+	wg.Wait()
+	if err := p.pack.End(); err != nil {
+		p.log.Error("ending the playlists", "err", err)
+	}
+	p.setState(Stopped, "")
+}
+
+func (p *program) setStage(s Stage) {
+	p.mu.Lock()
+	p.stage = s.clone()
+	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *program) setLayout(m layout.Mode) {
+	p.mu.Lock()
+	p.mode = m
+	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *program) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *program) setState(s State, why string) {
+	p.mu.Lock()
+	changed := p.state != s
+	p.state = s
+	p.mu.Unlock()
+	if changed && p.onState != nil {
+		p.onState(s, why)
+	}
+}
+
+// step brings compositor and tracks in line with the stage.
+func (l *loop) step(now time.Time) {
+	l.mu.Lock()
+	stage, mode := l.stage, l.mode
+	l.mu.Unlock()
+	tiles := l.arranger.Arrange(now, stage.arranged(mode))
+	wanted := l.wanted(&stage, tiles)
+	l.follow(wanted)
+	l.composer.Set(l.desired(&stage, tiles))
+	l.mu.Lock()
+	l.tiles = len(tiles)
+	l.mu.Unlock()
+	l.observe()
+}
+
+// want is a track that is needed now.
+type want struct {
+	id   string
+	kind wire.Kind
+	sync string
+	w, h int // of the tile
+}
+
+// wanted lists the tracks that are seen or heard.
+func (l *loop) wanted(stage *Stage, tiles []layout.Tile) []want {
+	var out []want
+	for _, t := range tiles {
+		p := stage.peer(t.Peer)
+		track, sync := p.Video, p.ID
+		if t.Source == layout.Screen {
+			track, sync = p.Screen, p.ID+"/screen"
+		}
+		if track.on() {
+			out = append(out, want{track.ID, wire.Video, sync, t.W, t.H})
+		}
+	}
+	for _, p := range stage.Peers {
+		if p.Audio.on() {
+			out = append(out, want{p.Audio.ID, wire.Audio, p.ID, 0, 0})
+		}
+		if p.ScreenAudio.on() {
+			out = append(out, want{p.ScreenAudio.ID, wire.Audio, p.ID + "/screen", 0, 0})
+		}
+	}
+	return out
+}
+
+// follow makes feeds for new tracks, lets go of old ones, and chooses encodings.
+func (l *loop) follow(wanted []want) {
+	keep := make(map[string]bool, len(wanted))
+	changed := false
+	for _, w := range wanted {
+		track, ok := l.source.Track(l.room, w.id)
+		if !ok || keep[w.id] {
+			continue
+		}
+		keep[w.id] = true
+		f := l.feeds[w.id]
+		if f == nil {
+			f = l.newFeed(w)
+			l.feeds[w.id] = f
+			changed = true
+		}
+		f.step(track, w.w, w.h)
+	}
+	for id, f := range l.feeds {
+		if !keep[id] {
+			f.close()
+			delete(l.feeds, id)
+			changed = true
+		}
+	}
+	if changed {
+		byInput := make(map[uint32]*feed, len(l.feeds))
+		for _, f := range l.feeds {
+			byInput[f.in.ID] = f
+		}
+		l.byInput.Store(&byInput)
+	}
+}
+
+func (l *loop) newFeed(w want) *feed {
+	l.next++
+	kind := codec.Audio
+	if w.kind == wire.Video {
+		kind = codec.Video
+	}
+	return &feed{
+		in:    wire.AddInput{ID: l.next, Kind: w.kind, Formats: formats(kind), Sync: bounded(w.sync), Name: bounded(w.id)},
+		track: w.id, to: l.composer, video: kind == codec.Video, failed: map[Encoding]int{},
+	}
+}
+
+// bounded cuts a name to what the compositor accepts.
+func bounded(s string) string { return s[:min(len(s), wire.MaxLabelBytes)] }
+
+// desired is what the compositor shall have and show.
+func (l *loop) desired(stage *Stage, tiles []layout.Tile) compose.Desired {
+	d := compose.Desired{Scene: wire.Scene{Background: l.settings.Background, Tiles: make([]wire.Tile, 0, len(tiles))}}
+	for _, f := range l.feeds {
+		d.Inputs = append(d.Inputs, f.in)
+	}
+	// In one order, so that what has not changed compares equal.
+	slices.SortFunc(d.Inputs, func(a, b wire.AddInput) int { return cmp.Compare(a.ID, b.ID) })
+	for _, t := range tiles {
+		d.Scene.Tiles = append(d.Scene.Tiles, l.tile(stage.peer(t.Peer), t))
+	}
+	for _, in := range d.Inputs {
+		if in.Kind == wire.Audio {
+			d.Mix.Inputs = append(d.Mix.Inputs, wire.Gain{Input: in.ID, Gain: 1})
+		}
+	}
+	return d
+}
+
+func (l *loop) tile(p *StagePeer, t layout.Tile) wire.Tile {
+	track := p.Video
+	if t.Source == layout.Screen {
+		track = p.Screen
+	}
+	out := wire.Tile{
+		X: t.X, Y: t.Y, W: t.W, H: t.H, Fit: wire.Cover, Muted: t.Muted, Speaking: t.Speaking,
+		Placeholder: wire.Placeholder{Initials: t.Initials, Colour: t.Colour, Always: !track.on()},
+	}
+	if !l.settings.HideNames {
+		out.Label = t.Label
+	}
+	if t.Contain {
+		out.Fit = wire.Contain
+	}
+	if f := l.feeds[track.ID]; f != nil && track.on() {
+		out.Input = f.in.ID
+	}
+	return out
+}
+
+// observe follows the compositor's life and its use of the CPU.
+func (l *loop) observe() {
+	s := l.composer.Stats()
+	if u := s.Compositor; u != nil && u != l.usage {
+		if old := l.usage; old != nil && u.UptimeNS > old.UptimeNS && u.CPUNS >= old.CPUNS {
+			l.mu.Lock()
+			l.cpu = float64(u.CPUNS-old.CPUNS) / float64(u.UptimeNS-old.UptimeNS)
+			l.mu.Unlock()
+		}
+		l.usage = u
+	}
+	if n := l.program.begun.Load(); n != l.begins {
+		l.begins, l.spawns = n, s.Spawns
+	}
+	select {
+	case <-l.pack.Ready():
+		if s.State == compose.Running {
+			l.setState(Live, "")
+			return
+		}
+	default:
+	}
+	if s.Spawns-l.spawns >= failedAfter {
+		l.setState(Failed, s.LastExit)
+	} else if s.State != compose.Running && l.stateNow() == Live {
+		l.setState(Starting, s.LastExit)
+	}
+}
+
+func (p *program) stateNow() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// output is the compositor's way into the packager.
+type output struct{ p *program }
+
+// Begin implements compose.Output.
+func (o output) Begin(r *wire.Ready) error {
+	if err := o.p.pack.SetAudioConfig(r.AudioConfig); err != nil {
+		return err
+	}
+	if err := o.p.pack.Begin(r.FirstTick); err != nil {
+		return fmt.Errorf("continuing the program: %w", err)
+	}
+	o.p.begun.Add(1)
+	return nil
+}
+
+// Video implements compose.Output.
+func (o output) Video(au wire.VideoAU) {
+	if err := o.p.pack.WriteVideo(au.Variant, au.Tick, au.Data); err != nil {
+		o.p.malformed.Add(1)
+	}
+}
+
+// Audio implements compose.Output.
+func (o output) Audio(au wire.AudioAU) {
+	if err := o.p.pack.WriteAudio(au.Samples, au.Data); err != nil {
+		o.p.malformed.Add(1)
+	}
+}
+
+// KeyframeRequest implements compose.Output.
+func (o output) KeyframeRequest(input uint32) {
+	if m := o.p.byInput.Load(); m != nil && (*m)[input] != nil {
+		(*m)[input].requestKeyframe()
+	}
+}
+
+// Gone implements compose.Output.
+func (o output) Gone() {
+	if err := o.p.pack.Cut(); err != nil {
+		o.p.log.Error("cutting the program", "err", err)
+	}
+}
