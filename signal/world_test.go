@@ -132,17 +132,23 @@ func newWorld(t testing.TB, opts ...worldOption) *world {
 
 // start runs a server until the test ends.
 func start(t testing.TB, s *Server, registry *fakeRegistry) *world {
+	w, _ := startStoppable(t, s, registry)
+	return w
+}
+
+// startStoppable runs a server until stop is called, or the test ends.
+func startStoppable(t testing.TB, s *Server, registry *fakeRegistry) (w *world, stop func()) {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan struct{})
 	go func() { defer close(over); _ = s.Run(ctx) }()
 	web := httptest.NewServer(s.Handler())
 	t.Cleanup(func() {
-		stop()
+		cancel()
 		<-over
 		web.Close()
 	})
-	return &world{Server: s, registry: registry, url: web.URL}
+	return &world{Server: s, registry: registry, url: web.URL}, func() { cancel(); <-over }
 }
 
 var _ exchange.Directory = everyRoom("")
