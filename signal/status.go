@@ -1,39 +1,67 @@
 package signal
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/room"
 )
 
-// Rooms tells of every room that this node follows who is in it, without their media. It waits for each room's
-// turn; a room that is not ready by the end of ctx is left out.
+// maxStatusPeers bounds the peers listed for one room.
+const maxStatusPeers = 500
+
+// Rooms tells what signalling knows of the rooms with clients on this node, by name: the peers here, who publish
+// first, with what they publish. What their media does is for the media engine to tell.
 func (s *Server) Rooms(ctx context.Context) []*amphiv1.RoomStatus {
-	var rooms []*amphiv1.RoomStatus
+	var list []*amphiv1.RoomStatus
 	for _, name := range s.replicas.Names() {
 		r, err := s.replicas.Open(name)
 		if err != nil {
-			continue
+			break
 		}
-		status := &amphiv1.RoomStatus{Name: name, PeersByLevel: map[uint32]uint32{}}
-		if owner, epoch, err := s.deps.Directory.Owner(name); err == nil {
-			status.Owner, status.Epoch = owner, epoch
-		}
-		err = r.View(ctx, func(rep *room.Replica) {
-			status.SessionId = rep.SessionID()
-			for _, p := range rep.Peers() {
-				level := proto.Level(rep.Role(p.GetRole()))
-				status.PeersByLevel[level]++
-				status.Peers = append(status.Peers, &amphiv1.PeerStatus{
-					PeerId: p.GetId(), Name: p.GetName(), Role: p.GetRole(), Level: level, Transport: "none"})
-			}
-		})
+		var st *amphiv1.RoomStatus
+		err = r.View(ctx, func(*room.Replica) { st = r.Follower().(*edge).status() })
 		r.Release()
-		if err == nil {
-			rooms = append(rooms, status)
+		if err == nil && st != nil {
+			list = append(list, st)
 		}
 	}
-	return rooms
+	slices.SortFunc(list, func(a, b *amphiv1.RoomStatus) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return list
+}
+
+// status is nil while no session runs.
+func (e *edge) status() *amphiv1.RoomStatus {
+	counts := e.rep.Counts()
+	if counts.GetTotal() == 0 {
+		return nil
+	}
+	st := &amphiv1.RoomStatus{Name: e.room.Name(), SessionId: e.rep.SessionID(), PeersByLevel: map[uint32]uint32{}}
+	st.Owner, st.Epoch = e.room.Owner()
+	for role, n := range counts.GetByRole() {
+		st.PeersByLevel[proto.Level(e.rep.Role(role))] += n
+	}
+	for id, p := range e.peers {
+		known := e.rep.Peer(id)
+		if known == nil {
+			continue
+		}
+		ps := &amphiv1.PeerStatus{PeerId: id, Name: known.GetName(), Role: known.GetRole(),
+			Level: proto.Level(e.rep.RoleOf(id)), Transport: "none"}
+		if p.conn != nil {
+			ps.Remote = p.conn.Remote()
+		}
+		for _, t := range known.GetTracks() {
+			ps.Up = append(ps.Up, &amphiv1.UpTrackStatus{TrackId: t.GetId(), Source: t.GetSource(), Codec: t.GetCodec(), Muted: t.GetMuted()})
+		}
+		st.Peers = append(st.Peers, ps)
+	}
+	slices.SortFunc(st.Peers, func(a, b *amphiv1.PeerStatus) int {
+		return cmp.Or(cmp.Compare(a.GetLevel(), b.GetLevel()), cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetPeerId(), b.GetPeerId()))
+	})
+	st.Peers = st.Peers[:min(len(st.Peers), maxStatusPeers)]
+	return st
 }

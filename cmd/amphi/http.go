@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// How long a client may take over its headers, and how long open requests get at the end.
+const (
+	headerTimeout   = 10 * time.Second
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 3 * time.Second
+	maxHeaderBytes  = 32 << 10
+)
+
+// front is an HTTP server on a listener that is already open.
+type front struct {
+	listener net.Listener
+	server   *http.Server
+	secure   bool
+}
+
+func newFront(address string, config *tls.Config, handler http.Handler, logger *slog.Logger) (*front, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening for HTTP on %s: %w", address, err)
+	}
+	return &front{
+		listener: listener,
+		secure:   config != nil,
+		server: &http.Server{
+			Handler:           handler,
+			TLSConfig:         config,
+			ReadHeaderTimeout: headerTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		},
+	}, nil
+}
+
+// Run serves until ctx is done, then lets open requests end for shutdownTimeout and closes what is left.
+func (f *front) Run(ctx context.Context) error {
+	// Requests that wait (blocking playlist reloads) end with the node, not with the timeout.
+	f.server.BaseContext = func(net.Listener) context.Context { return ctx }
+	served := make(chan error, 1)
+	go func() {
+		if f.secure {
+			served <- f.server.ServeTLS(f.listener, "", "")
+		} else {
+			served <- f.server.Serve(f.listener)
+		}
+	}()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP on %s: %w", f.listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	if err := f.server.Shutdown(grace); err != nil {
+		// Close reports what Shutdown left open; there is nothing more to do about it.
+		_ = f.server.Close()
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving HTTP on %s: %w", f.listener.Addr(), err)
+	}
+	return nil
+}
+
+// Close frees the listener of a front that never ran.
+func (f *front) Close() error { return f.listener.Close() }
+
+// URL is how people on this machine reach the front.
+func (f *front) URL() string {
+	scheme := "http"
+	if f.secure {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(f.listener.Addr().String())
+	if err != nil {
+		return scheme + "://" + f.listener.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() || ip.IsLoopback() {
+		// A secure context for browsers, which a bare address is not.
+		host = "localhost"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/media"
+	"github.com/amphi-sfu/amphi/signal"
+)
+
+// collectors gathers the node's metrics, all named amphi_* but Go's own; none has a label of a room or a user.
+func (n *Node) collectors() prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		newExporter(n),
+	)
+	return registry
+}
+
+// metric is one exported family: what it is, and how a scrape reads it.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(*scrape) float64
+}
+
+// family is metrics that differ by one label.
+type family struct {
+	desc *prometheus.Desc
+	read func(*scrape) map[string]uint64
+}
+
+// scrape is the snapshots that one collection reads from.
+type scrape struct {
+	media    media.EngineStats
+	signal   signal.Stats
+	programs []hls.ProgramStats
+}
+
+// sum adds up a figure over all endpoints.
+func (s *scrape) sum(figure func(*media.EndpointStats) uint64) float64 {
+	var total uint64
+	for i := range s.media.Routers {
+		for j := range s.media.Routers[i].Endpoints {
+			total += figure(&s.media.Routers[i].Endpoints[j])
+		}
+	}
+	return float64(total)
+}
+
+// exporter reads the components' counters when Prometheus asks, so that they need not know of it.
+type exporter struct {
+	node     *Node
+	metrics  []metric
+	families []family
+}
+
+func newExporter(n *Node) *exporter {
+	one := func(name, help string, kind prometheus.ValueType, read func(*scrape) float64) metric {
+		return metric{prometheus.NewDesc("amphi_"+name, help, nil, nil), kind, read}
+	}
+	by := func(name, help, label string, read func(*scrape) map[string]uint64) family {
+		return family{prometheus.NewDesc("amphi_"+name, help, []string{label}, nil), read}
+	}
+	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
+	return &exporter{node: n,
+		metrics: []metric{
+			one("clients", "Open signalling connections.", gauge, func(s *scrape) float64 { return float64(s.signal.Clients.Open) }),
+			one("clients_accepted_total", "Signalling connections accepted.", counter, func(s *scrape) float64 { return float64(s.signal.Clients.Accepted) }),
+			one("clients_refused_total", "Signalling connections refused.", counter, func(s *scrape) float64 { return float64(s.signal.Clients.Refused) }),
+			one("messages_received_total", "Messages from clients.", counter, func(s *scrape) float64 { return float64(s.signal.Clients.In) }),
+			one("messages_sent_total", "Messages to clients.", counter, func(s *scrape) float64 { return float64(s.signal.Clients.Out) }),
+			one("rooms_owned", "Rooms that this node decides for.", gauge, func(s *scrape) float64 { return float64(s.signal.Owner.Rooms) }),
+			one("room_events_total", "Decisions of the rooms owned.", counter, func(s *scrape) float64 { return float64(s.signal.Owner.Events) }),
+			one("endpoints", "WebRTC endpoints.", gauge, func(s *scrape) float64 { return float64(s.media.Endpoints) }),
+			one("packets_in_use", "Packet buffers in use.", gauge, func(s *scrape) float64 { return float64(s.media.Pooled) }),
+			one("open_endpoint_packets_received", "Media packets from the endpoints that are open now.", gauge,
+				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsIn }) }),
+			one("open_endpoint_packets_sent", "Media packets to the endpoints that are open now.", gauge,
+				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsOut }) }),
+			one("programs", "Programs composed.", gauge, func(s *scrape) float64 { return float64(len(s.programs)) }),
+		},
+		families: []family{
+			by("media_dropped_total", "Media packets dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.media.Drops }),
+			by("room_messages_dropped_total", "Messages between nodes dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Owner.Dropped }),
+			by("clients_closed_total", "Signalling connections ended by the server, by code.", "code", func(s *scrape) map[string]uint64 {
+				closed := make(map[string]uint64, len(s.signal.Clients.Closed))
+				for code, n := range s.signal.Clients.Closed {
+					closed[string(code)] = n
+				}
+				return closed
+			}),
+		},
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (e *exporter) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range e.metrics {
+		out <- m.desc
+	}
+	for _, f := range e.families {
+		out <- f.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (e *exporter) Collect(out chan<- prometheus.Metric) {
+	s := &scrape{media: e.node.media.Stats(), signal: e.node.signal.Stats(), programs: e.node.origin.Programs()}
+	for _, m := range e.metrics {
+		out <- prometheus.MustNewConstMetric(m.desc, m.kind, m.read(s))
+	}
+	for _, f := range e.families {
+		for label, value := range f.read(s) {
+			out <- prometheus.MustNewConstMetric(f.desc, prometheus.CounterValue, float64(value), label)
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cluster"
+	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/media"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+)
+
+// defaultMetricsAddr is loopback: metrics and profiles are for the operator only.
+const defaultMetricsAddr = "127.0.0.1:6789"
+
+// Config of a Node.
+type Config struct {
+	Logger *slog.Logger
+	// ID is this node's, Region the name of where it stands.
+	ID, Region string
+	// HTTPAddr is HOST:PORT of HTTP and WebSocket; the media ports lie beside it.
+	HTTPAddr string
+	// MetricsAddr is HOST:PORT of metrics and pprof; empty: nowhere.
+	MetricsAddr string
+	// Data is the directory of durable records; empty keeps them in memory.
+	Data string
+	// SelfSigned serves HTTPS with a certificate made for this run.
+	SelfSigned bool
+	// PublicIPs are told to clients as the addresses of media; empty: those of this machine.
+	PublicIPs []net.IP
+	// CompositorPath is the program amphi-compositor; empty looks beside this binary, then in PATH.
+	CompositorPath string
+}
+
+// Node is one running server: what ARCHITECTURE.md calls a node, as a value, so that tests
+// start several in one process.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	registry *cluster.Local
+	media    *media.Engine
+	signal   *signal.Server
+	origin   *hls.Origin
+	streams  *streams
+	front    *front
+	metrics  *front
+	usage    *usage
+	serving  atomic.Bool
+}
+
+// NewNode makes a node and opens its sockets, which fails early when a port is taken.
+func NewNode(cfg Config) (*Node, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ID == "" {
+		cfg.ID = proto.NewID(proto.NodePrefix)
+	}
+	if cfg.HTTPAddr == "" {
+		cfg.HTTPAddr = "127.0.0.1:0"
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger.With("node", cfg.ID), started: time.Now(), usage: newUsage()}
+	if err := n.open(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// open makes the parts, those first that others lean on.
+func (n *Node) open() error {
+	var err error
+	if n.registry, err = cluster.NewLocal(cluster.Config{Logger: n.log, Dir: n.cfg.Data}); err != nil {
+		return fmt.Errorf("opening the records: %w", err)
+	}
+	if err = n.ensureSecret(); err != nil {
+		return err
+	}
+	if n.media, err = n.newMedia(); err != nil {
+		return err
+	}
+	n.streams = newStreams(n.log)
+	if n.origin, err = n.newOrigin(); err != nil {
+		return err
+	}
+	n.signal, err = signal.New(signal.Config{
+		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(),
+	}, signal.Deps{
+		Registry: n.registry, Directory: alone(n.cfg.ID), Media: signal.Engine(n.media), Streams: n.streams, Nodes: n,
+	})
+	if err != nil {
+		return err
+	}
+	n.streams.attach(n.origin, n.signal)
+	return n.listen()
+}
+
+func (n *Node) newMedia() (*media.Engine, error) {
+	udp, err := beside(n.cfg.HTTPAddr, mediaOffset)
+	if err != nil {
+		return nil, err
+	}
+	tcp, err := beside(n.cfg.HTTPAddr, iceTCPOffset)
+	if err != nil {
+		return nil, err
+	}
+	public := make([]netip.Addr, 0, len(n.cfg.PublicIPs))
+	for _, ip := range n.cfg.PublicIPs {
+		if address, ok := netip.AddrFromSlice(ip); ok {
+			public = append(public, address.Unmap())
+		}
+	}
+	return media.New(media.Config{Logger: n.log, UDPAddr: udp, TCPAddr: tcp, PublicIPs: public})
+}
+
+func (n *Node) newOrigin() (*hls.Origin, error) {
+	path, err := compositorPath(n.cfg.CompositorPath)
+	if err != nil {
+		return nil, err
+	}
+	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, OnState: n.streams.reported}, hls.Engine(n.media))
+}
+
+// compositorName is the program that composes pictures, beside this one or in PATH.
+const compositorName = "amphi-compositor"
+
+func compositorPath(wish string) (string, error) {
+	if wish != "" {
+		return filepath.Abs(wish)
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), compositorName)
+		if _, err := os.Stat(beside); err == nil {
+			return beside, nil
+		}
+	}
+	if found, err := exec.LookPath(compositorName); err == nil {
+		return found, nil
+	}
+	// Without it everything but streams works; starting one says what is missing.
+	return compositorName, nil
+}
+
+// ensureSecret makes the secret that signs resume tokens, once in a registry's life.
+func (n *Node) ensureSecret() error {
+	var have bool
+	n.registry.Read(func(r *amphiv1.Registry) { have = len(r.GetNodeSecret()) > 0 })
+	if have {
+		return nil
+	}
+	secret := make([]byte, 32)
+	// crypto/rand.Read never fails since Go 1.24.
+	_, _ = rand.Read(secret)
+	err := n.registry.Propose(context.Background(), &amphiv1.RegistryCommand{
+		Id: proto.NewID(proto.RequestPrefix), TimeMs: time.Now().UnixMilli(),
+		Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: secret}})
+	if err != nil {
+		return fmt.Errorf("keeping the secret of resume tokens: %w", err)
+	}
+	return nil
+}
+
+// alone is the directory of a platform with one node.
+type alone string
+
+// Owner implements signal's directory: this node owns every room, at the first epoch.
+func (a alone) Owner(string) (node string, epoch uint64, err error) { return string(a), 1, nil }
+
+// Run serves until ctx is done and returns when everything has stopped: nil, or the first
+// failure. It calls ready when clients can come.
+func (n *Node) Run(ctx context.Context, ready func()) error {
+	services := []service{
+		{"the media engine", n.media.Run},
+		{"the HLS origin", n.origin.Run},
+	}
+	if n.metrics != nil {
+		services = append(services, service{"the metrics server", n.metrics.Run})
+	}
+	services = append(services,
+		service{"resource usage", n.usage.run},
+		service{"the HTTP server", n.front.Run},
+		// Last, and so stopped first: it says goodbye to clients while everything still works.
+		service{"signalling", func(ctx context.Context) error {
+			stopped := context.AfterFunc(ctx, func() { n.serving.Store(false) })
+			defer stopped()
+			return n.signal.Run(ctx)
+		}},
+	)
+	err := runAll(ctx, services, func() {
+		n.serving.Store(true)
+		ready()
+	})
+	return errors.Join(err, n.registry.Close())
+}
+
+// Close frees what NewNode opened, for a node that never ran.
+func (n *Node) Close() {
+	for _, f := range []*front{n.front, n.metrics} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+	if n.media != nil {
+		_ = n.media.Close()
+	}
+	if n.registry != nil {
+		_ = n.registry.Close()
+	}
+}
+
+// URL is how people on this machine reach the node.
+func (n *Node) URL() string { return n.front.URL() }

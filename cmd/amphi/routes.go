@@ -1,0 +1,84 @@
+package main
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/amphi-sfu/amphi/signal/web"
+)
+
+// listen opens the node's HTTP sockets.
+func (n *Node) listen() error {
+	var config *tls.Config
+	var err error
+	if n.cfg.SelfSigned {
+		if config, err = selfSigned(time.Now()); err != nil {
+			return err
+		}
+	}
+	if n.front, err = newFront(n.cfg.HTTPAddr, config, n.routes(), n.log); err != nil {
+		return err
+	}
+	if n.cfg.MetricsAddr == "" {
+		return nil
+	}
+	if n.metrics, err = newFront(n.cfg.MetricsAddr, nil, n.metricsRoutes(), n.log); err != nil {
+		// A second platform on this machine is no reason not to start.
+		n.log.Warn("no metrics from this process", "err", err)
+		n.metrics = nil
+	}
+	return nil
+}
+
+func (n *Node) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "alive\n") })
+	mux.HandleFunc("GET /readyz", n.ready)
+	signalling := n.signal.Handler()
+	mux.Handle("/v1/", signalling)
+	mux.Handle("/v1/hls/", n.origin.Handler())
+	pages := web.Handler()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		// The management API's paths begin with the service's package, which a ServeMux cannot match as a prefix.
+		if len(r.URL.Path) > len(managementPrefix) && r.URL.Path[:len(managementPrefix)] == managementPrefix {
+			signalling.ServeHTTP(w, r)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	})
+	return mux
+}
+
+const managementPrefix = "/amphi.v1."
+
+// ready answers 200 while new clients are welcome.
+func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
+	if !n.serving.Load() {
+		plain(w, http.StatusServiceUnavailable, "starting or stopping\n")
+		return
+	}
+	plain(w, http.StatusOK, "ready\n")
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
+}
+
+func (n *Node) metricsRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(n.collectors(), promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+)
+
+// stopTimeout bounds how long the end of a stream waits for its compositor.
+const stopTimeout = 5 * time.Second
+
+// streams joins rooms to the origin: it starts and stops programs as rooms wish, keeps each
+// program's stage like its room's, and tells rooms how their streams do.
+type streams struct {
+	origin *hls.Origin
+	server *signal.Server
+	log    *slog.Logger
+
+	mu      sync.Mutex                      // guards the field below
+	running map[string]map[string]*composed // by room and stream
+}
+
+// composed is what a running stream shows.
+type composed struct {
+	roles []string
+	state *amphiv1.Stream
+}
+
+func newStreams(log *slog.Logger) *streams {
+	return &streams{log: log, running: map[string]map[string]*composed{}}
+}
+
+// attach gives the neighbours, which are made with parts of this one.
+func (s *streams) attach(origin *hls.Origin, server *signal.Server) {
+	s.origin, s.server = origin, server
+	server.Watch(s.staged)
+}
+
+// Start implements signal.Streams.
+func (s *streams) Start(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream) error {
+	options, err := hls.SettingsOf(settings)
+	if err != nil {
+		return proto.Errorf(proto.StreamFailed, "the template's settings of stream %q: %v", stream.GetName(), err)
+	}
+	if stream.GetLayout() != amphiv1.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
+		options.Layout = hls.LayoutOf(stream.GetLayout())
+	}
+	c := &composed{roles: settings.GetRoles(), state: &amphiv1.Stream{Name: stream.GetName(), StartedMs: time.Now().UnixMilli()}}
+	s.mu.Lock()
+	if s.running[room] == nil {
+		s.running[room] = map[string]*composed{}
+	}
+	s.running[room][stream.GetName()] = c
+	s.mu.Unlock()
+	info, err := s.origin.Start(context.Background(), hls.StartRequest{
+		Room: room, Stream: stream.GetName(), Settings: options, Stage: stageOf(s.server.Stage(room), c.roles)})
+	if err != nil {
+		s.forget(room, stream.GetName())
+		return s.refusal(room, err)
+	}
+	s.mu.Lock()
+	c.state.Url = info.Path
+	s.mu.Unlock()
+	// The room may have changed between the look at it and the start.
+	s.staged(room, s.server.Stage(room))
+	return nil
+}
+
+// refusal is an origin's error in words for the room.
+func (s *streams) refusal(room string, err error) error {
+	switch {
+	case errors.Is(err, hls.ErrTooMany):
+		return proto.Errorf(proto.StreamFailed, "this node composes as many streams as it can")
+	case errors.Is(err, hls.ErrRunning):
+		return proto.Errorf(proto.Conflict, "the stream is running already")
+	case errors.Is(err, hls.ErrClosed):
+		return proto.Errorf(proto.Shutdown, "the node is shutting down")
+	case errors.Is(err, hls.ErrBadRequest):
+		return proto.Errorf(proto.StreamFailed, "%v", err)
+	}
+	return fmt.Errorf("starting a stream of room %s: %w", room, err)
+}
+
+// SetLayout implements signal.Streams.
+func (s *streams) SetLayout(room, stream string, kind amphiv1.LayoutKind) {
+	if err := s.origin.SetLayout(room, stream, hls.LayoutOf(kind)); err != nil {
+		s.log.Warn("setting a layout", "room", room, "stream", stream, "err", err)
+	}
+}
+
+// Stop implements signal.Streams.
+func (s *streams) Stop(room, stream string) {
+	s.forget(room, stream)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := s.origin.Stop(ctx, room, stream); err != nil && !errors.Is(err, hls.ErrNotFound) {
+		s.log.Warn("stopping a stream", "room", room, "stream", stream, "err", err)
+	}
+}
+
+func (s *streams) forget(room, stream string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running[room], stream)
+	if len(s.running[room]) == 0 {
+		delete(s.running, room)
+	}
+}
+
+// staged keeps the programs of a room like its stage.
+func (s *streams) staged(room string, view *signal.StageView) {
+	type change struct {
+		stream string
+		stage  hls.Stage
+	}
+	var changes []change
+	s.mu.Lock()
+	for name, c := range s.running[room] {
+		changes = append(changes, change{name, stageOf(view, c.roles)})
+	}
+	s.mu.Unlock()
+	for _, c := range changes {
+		if err := s.origin.SetStage(room, c.stream, c.stage); err != nil && !errors.Is(err, hls.ErrNotFound) {
+			s.log.Warn("updating a stage", "room", room, "stream", c.stream, "err", err)
+		}
+	}
+}
+
+// reported takes a program's state to its room.
+func (s *streams) reported(room, stream string, state hls.State, reason string) {
+	known := map[hls.State]amphiv1.StreamState{
+		hls.Starting: amphiv1.StreamState_STREAM_STATE_STARTING, hls.Live: amphiv1.StreamState_STREAM_STATE_LIVE,
+		hls.Failed: amphiv1.StreamState_STREAM_STATE_FAILED,
+	}
+	s.mu.Lock()
+	c := s.running[room][stream]
+	var report *amphiv1.Stream
+	if c != nil && known[state] != amphiv1.StreamState_STREAM_STATE_UNSPECIFIED {
+		report = &amphiv1.Stream{Name: stream, State: known[state], Url: c.state.GetUrl(), StartedMs: c.state.GetStartedMs(), Failure: reason}
+	}
+	s.mu.Unlock()
+	// A stop is the room's own wish, which it knows of.
+	if report != nil {
+		s.server.ReportStream(room, report)
+	}
+}
+
+// stageOf is what a program that composes these roles shows of a room.
+func stageOf(view *signal.StageView, roles []string) hls.Stage {
+	var stage hls.Stage
+	if view == nil {
+		return stage
+	}
+	for _, p := range view.Peers {
+		if !slices.Contains(roles, p.GetRole()) || p.GetLost() {
+			continue
+		}
+		peer := hls.StagePeer{ID: p.GetId(), Name: p.GetName()}
+		for _, t := range p.GetTracks() {
+			track := hls.StageTrack{ID: t.GetId(), Muted: t.GetMuted()}
+			switch t.GetSource() {
+			case "mic":
+				peer.Audio = track
+			case "camera":
+				peer.Video = track
+			case "screen":
+				peer.Screen = track
+			case "screen-audio":
+				peer.ScreenAudio = track
+			}
+		}
+		stage.Peers = append(stage.Peers, peer)
+	}
+	for _, speaker := range view.Speakers {
+		stage.Speakers = append(stage.Speakers, speaker.GetPeerId())
+	}
+	return stage
+}
