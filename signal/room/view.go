@@ -180,6 +180,18 @@ func (v *view) announce(p *pb.Peer, heard bool) {
 	}
 }
 
+// announceAll notes, when a large room has become a small one, that clients hear of everybody from now on.
+func (v *view) announceAll(wasLarge bool) {
+	if !wasLarge || v.large() {
+		return
+	}
+	for id, p := range v.peers {
+		if !p.GetLost() && !v.ofInterest(p) {
+			v.announced[id] = true
+		}
+	}
+}
+
 func (v *view) applyLeft(ms int64, e *pb.PeerLeft) {
 	id := e.GetPeerId()
 	p := v.peers[id]
@@ -187,6 +199,7 @@ func (v *view) applyLeft(ms int64, e *pb.PeerLeft) {
 		return
 	}
 	delete(v.announced, id)
+	defer v.announceAll(v.large())
 	v.forget(func(r *pb.RoleChangeRequested) bool { return r.GetPeerId() == id })
 	if e.GetReason() == pb.LeaveReason_LEAVE_REASON_LOST {
 		p = clonePeer(p)
