@@ -1,5 +1,6 @@
 // Builds everything that the node serves into dist: the SDK, the app, the ops page, their pages, precompressed.
 import { build } from "esbuild";
+import { slimDescriptor } from "./build-descriptor.mjs";
 import { createHash } from "node:crypto";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -33,6 +34,7 @@ await build({
   entryPoints: { amphi: "src/sdk/index.ts" },
   outdir: "dist/sdk",
   chunkNames: "[name]-[hash]",
+  plugins: [slimDescriptor],
 });
 const sdk = readFileSync(join(dist, "sdk/amphi.js"));
 const sdkPath = `/sdk/amphi-${createHash("sha256").update(sdk).digest("hex").slice(0, 10)}.js`;
