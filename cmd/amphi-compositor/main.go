@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/confine"
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/label"
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/program"
 	"github.com/amphi-sfu/amphi/hls/wire"
@@ -56,6 +57,9 @@ func run(args []string, stdout io.Writer) error {
 		return fmt.Errorf("loading fonts: %w", err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := confine.Apply(); err != nil {
+		log.Warn("running unconfined", "err", err)
+	}
 	p, err := program.New(program.Config{Logger: log, Fonts: fonts, Version: revision()}, conn)
 	if err != nil {
 		return err
