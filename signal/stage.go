@@ -110,6 +110,7 @@ func (e *edge) speaking(now []Speaking) {
 	e.speakers = now
 	frames := map[string]*outbox.Frame{}
 	for id, p := range e.peers {
+		e.resubscribe(p)
 		if p.conn == nil {
 			continue
 		}
@@ -126,7 +127,6 @@ func (e *edge) speaking(now []Speaking) {
 		if f != nil {
 			p.conn.Push(f)
 		}
-		e.resubscribe(p)
 	}
 	e.server.stages.update(e)
 }

@@ -79,6 +79,9 @@ func (r *Room) Hold() {
 	r.holds++
 }
 
+// Owner is the node that decides, and its epoch; for the room's goroutine.
+func (r *Room) Owner() (node string, epoch uint64) { return r.owner, r.epoch }
+
 // Over is closed when the room has stopped.
 func (r *Room) Over() <-chan struct{} { return r.over }
 
