@@ -46,6 +46,7 @@ type Encoding struct {
 	report   packet.SenderReport
 	counts   encodingCounts
 	rates    rateMeter
+	burst    burstMeter
 	finished bool
 }
 
@@ -180,9 +181,10 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	}
 	e.last.Store(p.ArrivalNS)
 	e.count(p, recovered)
+	more := e.track.kind == codec.Video && !recovered && e.burst.more(p)
 	for i := range e.subs {
-		if e.subs[i].n.Load() > 0 {
-			e.track.router.e.workers[i].push(e, p)
+		if n := e.subs[i].n.Load(); n > 0 {
+			e.track.router.e.workers[i].push(e, p, more && n >= holdSubscribers)
 		}
 	}
 	if len(p.Payload) > 0 {
@@ -243,6 +245,23 @@ func (e *Encoding) close() {
 	e.sinks = nil
 	e.mu.Unlock()
 	e.ring.Clear()
+}
+
+// burstMeter tells whether the packets of a frame come close behind each other, so that
+// waiting for the rest of it saves more than it delays.
+type burstMeter struct {
+	timestamp uint32
+	arrival   int64
+	gap       int64 // smoothed time between two packets of one frame
+}
+
+// more says that the rest of p's frame is about to come.
+func (m *burstMeter) more(p *packet.Packet) bool {
+	if p.Timestamp == m.timestamp {
+		m.gap += (min(p.ArrivalNS-m.arrival, int64(10*time.Millisecond)) - m.gap) / 8
+	}
+	m.timestamp, m.arrival = p.Timestamp, p.ArrivalNS
+	return !p.Marker && m.gap < int64(holdGap)
 }
 
 // keyframeGate merges keyframe requests: at most one per keyframeInterval, and one that

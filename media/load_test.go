@@ -175,6 +175,7 @@ func measureLoad(b *testing.B, e *Engine, subscribers int, before int64) {
 	b.ReportMetric(packets/6, "packets/s")
 	b.ReportMetric(float64(m2.Mallocs-m1.Mallocs)/packets, "allocs/packet")
 	b.ReportMetric(float64(residentKB(b)-before)/float64(subscribers), "KB/subscriber")
+	b.ReportMetric(float64(s2.Socket.SendDatagrams-s1.Socket.SendDatagrams)/float64(s2.Socket.SendMessages-s1.Socket.SendMessages), "packets/message")
 	b.ReportMetric(0, "ns/op")
 	for reason, n := range s2.Drops {
 		b.Logf("dropped %d: %s", n, reason)

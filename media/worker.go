@@ -17,6 +17,15 @@ const maxWorkers = 16
 // GSO runs to many subscribers, few enough that the first ones don't wait for the last.
 const flushAfter = 512
 
+// A worker that finds the beginning of a frame whose rest is about to come, by the gaps
+// between packets so far, waits for that: all packets of a frame to one subscriber are one
+// GSO run. It is only worth it with some subscribers.
+const (
+	holdMost        = 300 * time.Microsecond
+	holdGap         = 120 * time.Microsecond
+	holdSubscribers = 8
+)
+
 // worker is one sending goroutine. It owns the sending half of the endpoints pinned to
 // it: their DownTracks, SRTP keys and transport-wide sequence numbers need no lock,
 // and the order on the wire is that of the numbers.
@@ -29,6 +38,7 @@ type worker struct {
 
 	mu      sync.Mutex // guards the fields below
 	queue   []item
+	hold    bool // the newest packet's frame is not complete, its rest is about to come
 	stopped bool
 
 	// The rest belongs to the goroutine.
@@ -59,7 +69,8 @@ func newWorker(e *Engine, id int) *worker {
 }
 
 // push queues a packet, retaining it; kickIfPending makes the worker look.
-func (w *worker) push(enc *Encoding, p *packet.Packet) {
+// more says that the rest of the frame is about to come.
+func (w *worker) push(enc *Encoding, p *packet.Packet, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.stopped || len(w.queue) >= workerQueue {
@@ -68,6 +79,7 @@ func (w *worker) push(enc *Encoding, p *packet.Packet) {
 	}
 	p.Retain()
 	w.queue = append(w.queue, item{enc: enc, pkt: p})
+	w.hold = more
 }
 
 // post makes the worker call f, after what was queued before. It is false when
@@ -114,11 +126,13 @@ func (w *worker) wake() {
 func (w *worker) run(stop <-chan struct{}) {
 	tick := time.NewTicker(workerPeriod)
 	defer tick.Stop()
-	probe := time.NewTimer(time.Hour)
+	probe, hold := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer probe.Stop()
+	defer hold.Stop()
 	for {
 		select {
 		case <-w.kick:
+			w.awaitFrame(hold)
 			w.process()
 		case <-tick.C:
 			w.now = w.e.now()
@@ -171,6 +185,27 @@ func (w *worker) process() {
 		clear(w.batch)
 	}
 	w.sender.Flush()
+}
+
+// awaitFrame waits until the frame under way is complete, at most holdMost.
+func (w *worker) awaitFrame(timer *time.Timer) {
+	if !w.holding() {
+		return
+	}
+	timer.Reset(holdMost)
+	for w.holding() {
+		select {
+		case <-w.kick:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+func (w *worker) holding() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hold && len(w.queue) < flushAfter
 }
 
 // probe sends padding for the estimators that probe.
