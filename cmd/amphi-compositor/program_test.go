@@ -40,6 +40,7 @@ func TestProgram(t *testing.T) {
 		{"joins, leaves, crashes, codec switches", testDynamics},
 		{"hostile streams", testHostile},
 		{"kill and respawn", testRespawn},
+		{"under a node", testUnderNode},
 		{"starved of time", testStarved},
 		{"forced keyframe", testForced},
 		{"nonsense from the node", testNonsense},
