@@ -117,10 +117,13 @@ func (v *view) stateFor(peerID string) *pb.RoomState {
 	if self != nil {
 		st.Peers = append(st.Peers, self)
 	}
-	large := v.large()
+	heard := v.peers
+	if v.large() {
+		heard = v.interest
+	}
 	var others []*pb.Peer
-	for id, p := range v.peers {
-		if id != peerID && !p.GetLost() && (!large || v.ofInterest(p)) {
+	for id, p := range heard {
+		if id != peerID && !p.GetLost() {
 			others = append(others, p)
 		}
 	}
@@ -136,7 +139,7 @@ func (v *view) stateFor(peerID string) *pb.RoomState {
 }
 
 // maySubscribe: the role receives over WebRTC, and the publisher's role is among those that it receives.
-func (v *view) maySubscribe(peerID, trackID string) bool {
+func maySubscribe(v *view, peerID, trackID string) bool {
 	p, from := v.peers[peerID], v.peers[v.publisher[trackID]]
 	if p == nil || from == nil || p == from || p.GetLost() {
 		return false

@@ -111,10 +111,10 @@ func (c *call) send(m *pb.SendMessage) (*pb.Result, error) {
 	if err := checkMessage(kind, m); err != nil {
 		return nil, err
 	}
-	if err := c.maySend(kind, m.GetTo()); err != nil {
+	if err := maySend(c, kind, m.GetTo()); err != nil {
 		return nil, err
 	}
-	if err := c.checkRecipients(m.GetTo()); err != nil {
+	if err := checkRecipients(c, m.GetTo()); err != nil {
 		return nil, err
 	}
 	msg := &pb.Message{
@@ -149,7 +149,7 @@ func checkMessage(kind string, m *pb.SendMessage) error {
 const typeCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"
 
 // maySend checks permissions: chat by whom it goes to, reactions to everybody, custom events as such.
-func (c *call) maySend(kind string, to *pb.Recipients) error {
+func maySend(c *call, kind string, to *pb.Recipients) error {
 	switch kind {
 	case TypeChat:
 		switch {
@@ -182,7 +182,7 @@ func (c *call) maySend(kind string, to *pb.Recipients) error {
 	return nil
 }
 
-func (c *call) checkRecipients(to *pb.Recipients) error {
+func checkRecipients(c *call, to *pb.Recipients) error {
 	if len(to.GetRoles()) > maxRecipients || len(to.GetPeers()) > maxRecipients {
 		return proto.Errorf(proto.InvalidArgument, "more than %d recipients; send to roles or to everybody", maxRecipients)
 	}
@@ -192,7 +192,7 @@ func (c *call) checkRecipients(to *pb.Recipients) error {
 		}
 	}
 	for _, id := range to.GetPeers() {
-		if _, err := c.find(id); err != nil {
+		if _, err := find(&c.view, id); err != nil {
 			return err
 		}
 	}
@@ -205,9 +205,9 @@ func (c *call) moderate(m *pb.ModerateChat) error {
 	}
 	switch b := m.GetAction().(type) {
 	case *pb.ModerateChat_BlockPeer:
-		return c.block(b.BlockPeer, true)
+		return block(c, b.BlockPeer, true)
 	case *pb.ModerateChat_UnblockPeer:
-		return c.block(b.UnblockPeer, false)
+		return block(c, b.UnblockPeer, false)
 	case *pb.ModerateChat_Pause:
 		if b.Pause == c.chat.paused {
 			return nil
@@ -238,15 +238,15 @@ func (c *call) moderate(m *pb.ModerateChat) error {
 	return nil
 }
 
-func (c *call) block(id string, blocked bool) error {
-	p, err := c.find(id)
+func block(c *call, id string, blocked bool) error {
+	p, err := find(&c.view, id)
 	if err != nil {
 		return err
 	}
 	if p.GetChatBlocked() != blocked {
 		p = clonePeer(p)
 		p.ChatBlocked = blocked
-		c.update(p, pb.PeerUpdated_WHAT_CHAT_BLOCK, false)
+		update(c, p, pb.PeerUpdated_WHAT_CHAT_BLOCK, false)
 	}
 	return nil
 }

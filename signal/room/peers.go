@@ -28,7 +28,7 @@ func (c *call) join(j *pb.Join) (*pb.Result, error) {
 	case c.from.PeerID != "":
 		return nil, proto.Errorf(proto.AlreadyJoined, "the peer is in the room already")
 	}
-	if err := c.mayJoin(j); err != nil {
+	if err := mayJoin(c, j); err != nil {
 		return nil, err
 	}
 	if c.started == 0 {
@@ -48,7 +48,7 @@ func joined(p *pb.Peer) *pb.Result {
 	return &pb.Result{Body: &pb.Result_Join{Join: &pb.JoinResult{Peer: p}}}
 }
 
-func (c *call) mayJoin(j *pb.Join) error {
+func mayJoin(c *call, j *pb.Join) error {
 	role := c.roles[j.GetRole()]
 	if role == nil {
 		return proto.Errorf(proto.NotFound, "this room has no role %q", clip(j.GetRole()))
@@ -67,11 +67,11 @@ func (c *call) mayJoin(j *pb.Join) error {
 	case limit > 0 && len(c.peers) >= int(limit):
 		return proto.Errorf(proto.RoomFull, "the room has its %d peers", limit)
 	}
-	return c.roomFor(role)
+	return roomFor(&c.view, role)
 }
 
 // roomFor refuses when a role has as many peers as it may; lost peers keep their place.
-func (v *view) roomFor(role *pb.Role) error {
+func roomFor(v *view, role *pb.Role) error {
 	if n := role.GetMaxPeers(); n > 0 && v.counted[role.GetName()] >= n {
 		return proto.Errorf(proto.RoleFull, "the role %q has its %d peers", role.GetName(), n)
 	}
@@ -96,7 +96,7 @@ func (s *State) depart(e *pb.PeerLeft) {
 // takeOut unpublishes a peer's tracks and says that it left.
 func (s *State) takeOut(e *pb.PeerLeft) {
 	for _, t := range s.peers[e.GetPeerId()].GetTracks() {
-		s.unpublishTrack(e.GetPeerId(), t)
+		unpublishTrack(s, e.GetPeerId(), t)
 	}
 	s.emit(&pb.Event{Body: &pb.Event_PeerLeft{PeerLeft: e}})
 }
@@ -119,12 +119,12 @@ func (s *State) DetachNode(now time.Time, node string) {
 	s.advance(now)
 	for id, home := range s.home {
 		if home == node {
-			s.disconnected(id, s.now.UnixMilli())
+			disconnected(s, id, s.now.UnixMilli())
 		}
 	}
 }
 
-func (s *State) disconnected(id string, ms int64) {
+func disconnected(s *State, id string, ms int64) {
 	if _, already := s.gone[id]; already || s.peers[id] == nil || s.peers[id].GetLost() {
 		return
 	}
@@ -150,7 +150,7 @@ func (c *call) peerConnection(pc *pb.PeerConnection) (*pb.Result, error) {
 			if since <= 0 || since > now {
 				since = now
 			}
-			c.disconnected(id, max(since, now-HoldFor.Milliseconds()))
+			disconnected(c.State, id, max(since, now-HoldFor.Milliseconds()))
 		}
 		return nil, nil
 	}
@@ -180,17 +180,17 @@ func (c *call) updatePeer(u *pb.UpdatePeer) error {
 	if u.Name != nil && u.GetName() != p.GetName() {
 		p = clonePeer(p)
 		p.Name = u.GetName()
-		c.update(p, pb.PeerUpdated_WHAT_NAME, false)
+		update(c, p, pb.PeerUpdated_WHAT_NAME, false)
 	}
 	if u.Metadata != nil && u.GetMetadata() != p.GetMetadata() {
 		p = clonePeer(p)
 		p.Metadata = u.GetMetadata()
-		c.update(p, pb.PeerUpdated_WHAT_METADATA, false)
+		update(c, p, pb.PeerUpdated_WHAT_METADATA, false)
 	}
 	return nil
 }
 
-func (c *call) update(p *pb.Peer, what pb.PeerUpdated_What, forced bool) {
+func update(c *call, p *pb.Peer, what pb.PeerUpdated_What, forced bool) {
 	c.emit(&pb.Event{Body: &pb.Event_PeerUpdated{PeerUpdated: &pb.PeerUpdated{Peer: p, What: what, By: c.by(), Forced: forced}}})
 }
 
@@ -202,10 +202,10 @@ func (c *call) self(id string) (*pb.Peer, error) {
 	if id == "" {
 		return c.peer, nil
 	}
-	return c.find(id)
+	return find(&c.view, id)
 }
 
-func (v *view) find(id string) (*pb.Peer, error) {
+func find(v *view, id string) (*pb.Peer, error) {
 	if p := v.peers[id]; p != nil && !p.GetLost() {
 		return p, nil
 	}
@@ -219,7 +219,7 @@ func (c *call) removePeers(r *pb.RemovePeers) error {
 	if len(r.GetReason()) > maxReason {
 		return proto.Errorf(proto.InvalidArgument, "the reason is longer than %d bytes", maxReason)
 	}
-	targets, err := c.targets(r.GetPeers(), r.GetRoles(), true)
+	targets, err := targets(c, r.GetPeers(), r.GetRoles(), true)
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (c *call) removePeers(r *pb.RemovePeers) error {
 
 // targets lists the peers named by id or by role, by time of joining. Who asks is meant only when named by id.
 // It is an error when ids are given and none of them is here; lost peers count only if asked for.
-func (c *call) targets(ids, roles []string, lost bool) ([]*pb.Peer, error) {
+func targets(c *call, ids, roles []string, lost bool) ([]*pb.Peer, error) {
 	if len(ids) == 0 && len(roles) == 0 {
 		return nil, proto.Errorf(proto.InvalidArgument, "name peers or roles")
 	}

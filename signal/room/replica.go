@@ -94,7 +94,7 @@ func (r *Replica) Track(id string) (*pb.Peer, *pb.Track) {
 }
 
 // Streams lists the room's streams that have been asked for, in the template's order.
-func (r *Replica) Streams() []*pb.Stream { return r.streamList() }
+func (r *Replica) Streams() []*pb.Stream { return streamList(&r.view) }
 
 // Ended tells whether the session is over.
 func (r *Replica) Ended() bool { return r.ended }
@@ -106,7 +106,7 @@ func (r *Replica) Locked() bool { return r.locked }
 func (r *Replica) SessionID() string { return r.sessionID }
 
 // MaySubscribe tells whether a peer may receive a track over WebRTC. A peer never receives its own.
-func (r *Replica) MaySubscribe(peerID, trackID string) bool { return r.maySubscribe(peerID, trackID) }
+func (r *Replica) MaySubscribe(peerID, trackID string) bool { return maySubscribe(&r.view, peerID, trackID) }
 
 // MayPublish tells whether a peer's role allows it to publish a source.
 func (r *Replica) MayPublish(peerID string, kind pb.Kind, source string) bool {

@@ -21,26 +21,26 @@ func (c *call) changeRole(r *pb.ChangeRole) (*pb.Result, error) {
 	if !single && !r.GetForce() {
 		return nil, proto.Errorf(proto.InvalidArgument, "only a single peer given by id can be asked; set force")
 	}
-	targets, err := c.targets(r.GetPeers(), r.GetFromRoles(), false)
+	targets, err := targets(c, r.GetPeers(), r.GetFromRoles(), false)
 	if err != nil {
 		return nil, err
 	}
 	if single {
-		return c.changeOne(targets[0], role, r.GetForce())
+		return changeOne(c, targets[0], role, r.GetForce())
 	}
 	res := &pb.ChangeRoleResult{}
 	for _, p := range targets {
 		if p.GetRole() == role.GetName() {
 			continue
 		}
-		if err := c.roomFor(role); err != nil {
+		if err := roomFor(&c.view, role); err != nil {
 			if res.Failed == nil {
 				res.Failed = map[string]string{}
 			}
 			res.Failed[p.GetId()] = string(proto.CodeOf(err))
 			continue
 		}
-		c.move(p, role, c.by(), true)
+		move(c, p, role, c.by(), true)
 		res.Changed = append(res.Changed, p.GetId())
 	}
 	return roleResult(res), nil
@@ -51,18 +51,18 @@ func roleResult(r *pb.ChangeRoleResult) *pb.Result {
 }
 
 // changeOne moves a peer, or asks it. Who moves itself need not be asked.
-func (c *call) changeOne(p *pb.Peer, role *pb.Role, force bool) (*pb.Result, error) {
+func changeOne(c *call, p *pb.Peer, role *pb.Role, force bool) (*pb.Result, error) {
 	if p.GetRole() == role.GetName() {
 		return roleResult(&pb.ChangeRoleResult{}), nil
 	}
-	if err := c.roomFor(role); err != nil {
+	if err := roomFor(&c.view, role); err != nil {
 		return nil, err
 	}
 	if force || p == c.peer {
-		c.move(p, role, c.by(), p != c.peer)
+		move(c, p, role, c.by(), p != c.peer)
 		return roleResult(&pb.ChangeRoleResult{Changed: []string{p.GetId()}}), nil
 	}
-	if had := c.requestFor(p.GetId()); had != nil {
+	if had := requestFor(&c.view, p.GetId()); had != nil {
 		if had.GetRole() == role.GetName() && had.GetBy() == c.by() {
 			return roleResult(&pb.ChangeRoleResult{RequestId: had.GetRequestId()}), nil
 		}
@@ -78,7 +78,7 @@ func (c *call) changeOne(p *pb.Peer, role *pb.Role, force bool) (*pb.Result, err
 }
 
 // request finds a role change that waits for its peer's answer.
-func (v *view) request(id string) *pb.RoleChangeRequested {
+func request(v *view, id string) *pb.RoleChangeRequested {
 	for _, r := range v.pending {
 		if r.GetRequestId() == id {
 			return r
@@ -88,7 +88,7 @@ func (v *view) request(id string) *pb.RoleChangeRequested {
 }
 
 // requestFor is the role change that a peer is asked for; there is one at most.
-func (v *view) requestFor(peerID string) *pb.RoleChangeRequested {
+func requestFor(v *view, peerID string) *pb.RoleChangeRequested {
 	for _, r := range v.pending {
 		if r.GetPeerId() == peerID {
 			return r
@@ -98,47 +98,47 @@ func (v *view) requestFor(peerID string) *pb.RoleChangeRequested {
 }
 
 func (s *State) expireRequest(r *pb.RoleChangeRequested) {
-	s.answered(r, &pb.RoleChangeAnswered{Expired: true})
+	answered(s, r, &pb.RoleChangeAnswered{Expired: true})
 }
 
-func (s *State) answered(r *pb.RoleChangeRequested, a *pb.RoleChangeAnswered) {
+func answered(s *State, r *pb.RoleChangeRequested, a *pb.RoleChangeAnswered) {
 	a.RequestId, a.PeerId, a.By = r.GetRequestId(), r.GetPeerId(), r.GetBy()
 	s.emit(&pb.Event{Body: &pb.Event_RoleChangeAnswered{RoleChangeAnswered: a}})
 }
 
 func (c *call) answerRoleChange(a *pb.AnswerRoleChange) error {
-	req := c.request(a.GetRequestId())
+	req := request(&c.view, a.GetRequestId())
 	if req == nil || req.GetPeerId() != c.peer.GetId() {
 		return proto.Errorf(proto.NotFound, "this request is no longer open")
 	}
 	if !a.GetAccept() {
-		c.answered(req, &pb.RoleChangeAnswered{})
+		answered(c.State, req, &pb.RoleChangeAnswered{})
 		return nil
 	}
 	role := c.role(req.GetRole())
 	if c.peer.GetRole() != role.GetName() {
 		// When the role is full the request stays open: a place may come free.
-		if err := c.roomFor(role); err != nil {
+		if err := roomFor(&c.view, role); err != nil {
 			return err
 		}
 	}
-	c.answered(req, &pb.RoleChangeAnswered{Accepted: true})
+	answered(c.State, req, &pb.RoleChangeAnswered{Accepted: true})
 	if p := c.peers[c.peer.GetId()]; p.GetRole() != role.GetName() {
-		c.move(p, role, req.GetBy(), false)
+		move(c, p, role, req.GetBy(), false)
 	}
 	return nil
 }
 
 // move gives a peer another role: what it may no longer publish is unpublished, on stage its hand goes down, and
 // a question that was open is settled.
-func (c *call) move(p *pb.Peer, role *pb.Role, by string, forced bool) {
+func move(c *call, p *pb.Peer, role *pb.Role, by string, forced bool) {
 	id := p.GetId()
-	if req := c.requestFor(id); req != nil {
+	if req := requestFor(&c.view, id); req != nil {
 		c.expireRequest(req)
 	}
 	for _, t := range p.GetTracks() {
 		if !mayPublish(role, t.GetKind(), t.GetSource()) {
-			c.unpublishTrack(id, t)
+			unpublishTrack(c.State, id, t)
 		}
 	}
 	p = clonePeer(c.peers[id])
@@ -167,7 +167,7 @@ func (c *call) raiseHand(h *pb.RaiseHand) error {
 		if !c.may.GetRaiseHand() {
 			return denied("raise a hand")
 		}
-		if c.hands() >= maxHands {
+		if hands(c) >= maxHands {
 			return proto.Errorf(proto.LimitExceeded, "%d hands are up already", maxHands)
 		}
 	}
@@ -178,13 +178,13 @@ func (c *call) raiseHand(h *pb.RaiseHand) error {
 		c.lastHand = max(c.now.UnixMilli(), c.lastHand+1)
 		p.HandRaisedMs = c.lastHand
 	}
-	c.update(p, pb.PeerUpdated_WHAT_HAND, false)
+	update(c, p, pb.PeerUpdated_WHAT_HAND, false)
 	return nil
 }
 
-func (c *call) hands() int {
+func hands(c *call) int {
 	n := 0
-	for _, p := range c.peers {
+	for _, p := range c.interest {
 		if p.GetHandRaisedMs() != 0 {
 			n++
 		}

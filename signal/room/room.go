@@ -96,6 +96,9 @@ func Restore(cfg Config, snapshot *pb.RoomState) *State {
 	cfg.Room, cfg.SessionID, cfg.Template = snapshot.GetRoom(), snapshot.GetSessionId(), snapshot.GetTemplate()
 	s := &State{view: newView(snapshot)}
 	s.start(cfg)
+	for _, p := range s.peers {
+		s.lastHand = max(s.lastHand, p.GetHandRaisedMs())
+	}
 	s.restoreTimers()
 	return s
 }
@@ -192,15 +195,15 @@ func (c *call) dispatch(cmd *pb.Command) (*pb.Result, error) {
 		return nil, err
 	}
 	if c.peer != nil {
-		if res, done, err := c.ownCommand(cmd); done {
+		if res, done, err := ownCommand(c, cmd); done {
 			return res, err
 		}
 	}
-	return c.roomCommand(cmd)
+	return roomCommand(c, cmd)
 }
 
 // ownCommand decides what only a peer can ask, for itself.
-func (c *call) ownCommand(cmd *pb.Command) (res *pb.Result, done bool, err error) {
+func ownCommand(c *call, cmd *pb.Command) (res *pb.Result, done bool, err error) {
 	switch b := cmd.GetBody().(type) {
 	case *pb.Command_Leave:
 		c.leave()
@@ -219,7 +222,7 @@ func (c *call) ownCommand(cmd *pb.Command) (res *pb.Result, done bool, err error
 }
 
 // roomCommand decides what peers with the permission and the management API can ask.
-func (c *call) roomCommand(cmd *pb.Command) (*pb.Result, error) {
+func roomCommand(c *call, cmd *pb.Command) (*pb.Result, error) {
 	switch b := cmd.GetBody().(type) {
 	case *pb.Command_MutePeers:
 		return nil, c.mutePeers(b.MutePeers)

@@ -79,7 +79,7 @@ func (s *State) live(t timer) bool {
 		ms, ok := s.lost[t.id]
 		return ok && ms+(HoldFor-LostAfter).Milliseconds() == t.ms
 	case untilForgotten:
-		return s.request(t.id) != nil
+		return request(&s.view, t.id) != nil
 	}
 	return true
 }
@@ -91,7 +91,7 @@ func (s *State) fire(t timer) {
 	case untilExpired:
 		s.depart(&pb.PeerLeft{PeerId: t.id, Reason: pb.LeaveReason_LEAVE_REASON_EXPIRED})
 	case untilForgotten:
-		s.expireRequest(s.request(t.id))
+		s.expireRequest(request(&s.view, t.id))
 	case untilOver:
 		s.end("max_duration", "")
 	}

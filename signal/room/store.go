@@ -75,15 +75,15 @@ func (c *call) setStore(w *pb.SetStore) (*pb.Result, error) {
 		return nil, proto.Errorf(proto.Conflict, "the key is at revision %d", old.GetRevision())
 	}
 	if w.Value == nil {
-		return c.deleteKey(old), nil
+		return deleteKey(c, old), nil
 	}
-	if err := c.checkValue(w, old); err != nil {
+	if err := checkValue(c, w, old); err != nil {
 		return nil, err
 	}
-	return c.changeKey(&pb.StoreEntry{Key: w.GetKey(), Value: w.GetValue(), Durable: w.GetDurable() || old.GetDurable()}, false), nil
+	return changeKey(c, &pb.StoreEntry{Key: w.GetKey(), Value: w.GetValue(), Durable: w.GetDurable() || old.GetDurable()}, false), nil
 }
 
-func (c *call) checkValue(w *pb.SetStore, old *pb.StoreEntry) error {
+func checkValue(c *call, w *pb.SetStore, old *pb.StoreEntry) error {
 	limits := c.template.GetLimits()
 	if most := orDefault(limits.GetMaxStoreValueBytes(), defaultStoreValue); len(w.GetValue()) > most {
 		return proto.Errorf(proto.MessageTooLarge, "the value is longer than %d bytes", most)
@@ -111,15 +111,15 @@ func orDefault(limit uint32, otherwise int) int {
 	return int(limit)
 }
 
-func (c *call) deleteKey(old *pb.StoreEntry) *pb.Result {
+func deleteKey(c *call, old *pb.StoreEntry) *pb.Result {
 	if old == nil {
 		return &pb.Result{Body: &pb.Result_Store{Store: &pb.StoreResult{}}}
 	}
-	return c.changeKey(&pb.StoreEntry{Key: old.GetKey(), Durable: old.GetDurable()}, true)
+	return changeKey(c, &pb.StoreEntry{Key: old.GetKey(), Durable: old.GetDurable()}, true)
 }
 
 // changeKey gives an entry its revision, which no other entry ever had, and says that it changed.
-func (c *call) changeKey(e *pb.StoreEntry, deleted bool) *pb.Result {
+func changeKey(c *call, e *pb.StoreEntry, deleted bool) *pb.Result {
 	e.Revision = max(c.seq, c.store.revision) + 1
 	e.UpdatedBy, e.UpdatedMs = c.by(), c.now.UnixMilli()
 	c.emit(&pb.Event{Body: &pb.Event_StoreChanged{StoreChanged: &pb.StoreChanged{Entry: e, Deleted: deleted}}})

@@ -47,7 +47,7 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 	if !c.may.GetControlStream() {
 		return denied("control the stream")
 	}
-	settings, err := c.streamSettings(w.GetName())
+	settings, err := streamSettings(&c.view, w.GetName())
 	if err != nil {
 		return err
 	}
@@ -84,11 +84,11 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 	default:
 		return proto.Errorf(proto.InvalidArgument, "the action is missing")
 	}
-	c.changeStream(s)
+	changeStream(c, s)
 	return nil
 }
 
-func (v *view) streamSettings(name string) (*pb.StreamSettings, error) {
+func streamSettings(v *view, name string) (*pb.StreamSettings, error) {
 	if name == "" {
 		name = DefaultStream
 	}
@@ -109,7 +109,7 @@ func (c *call) streamReport(r *pb.StreamReport) (*pb.Result, error) {
 	if c.from.Management || c.from.PeerID != "" || c.from.Node == "" {
 		return nil, proto.Errorf(proto.PermissionDenied, "only nodes report streams")
 	}
-	settings, err := c.streamSettings(r.GetStream().GetName())
+	settings, err := streamSettings(&c.view, r.GetStream().GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +125,11 @@ func (c *call) streamReport(r *pb.StreamReport) (*pb.Result, error) {
 	if _, ok := pb.StreamState_name[int32(s.GetState())]; !ok || s.GetState() == pb.StreamState_STREAM_STATE_UNSPECIFIED {
 		return nil, proto.Errorf(proto.InvalidArgument, "the state is unknown")
 	}
-	c.changeStream(s)
+	changeStream(c, s)
 	return nil, nil
 }
 
-func (c *call) changeStream(s *pb.Stream) {
+func changeStream(c *call, s *pb.Stream) {
 	if !gproto.Equal(s, c.streams[s.GetName()]) {
 		c.emit(&pb.Event{Body: &pb.Event_StreamChanged{StreamChanged: &pb.StreamChanged{Stream: s}}})
 	}

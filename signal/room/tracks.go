@@ -40,7 +40,7 @@ func (c *call) publish(p *pb.PublishTrack) (*pb.Result, error) {
 			return nil, proto.Errorf(proto.InvalidArgument, "%s is published as the other kind", p.GetSource())
 		}
 		t.Id, t.Codec = had.GetId(), had.GetCodec()
-		c.changeTrack(c.peer.GetId(), had, t)
+		changeTrack(c, c.peer.GetId(), had, t)
 		return published(t), nil
 	}
 	if len(c.peer.GetTracks()) >= maxTracks {
@@ -121,19 +121,19 @@ func lower(a, b uint32) uint32 {
 }
 
 // changeTrack says that a track is different now; nothing if it is not.
-func (c *call) changeTrack(peerID string, had, t *pb.Track) {
+func changeTrack(c *call, peerID string, had, t *pb.Track) {
 	if !gproto.Equal(had, t) {
 		c.emit(&pb.Event{Body: &pb.Event_TrackUpdated{TrackUpdated: &pb.TrackUpdated{PeerId: peerID, Track: t, By: c.by()}}})
 	}
 }
 
-func (s *State) unpublishTrack(peerID string, t *pb.Track) {
+func unpublishTrack(s *State, peerID string, t *pb.Track) {
 	s.emit(&pb.Event{Body: &pb.Event_TrackUnpublished{
 		TrackUnpublished: &pb.TrackUnpublished{PeerId: peerID, TrackId: t.GetId()},
 	}})
 }
 
-func (c *call) ownTrack(id string) (*pb.Track, error) {
+func ownTrack(c *call, id string) (*pb.Track, error) {
 	if t := trackOf(c.peer, id); t != nil {
 		return t, nil
 	}
@@ -141,16 +141,16 @@ func (c *call) ownTrack(id string) (*pb.Track, error) {
 }
 
 func (c *call) unpublish(u *pb.UnpublishTrack) error {
-	t, err := c.ownTrack(u.GetTrackId())
+	t, err := ownTrack(c, u.GetTrackId())
 	if err != nil {
 		return err
 	}
-	c.unpublishTrack(c.peer.GetId(), t)
+	unpublishTrack(c.State, c.peer.GetId(), t)
 	return nil
 }
 
 func (c *call) updateTrack(u *pb.UpdateTrack) error {
-	had, err := c.ownTrack(u.GetTrackId())
+	had, err := ownTrack(c, u.GetTrackId())
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (c *call) updateTrack(u *pb.UpdateTrack) error {
 	set(&t.Height, u.Height)
 	set(&t.Description, u.Description)
 	set(&t.Codec, u.Codec)
-	c.changeTrack(c.peer.GetId(), had, t)
+	changeTrack(c, c.peer.GetId(), had, t)
 	return nil
 }
 
@@ -197,24 +197,24 @@ func (c *call) mutePeers(m *pb.MutePeers) error {
 	if len(m.GetSources()) > maxTracks {
 		return proto.Errorf(proto.InvalidArgument, "more than %d sources", maxTracks)
 	}
-	targets, err := c.muteTargets(m)
+	targets, err := muteTargets(c, m)
 	if err != nil {
 		return err
 	}
 	for _, p := range targets {
 		if m.GetMuted() {
-			c.muteNow(p, m)
+			muteNow(c, p, m)
 		} else {
-			c.askUnmute(p, m)
+			askUnmute(c, p, m)
 		}
 	}
 	return nil
 }
 
 // muteTargets lists the peers concerned: by id, by role, and the publishers of the tracks named.
-func (c *call) muteTargets(m *pb.MutePeers) ([]*pb.Peer, error) {
+func muteTargets(c *call, m *pb.MutePeers) ([]*pb.Peer, error) {
 	if len(m.GetTrackIds()) == 0 {
-		return c.targets(m.GetPeers(), m.GetRoles(), false)
+		return targets(c, m.GetPeers(), m.GetRoles(), false)
 	}
 	if len(m.GetTrackIds()) > maxTargets || len(m.GetPeers())+len(m.GetRoles()) > 0 {
 		return nil, proto.Errorf(proto.InvalidArgument, "name either tracks or peers and roles, at most %d", maxTargets)
@@ -239,19 +239,19 @@ func concerned(m *pb.MutePeers, t *pb.Track) bool {
 	return len(m.GetSources()) == 0 || slices.Contains(m.GetSources(), t.GetSource())
 }
 
-func (c *call) muteNow(p *pb.Peer, m *pb.MutePeers) {
+func muteNow(c *call, p *pb.Peer, m *pb.MutePeers) {
 	for _, had := range p.GetTracks() {
 		if concerned(m, had) && !had.GetMuted() {
 			t := cloneTrack(had)
 			t.Muted = true
-			c.changeTrack(p.GetId(), had, t)
+			changeTrack(c, p.GetId(), had, t)
 		}
 	}
 }
 
 // askUnmute asks for the muted tracks concerned, and for the sources that the peer may publish but does not. Without
 // a list of sources that is only its microphone.
-func (c *call) askUnmute(p *pb.Peer, m *pb.MutePeers) {
+func askUnmute(c *call, p *pb.Peer, m *pb.MutePeers) {
 	req := &pb.UnmuteRequested{PeerId: p.GetId(), By: c.by()}
 	has := map[string]bool{}
 	for _, t := range p.GetTracks() {

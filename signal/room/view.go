@@ -31,6 +31,8 @@ type view struct {
 	metadata  string
 	chat      chatView
 	peers     map[string]*pb.Peer
+	// interest are the peers that everybody hears of, however large the room.
+	interest map[string]*pb.Peer
 	// counted is how many peers have each role, lost ones included; lost is when those were lost.
 	counted map[string]uint32
 	lost    map[string]int64
@@ -51,6 +53,7 @@ func newView(st *pb.RoomState) view {
 		chat:      newChatView(st),
 		roles:     map[string]*pb.Role{},
 		peers:     make(map[string]*pb.Peer, len(st.GetPeers())),
+		interest:  map[string]*pb.Peer{},
 		counted:   map[string]uint32{},
 		lost:      map[string]int64{},
 		publisher: map[string]string{},
@@ -94,6 +97,9 @@ func (v *view) put(p *pb.Peer) {
 	v.drop(p.GetId())
 	v.peers[p.GetId()] = p
 	v.counted[p.GetRole()]++
+	if !p.GetLost() && v.ofInterest(p) {
+		v.interest[p.GetId()] = p
+	}
 	for _, t := range p.GetTracks() {
 		v.publisher[t.GetId()] = p.GetId()
 	}
@@ -105,6 +111,7 @@ func (v *view) drop(id string) {
 		return
 	}
 	delete(v.peers, id)
+	delete(v.interest, id)
 	if v.counted[p.GetRole()]--; v.counted[p.GetRole()] == 0 {
 		delete(v.counted, p.GetRole())
 	}
@@ -221,6 +228,7 @@ func (v *view) applyEnded() {
 	v.pending = nil
 	clear(v.peers)
 	clear(v.counted)
+	clear(v.interest)
 	clear(v.lost)
 	clear(v.publisher)
 	clear(v.announced)
@@ -293,7 +301,7 @@ func sortPeers(ps []*pb.Peer) {
 	})
 }
 
-func (v *view) streamList() []*pb.Stream {
+func streamList(v *view) []*pb.Stream {
 	var list []*pb.Stream
 	for _, s := range v.template.GetStreams() {
 		if st := v.streams[s.GetName()]; st != nil {
@@ -342,7 +350,7 @@ func (v *view) snapshot() *pb.RoomState {
 func (v *view) shared() *pb.RoomState {
 	return &pb.RoomState{
 		Seq: v.seq, Room: v.room, SessionId: v.sessionID, StartedMs: v.started, Template: v.template,
-		Store: v.store.list(), Streams: v.streamList(), Locked: v.locked, Metadata: v.metadata,
+		Store: v.store.list(), Streams: streamList(v), Locked: v.locked, Metadata: v.metadata,
 		ChatPaused: v.chat.paused, RoleCounts: v.counts().GetByRole(), Ended: v.ended,
 	}
 }
