@@ -1,0 +1,69 @@
+// What happens in a page between two looks from outside: measured inside the page, on its own clock.
+
+/** Notes for how long the page shows no decoded picture of others, from now on. */
+export function watchPicture(page) {
+  return page.evaluate(() => {
+    const watch = (window.e2e.watch = { last: performance.now(), longest: 0, kinds: new Set() });
+    clearInterval(window.e2e.watching);
+    window.e2e.watching = setInterval(() => {
+      const now = performance.now();
+      const shown = [...document.querySelectorAll("video")].filter((video) => {
+        const own = video.closest("[data-testid=tile]")?.dataset.peer === window.amphi.room.state.selfId;
+        const box = video.getBoundingClientRect();
+        return !own && video.dataset.testid !== "self-video" && video.readyState >= 2 && video.videoWidth > 0 && box.width * box.height > 0;
+      });
+      for (const video of shown) watch.kinds.add(video.dataset.testid);
+      if (shown.length > 0) watch.last = now;
+      watch.longest = Math.max(watch.longest, now - watch.last);
+    }, 40);
+  });
+}
+
+/** The longest time without a picture since watchPicture, in ms, and what was shown. */
+export function pictureGap(page) {
+  return page.evaluate(() => {
+    clearInterval(window.e2e.watching);
+    return { longest: Math.round(window.e2e.watch.longest), kinds: [...window.e2e.watch.kinds] };
+  });
+}
+
+/** Waits for the first decoded frame of a colour in an element that may not exist yet; resolves to Date.now() then. */
+export function firstFrame(page, selector, rgb, timeout = 30_000) {
+  return page.evaluate(
+    ([selector, rgb, timeout]) =>
+      new Promise((resolve, reject) => {
+        const canvas = new OffscreenCanvas(8, 8);
+        const context = canvas.getContext("2d", { willReadFrequently: true });
+        const end = Date.now() + timeout;
+        const timer = setInterval(() => {
+          const video = document.querySelector(selector);
+          if (Date.now() > end) {
+            clearInterval(timer);
+            reject(new Error("no frame in time: " + selector));
+          }
+          if (!video || video.readyState < 2 || !video.videoWidth) return;
+          context.drawImage(video, 0, 0, 8, 8);
+          const { data } = context.getImageData(0, 0, 8, 8);
+          let near = 0;
+          for (let i = 0; i < data.length; i += 4) {
+            if (rgb.every((c, k) => Math.abs(c - data[i + k]) < 60)) near++;
+          }
+          if (near < 32) return;
+          clearInterval(timer);
+          resolve(Date.now());
+        }, 20);
+      }),
+    [selector, rgb, timeout],
+  );
+}
+
+/** Notes when an element is clicked: `clickedAt` answers Date.now() of then. */
+export function noteClick(page, testid) {
+  return page.evaluate((testid) => {
+    document.addEventListener("click", (event) => {
+      if (event.target.closest(`[data-testid="${testid}"]`)) window.e2e.clicked = Date.now();
+    }, { capture: true });
+  }, testid);
+}
+
+export const clickedAt = (page) => page.evaluate(() => window.e2e.clicked);
