@@ -16,6 +16,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/compose"
 	"github.com/amphi-sfu/amphi/hls/layout"
 	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
 )
 
@@ -182,6 +183,7 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 	p.cancel = cancel
 	o.wg.Go(func() {
 		defer cancel()
+		defer close(p.done)
 		p.run(ctx)
 		o.retire(k, p)
 	})
@@ -206,7 +208,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	length := time.Duration(segment) * time.Second / time.Duration(s.FPS)
 	// Tick 0 is on a grid of the wall clock, and so are the numbers of segments: another
 	// origin's program of the same stream then has the same grid and higher numbers.
-	epoch := now.Truncate(length)
+	epoch := now.Add(now.Truncate(length).Sub(now.Round(0))) // keeps the monotonic reading
 	cfg := packager.Config{
 		Epoch: uint64(now.UnixMilli()), Start: epoch, FPS: s.FPS, PartTicks: part, SegmentTicks: segment,
 		PartHoldBack: s.HoldBack, Window: s.Window, Variants: s.Variants, AudioBitrate: s.AudioBitrate,
@@ -220,7 +222,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	}
 	log := o.log.With("room", r.Room, "stream", r.Stream)
 	p := &program{
-		room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now, log: log, source: o.source,
+		about: about{room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now}, log: log, source: o.source,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stage: r.Stage.clone(), mode: s.Layout,
 	}
 	if o.cfg.OnState != nil {
@@ -235,7 +237,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	}
 	p.composer, err = compose.New(compose.Config{
 		Logger: log, Path: o.cfg.CompositorPath, Env: o.cfg.CompositorEnv, Limits: o.cfg.Limits,
-		Start: s.start(epoch), FirstTick: p.firstTick,
+		Start: s.start(), Epoch: epoch, FirstTick: p.firstTick,
 	}, output{p})
 	return p, err
 }
@@ -275,6 +277,18 @@ func (o *Origin) SetLayout(room, stream string, m layout.Mode) error {
 		p.setLayout(m)
 	}
 	return err
+}
+
+// AddDateRange puts timed metadata into a program's playlists from the next part on.
+func (o *Origin) AddDateRange(room, stream string, r playlist.DateRange) error {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return err
+	}
+	if err := p.pack.AddDateRange(r); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	return nil
 }
 
 func (o *Origin) find(room, stream string) (*program, error) {

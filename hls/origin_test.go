@@ -21,6 +21,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/compose"
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/layout"
+	"github.com/amphi-sfu/amphi/hls/playlist"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -279,6 +280,13 @@ func TestStageReachesCompositor(t *testing.T) {
 	if err := s.SetStage("demo", "other", stage); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
+	cue := playlist.DateRange{ID: "cue", Start: time.Now()}
+	if err := s.AddDateRange("demo", "main", cue); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddDateRange("demo", "main", cue); !errors.Is(err, ErrBadRequest) {
+		t.Error(err)
+	}
 	if err := s.SetStage("demo", "main", Stage{}); err != nil {
 		t.Fatal(err)
 	}
@@ -309,6 +317,7 @@ func TestStartRefused(t *testing.T) {
 		{Room: "demo", Stream: "main", Settings: Settings{Part: time.Hour}},
 		{Room: "demo", Stream: "main", Settings: Settings{Layout: "cinema"}},
 		{Room: "demo", Stream: "main", Settings: Settings{Encoder: "magic"}},
+		{Room: "demo", Stream: "main", Settings: Settings{Background: "black"}},
 	} {
 		if _, err := s.Start(context.Background(), r); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("%+v: %v", r, err)
@@ -340,7 +349,9 @@ func TestSettingsOf(t *testing.T) {
 	if s.FPS != 25 || part != 8 || segment != 48 || s.Variants[1].Name != "360p" || s.Layout != layout.ScreenShare || s.AudioBitrate != 96_000 {
 		t.Errorf("%+v, %d, %d", s, part, segment)
 	}
-	if start := s.start(time.Now()); start.Validate() != nil {
+	start := s.start()
+	start.EpochNS = 1
+	if start.Validate() != nil {
 		t.Errorf("%+v: %v", start, start.Validate())
 	}
 	if s, err := SettingsOf(nil); err != nil || s.Width != 1280 || s.Variants[0].Name != "720p" {

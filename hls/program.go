@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,41 +36,54 @@ const stepEvery = 200 * time.Millisecond
 // failedAfter is how many starts in a row without a picture make a program Failed.
 const failedAfter = 4
 
-// program is one composite of one room.
-type program struct {
+// about is what never changes of a program.
+type about struct {
 	room, stream string
 	settings     Settings
 	epoch        uint64
 	started      time.Time
-	log          *slog.Logger
-	source       Source
-	pack         *packager.Packager
-	composer     compose.Composer
-	arranger     *layout.Arranger
-	wake         chan struct{} // has a token when something was changed from outside
-	cancel       context.CancelFunc
-	done         chan struct{}                    // closed when it has ended
-	onState      func(State, string)              // never called under a lock
-	byInput      atomic.Pointer[map[uint32]*feed] // for keyframe requests
-	begun        atomic.Int64                     // runs that began
-	malformed    atomic.Int64                     // access units that the packager refused
+}
+
+// program is one composite of one room.
+type program struct {
+	about
+	log       *slog.Logger
+	source    Source
+	pack      *packager.Packager
+	composer  compose.Composer
+	arranger  *layout.Arranger
+	wake      chan struct{} // has a token when something was changed from outside
+	cancel    context.CancelFunc
+	done      chan struct{}                    // closed when it has ended and is listed no more
+	onState   func(State, string)              // never called under a lock
+	byInput   atomic.Pointer[map[uint32]*feed] // for keyframe requests
+	begun     atomic.Int64                     // runs that began
+	malformed atomic.Int64                     // access units that the packager refused
 
 	mu    sync.Mutex // guards the fields below
 	stage Stage
 	mode  layout.Mode
 	state State
-	tiles int
-	cpu   float64
+	usage usage
+}
+
+// usage is what a program costs and gives, as of lately.
+type usage struct {
+	tiles   int
+	cpu     float64 // cores
+	players int
 }
 
 // loop is what the program's goroutine remembers between steps.
 type loop struct {
 	*program
-	feeds  map[string]*feed // by track id
-	next   uint32           // input ids are never used again
-	usage  *wire.Stats      // at the last look at the CPU
-	begins int64            // runs when last looked
-	spawns int64            // starts of the compositor then
+	feeds   map[string]*feed // by track id
+	next    uint32           // input ids are never used again
+	last    *wire.Stats      // at the last look at the CPU
+	asked   int64            // reloads at the last look at the players
+	askedAt time.Time
+	begins  int64 // runs when last looked
+	spawns  int64 // starts of the compositor then
 }
 
 // Margin is how long after its start a compositor can deliver; a little more costs less
@@ -80,7 +94,6 @@ func (p *program) firstTick(now time.Time) int64 { return p.pack.NextTick(now, s
 
 // run composes until ctx ends. Then players are told that the program has.
 func (p *program) run(ctx context.Context) {
-	defer close(p.done)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := p.composer.Run(ctx); err != nil {
@@ -150,8 +163,9 @@ func (l *loop) step(now time.Time) {
 	l.follow(wanted)
 	l.composer.Set(l.desired(&stage, tiles))
 	l.mu.Lock()
-	l.tiles = len(tiles)
+	l.usage.tiles = len(tiles)
 	l.mu.Unlock()
+	l.countPlayers(now)
 	l.observe()
 }
 
@@ -276,16 +290,33 @@ func (l *loop) tile(p *StagePeer, t layout.Tile) wire.Tile {
 	return out
 }
 
+// countEvery is how long reloads are counted for the number of players.
+const countEvery = 3 * time.Second
+
+// countPlayers estimates the players: each reloads one variant's playlist once a part.
+func (l *loop) countPlayers(now time.Time) {
+	d := now.Sub(l.askedAt)
+	if d < countEvery {
+		return
+	}
+	n := l.pack.Stats().Reloads
+	part, _ := l.settings.grid()
+	l.mu.Lock()
+	l.usage.players = int(math.Round(float64(n-l.asked) * float64(part) / float64(l.settings.FPS) / d.Seconds()))
+	l.mu.Unlock()
+	l.asked, l.askedAt = n, now
+}
+
 // observe follows the compositor's life and its use of the CPU.
 func (l *loop) observe() {
 	s := l.composer.Stats()
-	if u := s.Compositor; u != nil && u != l.usage {
-		if old := l.usage; old != nil && u.UptimeNS > old.UptimeNS && u.CPUNS >= old.CPUNS {
+	if u := s.Compositor; u != nil && u != l.last {
+		if old := l.last; old != nil && u.UptimeNS > old.UptimeNS && u.CPUNS >= old.CPUNS {
 			l.mu.Lock()
-			l.cpu = float64(u.CPUNS-old.CPUNS) / float64(u.UptimeNS-old.UptimeNS)
+			l.usage.cpu = float64(u.CPUNS-old.CPUNS) / float64(u.UptimeNS-old.UptimeNS)
 			l.mu.Unlock()
 		}
-		l.usage = u
+		l.last = u
 	}
 	if n := l.program.begun.Load(); n != l.begins {
 		l.begins, l.spawns = n, s.Spawns
@@ -323,6 +354,11 @@ func (o output) Begin(r *wire.Ready) error {
 		return fmt.Errorf("continuing the program: %w", err)
 	}
 	o.p.begun.Add(1)
+	if m := o.p.byInput.Load(); m != nil { // a new compositor knows no picture yet
+		for _, f := range *m {
+			f.requestKeyframe()
+		}
+	}
 	return nil
 }
 

@@ -74,7 +74,8 @@ func (s Settings) withDefaults() (Settings, error) {
 	if _, err := layout.ParseMode(string(s.Layout)); err != nil {
 		return s, err
 	}
-	return s, nil
+	scene := wire.Scene{Background: s.Background}
+	return s, scene.Validate()
 }
 
 // grid is the length of a part and of a segment in ticks.
@@ -83,10 +84,10 @@ func (s *Settings) grid() (part, segment int) {
 	return part, part * max(1, int(math.Round(float64(s.Segment)/float64(s.Part))))
 }
 
-func (s *Settings) start(epoch time.Time) wire.Start {
+func (s *Settings) start() wire.Start {
 	part, segment := s.grid()
 	w := wire.Start{
-		EpochNS: epoch.UnixNano(), Width: s.Width, Height: s.Height, FPS: s.FPS, GOPTicks: segment, PartTicks: part,
+		Width: s.Width, Height: s.Height, FPS: s.FPS, GOPTicks: segment, PartTicks: part,
 		AudioBitrate: s.AudioBitrate, Encoder: s.Encoder, Preset: s.Preset,
 	}
 	for _, v := range s.Variants {

@@ -21,6 +21,7 @@ type ProgramStats struct {
 	Settings     Settings
 	Tiles        int
 	CPU          float64 // cores, of the compositor lately
+	Players      int     // of this node, about; those behind a cache are not seen
 	// Latency is from the arrival of a picture on this node until the part with it is out,
 	// as far as it is known: playout delay, composing and a whole part.
 	Latency   time.Duration
@@ -59,7 +60,7 @@ func (p *program) stats() ProgramStats {
 	s.Latency = playoutDelay + s.Composer.MaxLatency + time.Duration(part)*time.Second/time.Duration(p.settings.FPS)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.State, s.Tiles, s.CPU = p.state, p.tiles, p.cpu
+	s.State, s.Tiles, s.CPU, s.Players = p.state, p.usage.tiles, p.usage.cpu, p.usage.players
 	s.Settings.Layout = p.mode
 	return s
 }
@@ -101,6 +102,7 @@ func (s *ProgramStats) Status() *amphiv1.StreamStatus {
 		Frames:    uint64(s.Composer.Pictures),
 		Drops:     map[string]uint64{},
 		Tiles:     uint32(s.Tiles),
+		Players:   uint32(max(0, s.Players)),
 	}
 	if s.State == Failed {
 		out.Stream.Failure = s.Composer.LastExit

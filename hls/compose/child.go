@@ -170,7 +170,10 @@ func (c *Child) WriteSenderReport(input uint32, sr packet.SenderReport) {
 // it is told, and every later wish a difference to it.
 func (c *Child) open(l *life) error {
 	start := c.cfg.Start
-	start.FirstTick = c.cfg.FirstTick(time.Now())
+	now := time.Now()
+	start.FirstTick = c.cfg.FirstTick(now)
+	// The process goes by the wall clock of its start, which may have been set since ours.
+	start.EpochNS = now.UnixNano() - int64(now.Sub(c.cfg.Epoch))
 	b, err := wire.AppendStart(nil, &start)
 	if err != nil {
 		return fmt.Errorf("telling the compositor to start: %w", err)

@@ -59,8 +59,11 @@ type Config struct {
 	Path string
 	Args []string
 	Env  []string
-	// Start describes the program. FirstTick in it is not used:
+	// Start describes the program. Its EpochNS and FirstTick are not used, but:
 	Start wire.Start
+	// Epoch is the time of tick 0. With a monotonic reading (as time.Now gives it) the
+	// program's time line survives steps of the wall clock. Required.
+	Epoch time.Time
 	// FirstTick says at which tick a compositor that is started now may begin.
 	FirstTick func(now time.Time) int64
 
@@ -98,6 +101,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Path == "" || c.FirstTick == nil {
 		return c, errors.New("no compositor path or first tick")
 	}
+	c.Start.EpochNS = c.Epoch.UnixNano()
 	if err := c.Start.Validate(); err != nil {
 		return c, err
 	}

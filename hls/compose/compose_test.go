@@ -124,9 +124,9 @@ func fakeConfig(fake hlstest.Compositor) compose.Config {
 		panic(err)
 	}
 	return compose.Config{
-		Logger: slog.New(slog.DiscardHandler), Path: exe, Env: []string{fake.Env()},
+		Logger: slog.New(slog.DiscardHandler), Path: exe, Env: []string{fake.Env()}, Epoch: time.Now(),
 		Start: wire.Start{
-			EpochNS: time.Now().UnixNano(), Width: 320, Height: 180, FPS: 30, GOPTicks: 60, PartTicks: 15, AudioBitrate: 64_000,
+			Width: 320, Height: 180, FPS: 30, GOPTicks: 60, PartTicks: 15, AudioBitrate: 64_000,
 			Variants: []wire.Variant{{Name: "180p", Width: 320, Height: 180, Bitrate: 300_000}},
 		},
 		Limits: compose.Limits{Memory: -1}, // the race detector reserves terabytes

@@ -169,7 +169,7 @@ func (r *reader) run() error {
 				return fmt.Errorf("setting the watchdog: %w", err)
 			}
 			continue
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
 			return errHangUp
 		case err != nil:
 			return fmt.Errorf("reading from the compositor: %w", err)

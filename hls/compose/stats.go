@@ -77,7 +77,7 @@ func (c *Child) countDrop(d Drop) {
 // observe notes a picture's latency; the greatest is kept for a second at a time.
 func (c *Child) observe(now time.Time, au wire.VideoAU) {
 	fps := int64(c.cfg.Start.FPS)
-	at := time.Unix(0, c.cfg.Start.EpochNS).Add(time.Duration(au.Tick/fps)*time.Second + time.Duration(au.Tick%fps)*time.Second/time.Duration(fps))
+	at := c.cfg.Epoch.Add(time.Duration(au.Tick/fps)*time.Second + time.Duration(au.Tick%fps)*time.Second/time.Duration(fps))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.Pictures++

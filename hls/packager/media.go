@@ -18,6 +18,7 @@ type Media struct {
 	list      *playlist.Media
 	store     *store
 	published atomic.Pointer[Published]
+	reloads   atomic.Int64
 
 	unitsPerPart int64         // length of a part in the track's own time units
 	partTarget   time.Duration // longest part
@@ -50,6 +51,9 @@ func (m *Media) Epoch() uint64 { return m.cfg.Epoch }
 
 // Published is the playlist as it is now.
 func (m *Media) Published() *Published { return m.published.Load() }
+
+// CountReload notes that a player was given the playlist.
+func (m *Media) CountReload() { m.reloads.Add(1) }
 
 // Object finds an object that exists and has not left the window.
 func (m *Media) Object(n Name) (Object, bool) { return m.store.get(n) }

@@ -39,6 +39,7 @@ type Stats struct {
 	Drops   map[Drop]int64 // refused access units by reason
 	Objects int            // in memory
 	Bytes   int64          // in memory
+	Reloads int64          // of variants' playlists given to players
 	// NextMSN and Discontinuity are where a program that follows this one begins.
 	NextMSN       uint64
 	Discontinuity uint64
@@ -54,6 +55,9 @@ func (p *Packager) Stats() Stats {
 		s.Objects += n
 		s.Bytes += b
 		s.Gaps += m.gaps
+		if !m.isAudio() {
+			s.Reloads += m.reloads.Load()
+		}
 		next := m.list.OpenMSN()
 		if m.list.OpenParts() > 0 {
 			next++

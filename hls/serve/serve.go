@@ -218,6 +218,7 @@ func (h *Handler) playlist(w http.ResponseWriter, r *http.Request, m *packager.M
 	default:
 		return comeBack(w, o)
 	}
+	m.CountReload()
 	cache := cacheShort
 	if q.Blocking {
 		cache = cacheBlocking
