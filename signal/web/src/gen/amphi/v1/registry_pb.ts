@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/registry.proto.
  */
 export const file_amphi_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEijQUKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMGkQKDlRlbXBsYXRlc0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlOgI4ARo8CgpSb29tc0VudHJ5EgsKA2tleRgBIAEoCRIdCgV2YWx1ZRgCIAEoCzIOLmFtcGhpLnYxLlJvb206AjgBGkAKCkNvZGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuUm9vbUNvZGU6AjgBGj0KCUtleXNFbnRyeRILCgNrZXkYASABKAkSHwoFdmFsdWUYAiABKAsyEC5hbXBoaS52MS5BcGlLZXk6AjgBGkQKClN0b3JlRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYuYW1waGkudjEuU3RvcmVFbnRyaWVzOgI4ASI1CgxTdG9yZUVudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULmFtcGhpLnYxLlN0b3JlRW50cnkiSgoGQXBpS2V5EgoKAmlkGAEgASgJEg4KBnNlY3JldBgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgJEhAKCGRpc2FibGVkGAQgASgIIpYBCgpBdHRlbmRhbmNlEg8KB3BlZXJfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg0KBXJvbGVzGAQgAygJEhEKCWpvaW5lZF9tcxgFIAEoAxIPCgdsZWZ0X21zGAYgASgDEiUKBnJlYXNvbhgHIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uIpkBCgdTZXNzaW9uEgoKAmlkGAEgASgJEgwKBHJvb20YAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSEgoKc3RhcnRlZF9tcxgEIAEoAxIQCghlbmRlZF9tcxgFIAEoAxIoCgphdHRlbmRhbmNlGAYgAygLMhQuYW1waGkudjEuQXR0ZW5kYW5jZRISCgpwZWFrX3BlZXJzGAcgASgNIvMCCg9SZWdpc3RyeUNvbW1hbmQSCgoCaWQYASABKAkSDwoHdGltZV9tcxgCIAEoAxIqCgxwdXRfdGVtcGxhdGUYAyABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZUgAEhkKD2RlbGV0ZV90ZW1wbGF0ZRgEIAEoCUgAEiIKCHB1dF9yb29tGAUgASgLMg4uYW1waGkudjEuUm9vbUgAEhUKC2RlbGV0ZV9yb29tGAYgASgJSAASJgoIcHV0X2NvZGUYByABKAsyEi5hbXBoaS52MS5Sb29tQ29kZUgAEiMKB3B1dF9rZXkYCCABKAsyEC5hbXBoaS52MS5BcGlLZXlIABIoCgtwdXRfc2Vzc2lvbhgJIAEoCzIRLmFtcGhpLnYxLlNlc3Npb25IABInCglwdXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5QdXRTdG9yZUgAEhkKD3NldF9ub2RlX3NlY3JldBgLIAEoDEgAQgYKBGJvZHkiTgoIUHV0U3RvcmUSDAoEcm9vbRgBIAEoCRIjCgVlbnRyeRgCIAEoCzIULmFtcGhpLnYxLlN0b3JlRW50cnkSDwoHZGVsZXRlZBgDIAEoCEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model]);
+  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEioQUKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkaRAoOVGVtcGxhdGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuVGVtcGxhdGU6AjgBGjwKClJvb21zRW50cnkSCwoDa2V5GAEgASgJEh0KBXZhbHVlGAIgASgLMg4uYW1waGkudjEuUm9vbToCOAEaQAoKQ29kZXNFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi5hbXBoaS52MS5Sb29tQ29kZToCOAEaPQoJS2V5c0VudHJ5EgsKA2tleRgBIAEoCRIfCgV2YWx1ZRgCIAEoCzIQLmFtcGhpLnYxLkFwaUtleToCOAEaRAoKU3RvcmVFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5hbXBoaS52MS5TdG9yZUVudHJpZXM6AjgBIjUKDFN0b3JlRW50cmllcxIlCgdlbnRyaWVzGAEgAygLMhQuYW1waGkudjEuU3RvcmVFbnRyeSJKCgZBcGlLZXkSCgoCaWQYASABKAkSDgoGc2VjcmV0GAIgASgJEhIKCnB1YmxpY19rZXkYAyABKAkSEAoIZGlzYWJsZWQYBCABKAgilgEKCkF0dGVuZGFuY2USDwoHcGVlcl9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSDQoFcm9sZXMYBCADKAkSEQoJam9pbmVkX21zGAUgASgDEg8KB2xlZnRfbXMYBiABKAMSJQoGcmVhc29uGAcgASgOMhUuYW1waGkudjEuTGVhdmVSZWFzb24imQEKB1Nlc3Npb24SCgoCaWQYASABKAkSDAoEcm9vbRgCIAEoCRIQCgh0ZW1wbGF0ZRgDIAEoCRISCgpzdGFydGVkX21zGAQgASgDEhAKCGVuZGVkX21zGAUgASgDEigKCmF0dGVuZGFuY2UYBiADKAsyFC5hbXBoaS52MS5BdHRlbmRhbmNlEhIKCnBlYWtfcGVlcnMYByABKA0irwMKD1JlZ2lzdHJ5Q29tbWFuZBIKCgJpZBgBIAEoCRIPCgd0aW1lX21zGAIgASgDEioKDHB1dF90ZW1wbGF0ZRgDIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlSAASGQoPZGVsZXRlX3RlbXBsYXRlGAQgASgJSAASIgoIcHV0X3Jvb20YBSABKAsyDi5hbXBoaS52MS5Sb29tSAASFQoLZGVsZXRlX3Jvb20YBiABKAlIABImCghwdXRfY29kZRgHIAEoCzISLmFtcGhpLnYxLlJvb21Db2RlSAASIwoHcHV0X2tleRgIIAEoCzIQLmFtcGhpLnYxLkFwaUtleUgAEigKC3B1dF9zZXNzaW9uGAkgASgLMhEuYW1waGkudjEuU2Vzc2lvbkgAEicKCXB1dF9zdG9yZRgKIAEoCzISLmFtcGhpLnYxLlB1dFN0b3JlSAASGQoPc2V0X25vZGVfc2VjcmV0GAsgASgMSAASGAoLaWZfcmV2aXNpb24YDCABKARIAYgBARIQCghvbmx5X25ldxgNIAEoCEIGCgRib2R5Qg4KDF9pZl9yZXZpc2lvbiJOCghQdXRTdG9yZRIMCgRyb29tGAEgASgJEiMKBWVudHJ5GAIgASgLMhQuYW1waGkudjEuU3RvcmVFbnRyeRIPCgdkZWxldGVkGAMgASgIQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model]);
 
 /**
  * Registry is the whole durable state.
@@ -69,6 +69,13 @@ export type Registry = Message<"amphi.v1.Registry"> & {
    * @generated from field: bytes node_secret = 8;
    */
   nodeSecret: Uint8Array;
+
+  /**
+   * Ids of the last commands that were applied, oldest first, bounded: these are not applied again.
+   *
+   * @generated from field: repeated string recent_ids = 9;
+   */
+  recentIds: string[];
 };
 
 /**
@@ -124,6 +131,13 @@ export type RegistryJson = {
    * @generated from field: bytes node_secret = 8;
    */
   nodeSecret?: string;
+
+  /**
+   * Ids of the last commands that were applied, oldest first, bounded: these are not applied again.
+   *
+   * @generated from field: repeated string recent_ids = 9;
+   */
+  recentIds?: string[];
 };
 
 /**
@@ -404,12 +418,14 @@ export const SessionSchema: GenMessage<Session, {jsonType: SessionJson}> = /*@__
   messageDesc(file_amphi_v1_registry, 4);
 
 /**
- * RegistryCommand changes the registry. Commands are idempotent under repetition.
+ * RegistryCommand changes the registry.
  *
  * @generated from message amphi.v1.RegistryCommand
  */
 export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
   /**
+   * A command whose id was applied already is not applied again; empty: always applied.
+   *
    * @generated from field: string id = 1;
    */
   id: string;
@@ -477,15 +493,31 @@ export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
     value: Uint8Array;
     case: "setNodeSecret";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
+   *
+   * @generated from field: optional uint64 if_revision = 12;
+   */
+  ifRevision?: bigint | undefined;
+
+  /**
+   * Of any put or set: refused with "conflict" when there is one already.
+   *
+   * @generated from field: bool only_new = 13;
+   */
+  onlyNew: boolean;
 };
 
 /**
- * RegistryCommand changes the registry. Commands are idempotent under repetition.
+ * RegistryCommand changes the registry.
  *
  * @generated from message amphi.v1.RegistryCommand
  */
 export type RegistryCommandJson = {
   /**
+   * A command whose id was applied already is not applied again; empty: always applied.
+   *
    * @generated from field: string id = 1;
    */
   id?: string;
@@ -539,6 +571,20 @@ export type RegistryCommandJson = {
    * @generated from field: bytes set_node_secret = 11;
    */
   setNodeSecret?: string;
+
+  /**
+   * Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
+   *
+   * @generated from field: optional uint64 if_revision = 12;
+   */
+  ifRevision?: string;
+
+  /**
+   * Of any put or set: refused with "conflict" when there is one already.
+   *
+   * @generated from field: bool only_new = 13;
+   */
+  onlyNew?: boolean;
 };
 
 /**
