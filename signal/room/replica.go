@@ -106,7 +106,9 @@ func (r *Replica) Locked() bool { return r.locked }
 func (r *Replica) SessionID() string { return r.sessionID }
 
 // MaySubscribe tells whether a peer may receive a track over WebRTC. A peer never receives its own.
-func (r *Replica) MaySubscribe(peerID, trackID string) bool { return maySubscribe(&r.view, peerID, trackID) }
+func (r *Replica) MaySubscribe(peerID, trackID string) bool {
+	return maySubscribe(&r.view, peerID, trackID)
+}
 
 // MayPublish tells whether a peer's role allows it to publish a source.
 func (r *Replica) MayPublish(peerID string, kind pb.Kind, source string) bool {
