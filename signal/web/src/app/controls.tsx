@@ -12,6 +12,9 @@ import { layoutNames } from "./words.js";
 
 export type Panel = "chat" | "people" | undefined;
 
+// Phones cannot.
+const canShareScreen = typeof navigator.mediaDevices?.getDisplayMedia === "function" || !isSecureContext;
+
 export interface ControlsProps {
   readonly panel: Panel;
   readonly unread: number;
@@ -40,7 +43,7 @@ export function Controls(props: ControlsProps) {
       <div class="controls-group">
         {mayPublish(role, "mic", "audio") && <SourceButton source="mic" on="mic" off="micOff" name="microphone" />}
         {mayPublish(role, "camera", "video") && <SourceButton source="camera" on="camera" off="cameraOff" name="camera" />}
-        {mayPublish(role, "screen", "video") && <ScreenButton />}
+        {canShareScreen && mayPublish(role, "screen", "video") && <ScreenButton />}
         {may?.raiseHand && <HandButton />}
         {may?.react && <ReactionPicker />}
         {may?.controlStream && <LiveMenu />}

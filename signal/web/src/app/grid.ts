@@ -21,7 +21,7 @@ export function bestGrid(n: number, box: Box, gap: number): GridFit {
     const cellWidth = (box.width - gap * (columns - 1)) / columns;
     const cellHeight = (box.height - gap * (rows - 1)) / rows;
     if (cellWidth <= 0 || cellHeight <= 0) continue;
-    const tile = fitted(cellWidth, cellHeight);
+    const tile = fitted(cellWidth, cellHeight, box.width < narrowBox ? 4 / 5 : 4 / 3);
     if (tile.width * tile.height > best.tileWidth * best.tileHeight) {
       best = { columns, tileWidth: Math.floor(tile.width), tileHeight: Math.floor(tile.height) };
     }
@@ -29,10 +29,10 @@ export function bestGrid(n: number, box: Box, gap: number): GridFit {
   return best;
 }
 
-// A tile may be as narrow as 4:5 where the cell is, so that a phone held upright is not mostly empty.
-const narrowest = 4 / 5;
+// Beneath this width tiles may be as narrow as 4:5, so that a phone held upright is not mostly empty.
+const narrowBox = 600;
 
-function fitted(cellWidth: number, cellHeight: number): Box {
+function fitted(cellWidth: number, cellHeight: number, narrowest: number): Box {
   const cellRatio = cellWidth / cellHeight;
   if (cellRatio > ratio) return { width: cellHeight * ratio, height: cellHeight };
   if (cellRatio < narrowest) return { width: cellWidth, height: cellWidth / narrowest };

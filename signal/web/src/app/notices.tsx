@@ -10,6 +10,8 @@ export interface Notice {
   readonly tone: "info" | "warning";
   readonly title: string;
   readonly text?: string;
+  /** Names what it is about, so that it can be taken back when that is over. */
+  readonly about?: string;
   readonly action?: { label: string; testid?: string; act(): void };
 }
 
@@ -41,6 +43,10 @@ class NoticeBoard {
     this.set(this.notices.filter((notice) => notice.id !== id));
   }
 
+  removeAbout(about: string): void {
+    this.set(this.notices.filter((notice) => notice.about !== about));
+  }
+
   private set(notices: readonly Notice[]): void {
     this.notices = notices;
     this.listener?.(notices);
@@ -49,8 +55,13 @@ class NoticeBoard {
 
 const board = new NoticeBoard();
 
-export function tell(title: string, text?: string, action?: Notice["action"]): void {
-  board.post({ tone: "info", title, ...(text ? { text } : {}), ...(action ? { action } : {}) });
+export function tell(title: string, text?: string, more: Pick<Notice, "action" | "about"> = {}): void {
+  board.post({ tone: "info", title, ...(text ? { text } : {}), ...more });
+}
+
+/** Takes back the notices about something that is over. */
+export function untell(about: string): void {
+  board.removeAbout(about);
 }
 
 export function warn(thrown: unknown, source?: Source): void {

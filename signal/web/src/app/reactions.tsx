@@ -2,7 +2,7 @@ import { useRef, useState } from "preact/hooks";
 import { Icon } from "./icons.js";
 import { attempt } from "./notices.js";
 import { useRoom, useRoomEvent } from "./session.js";
-import { useDismiss } from "./ui.js";
+import { useDismiss, usePlacement } from "./ui.js";
 
 const emojis = ["👍", "❤️", "👏", "😂", "😮", "🎉", "🙏", "🤔"];
 const floatMs = 3_800;
@@ -13,6 +13,7 @@ export function ReactionPicker() {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   useDismiss(root, open, () => setOpen(false));
+  usePlacement(root, open, "center");
   return (
     <div class="menu" ref={root}>
       <button
@@ -27,7 +28,7 @@ export function ReactionPicker() {
         <Icon name="smile" />
       </button>
       {open && (
-        <div class="popover center emojis" role="group" aria-label="Reactions">
+        <div class="popover emojis" role="group" aria-label="Reactions">
           {emojis.map((emoji) => (
             <button
               key={emoji}

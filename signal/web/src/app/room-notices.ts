@@ -1,5 +1,5 @@
 import { AmphiError, ownRole, roleNamed } from "@amphi/sdk";
-import { tell, warn } from "./notices.js";
+import { tell, untell, warn } from "./notices.js";
 import { bringOnStage } from "./peer-actions.js";
 import { useRoom, useRoomEvent } from "./session.js";
 import { roleInWords, sourceNames } from "./words.js";
@@ -9,20 +9,23 @@ export function useRoomNotices(chatOpen: boolean): void {
   const room = useRoom();
 
   useRoomEvent("peer-updated", ({ peer, what }) => {
-    if (what !== "hand" || peer.handRaisedMs === 0 || peer.id === room.state.selfId) return;
+    if (what !== "hand" || peer.id === room.state.selfId) return;
+    if (peer.handRaisedMs === 0) return untell("hand " + peer.id);
     if (!ownRole(room.state)?.permissions.changeRole) return;
     const canCome = roleNamed(room.state, peer.role)?.stageRole;
     const action = { label: "Bring on stage", testid: "notice-bring-on-stage", act: () => bringOnStage(room, peer) };
-    tell(`${peer.name} raised a hand`, undefined, canCome ? action : undefined);
+    tell(`${peer.name} raised a hand`, undefined, { about: "hand " + peer.id, ...(canCome ? { action } : {}) });
   });
 
+  useRoomEvent("peer-left", ({ peer }) => untell("hand " + peer.id));
+
   useRoomEvent("role-changed", ({ peer, self, forced, to }) => {
+    untell("hand " + peer.id);
     if (!self) return;
     const role = roleNamed(room.state, to);
     if (!role) return;
     const hint = forced && role.publish.audio ? " Turn your microphone on when you want to speak." : "";
     tell(`You are now ${role.title}`, roleInWords(role) + hint);
-    void peer;
   });
 
   useRoomEvent("role-change-answered", ({ peerId, accepted }) => {

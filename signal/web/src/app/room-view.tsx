@@ -22,13 +22,18 @@ const wide = matchMedia("(min-width: 1000px)");
 /** The room, once joined. */
 export function RoomView() {
   const { embedded } = useSession();
-  const [panel, setPanel] = useState<Panel>(wide.matches && !embedded ? "chat" : undefined);
+  const watching = useRoomState((state) => ownRole(state)?.subscribe.delivery === "hls");
+  const [panel, setPanel] = useState<Panel>((wide.matches || watching) && !embedded ? "chat" : undefined);
   const [dialog, setDialog] = useState<"settings" | "shortcuts">();
   const unread = useUnread(panel === "chat");
   const shortcuts = useRoomShortcuts(panel, setPanel, () => setDialog("shortcuts"));
   useShortcuts(shortcuts);
   useRoomNotices(panel === "chat");
   const picture = useRoomState((state) => state.picture);
+  useEffect(() => {
+    // On a phone the panel lies over the stage, but beneath the live stream.
+    if (!watching && !wide.matches) setPanel(undefined);
+  }, [watching]);
   return (
     <div class={`room ${panel ? "with-panel" : ""} ${embedded ? "embedded" : ""}`} data-testid="room">
       {!embedded && <Header />}

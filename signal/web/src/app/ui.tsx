@@ -1,5 +1,5 @@
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "./icons.js";
 import type { IconName } from "./icons.js";
 
@@ -131,6 +131,7 @@ export function Menu({
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   useDismiss(root, open, () => setOpen(false));
+  usePlacement(root, open, align);
   useEffect(() => {
     if (open) root.current?.querySelector<HTMLElement>("[role^=menuitem]")?.focus();
   }, [open]);
@@ -158,7 +159,7 @@ export function Menu({
         {children}
       </button>
       {open && (
-        <div class={`popover ${align}`} role="menu" aria-label={label}>
+        <div class="popover list" role="menu" aria-label={label}>
           {heading && <h3>{heading}</h3>}
           {items.map((item) => (
             <button
@@ -185,6 +186,29 @@ export function Menu({
       )}
     </div>
   );
+}
+
+const edgePx = 8;
+
+/** Puts the popover beside its button, above or below it, and inside the window; nothing around it can clip it. */
+export function usePlacement(
+  root: { current: HTMLElement | null },
+  open: boolean,
+  align: "start" | "end" | "center",
+): void {
+  useLayoutEffect(() => {
+    const popover = root.current?.querySelector<HTMLElement>(".popover");
+    const button = root.current?.querySelector("button")?.getBoundingClientRect();
+    if (!open || !popover || !button) return;
+    const { offsetWidth: width, offsetHeight: height } = popover;
+    const below = button.bottom + edgePx;
+    const above = button.top - edgePx - height;
+    const top = below + height > innerHeight - edgePx && above > edgePx ? above : below;
+    const left =
+      align === "start" ? button.left : align === "end" ? button.right - width : (button.left + button.right - width) / 2;
+    popover.style.top = `${Math.max(edgePx, Math.min(top, innerHeight - edgePx - height))}px`;
+    popover.style.left = `${Math.max(edgePx, Math.min(left, innerWidth - edgePx - width))}px`;
+  }, [open]);
 }
 
 /** Closes on Escape and on a press outside of the element. */
