@@ -8,20 +8,76 @@ import (
 	"github.com/amphi-sfu/amphi/media/packet"
 )
 
-// resendMemory keeps a packet from being sent again more often than it can help.
+// maxRepeats is how often one packet is sent again at most: some clients go on asking
+// for what has long been repaired.
+const maxRepeats = 5
+
+// resendMemory keeps a packet from being sent again more often than it can help. It
+// takes memory with the first loss only.
 type resendMemory struct {
-	seq [64]uint16
-	at  [64]int64
+	entries *[512]resendEntry
 }
 
-// again says whether packet s was sent again less than within ago, and if not notes it.
-func (m *resendMemory) again(s uint16, now, within int64) bool {
-	i := s % uint16(len(m.seq))
-	if m.seq[i] == s && m.at[i] != 0 && now-m.at[i] < within {
-		return true
+type resendEntry struct {
+	at    uint32 // ms of the node's clock, 0: never
+	seq   uint16
+	times uint8
+}
+
+// times says how often packet s has been sent again, and for how many milliseconds
+// it has not.
+func (m *resendMemory) times(s uint16, now int64) (times uint8, ago uint32) {
+	if m.entries == nil {
+		return 0, 0
 	}
-	m.seq[i], m.at[i] = s, now
-	return false
+	e := &m.entries[s%uint16(len(m.entries))]
+	if e.seq != s || e.at == 0 {
+		return 0, 0
+	}
+	return e.times, uint32(now/int64(time.Millisecond)) - e.at
+}
+
+func (m *resendMemory) note(s uint16, now int64) {
+	if m.entries == nil {
+		m.entries = new([512]resendEntry)
+	}
+	e := &m.entries[s%uint16(len(m.entries))]
+	if e.seq != s {
+		*e = resendEntry{seq: s}
+	}
+	e.at = max(uint32(now/int64(time.Millisecond)), 1)
+	e.times++
+}
+
+// resendBudget keeps retransmissions to a share of what is sent for the first time, so
+// that a client that asks for everything, or a link that drops it, is not sent more and more.
+type resendBudget struct {
+	bytes int
+	begun bool
+}
+
+const (
+	// resendShare: one byte sent again for so many sent first.
+	resendShare = 2
+	// resendBurst is how much may be saved up, in bytes: a burst of loss comes at once.
+	resendBurst = 96 << 10
+)
+
+func (b *resendBudget) earn(n int) {
+	if !b.begun {
+		b.begun, b.bytes = true, resendBurst
+	}
+	b.bytes = min(b.bytes+n/resendShare, resendBurst)
+}
+
+// spend says whether n bytes may be sent again, of a packet that was sent again so many
+// times already: the more often, the more of the budget is left to others.
+func (b *resendBudget) spend(n int, times uint8) bool {
+	if b.bytes-n < resendBurst*int(min(times, 4))/5 {
+		return false
+	}
+	b.bytes -= n
+	return true
 }
 
 // maxResends bounds what one NACK message may ask for.
@@ -33,21 +89,21 @@ func (dt *DownTrack) nacked(pairs []rtcp.NackPair) {
 		return
 	}
 	now := dt.out.w.e.now()
-	within := max(int64(dt.counts.rtt)/2, int64(10*time.Millisecond))
+	within := uint32(max(dt.counts.rtt/2, 10*time.Millisecond) / time.Millisecond)
 	left := maxResends
 	for _, pair := range pairs {
 		for _, s := range pair.PacketList() {
 			if left--; left < 0 {
 				return
 			}
-			if !dt.resent.again(s, now, within) {
-				dt.resend(s)
+			if times, ago := dt.resent.times(s, now); times == 0 || times < maxRepeats && ago >= within<<(times-1) {
+				dt.resend(s, times, now)
 			}
 		}
 	}
 }
 
-func (dt *DownTrack) resend(s uint16) {
+func (dt *DownTrack) resend(s uint16, times uint8, now int64) {
 	ext, meta, ok := dt.seqs.Lookup(s)
 	var p *packet.Packet
 	if ok {
@@ -66,6 +122,11 @@ func (dt *DownTrack) resend(s uint16) {
 	if p.PayloadType != dt.sourcePT || len(p.Payload) == 0 {
 		return
 	}
+	if !dt.out.resends.spend(len(p.Payload), times) {
+		dt.out.w.e.drops.add(dropResendLimit)
+		return
+	}
+	dt.resent.note(s, now)
 	if n := dt.out.sendMedia(dt, p, dt.seqs.Extend(s), meta, dt.wire.rtxPT != 0); n > 0 {
 		dt.counts.retransmitted++
 		dt.out.sent.retransmitted++

@@ -271,6 +271,7 @@ func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
 	}
 	dt.counts.packets++
 	dt.counts.bytes += uint64(n)
+	dt.out.resends.earn(n)
 	dt.cursor.advance(p, meta)
 }
 

@@ -24,6 +24,7 @@ const (
 	dropSeal
 	dropNotConnected
 	dropNACKMiss
+	dropResendLimit
 	drops
 )
 
@@ -31,7 +32,7 @@ func (d drop) String() string {
 	return [drops]string{
 		"unknown_source", "malformed_rtp", "srtp_auth", "srtp_replay", "no_keys", "unknown_ssrc", "too_many_ssrcs",
 		"muted", "payload_type", "payload", "oversize", "duplicate", "too_late", "queue_full", "malformed_rtcp",
-		"seal", "not_connected", "nack_miss",
+		"seal", "not_connected", "nack_miss", "resend_limit",
 	}[d]
 }
 

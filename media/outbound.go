@@ -29,6 +29,7 @@ type outbound struct {
 	scratch   []byte
 	ticks     int
 	sent      sendCounts
+	resends   resendBudget
 	bw        bandwidth
 }
 

@@ -15,6 +15,9 @@ const (
 	congestedQueue = 60 * time.Millisecond
 	// probeQueue is a queue that no probe makes.
 	probeQueue = 200 * time.Millisecond
+	// standingQueue that lasts for standingTime is congestion whatever the trend.
+	standingQueue = 150 * time.Millisecond
+	standingTime  = 600 * time.Millisecond
 	// limitedShare: sending less than this share of the estimate is being
 	// limited by the application.
 	limitedShare = 0.8
@@ -44,6 +47,7 @@ type control struct {
 	rtt      time.Duration
 	updated  time.Duration
 	cut      time.Duration // time of the last decrease; 0 for none
+	standing time.Duration // since when there is a queue that does not drain; 0 for none
 	capacity float64       // acknowledged rate when last congested; 0 when unknown
 	limited  bool
 	padded   bool // the last window has a probe in it
@@ -64,9 +68,10 @@ func (c *control) update(u usage, w window, queue, now time.Duration, n *Stats) 
 		return
 	}
 	c.limited = w.sent < limitedShare*c.estimate
-	c.judgeLoss(w, now)
+	c.judgeLoss(w, queue, now)
+	c.watchQueue(queue, now)
 	switch {
-	case u == overuse:
+	case u == overuse, c.standing != 0 && now-c.standing > standingTime:
 		c.delayBackoff(w, queue, now, n)
 	case c.lossBackoff(w, now, n):
 	case u == normal && !c.limited && w.loss-c.inherent < lossLow:
@@ -76,6 +81,17 @@ func (c *control) update(u usage, w window, queue, now time.Duration, n *Stats) 
 		if !c.padded && w.acked > aboveEstimate*c.estimate && queue < congestedQueue/3 && w.span > windowSpan/2 && (c.cut == 0 || now-c.cut > 2*windowSpan+c.rtt) {
 			c.raise(w.acked)
 		}
+	}
+}
+
+// watchQueue notes since when a queue has been standing: one that is full does not
+// grow, so the trend does not see it.
+func (c *control) watchQueue(queue, now time.Duration) {
+	switch {
+	case queue < standingQueue:
+		c.standing = 0
+	case c.standing == 0:
+		c.standing = now
 	}
 }
 
@@ -136,7 +152,7 @@ func (c *control) lossBackoff(w window, now time.Duration, n *Stats) bool {
 
 // judgeLoss learns, some time after a backoff for loss, how much of the loss
 // stayed: that part belongs to the path (a radio link) and not to the rate.
-func (c *control) judgeLoss(w window, now time.Duration) {
+func (c *control) judgeLoss(w window, queue, now time.Duration) {
 	if w.packets < lossPackets {
 		return
 	}
@@ -145,7 +161,7 @@ func (c *control) judgeLoss(w window, now time.Duration) {
 			return
 		}
 		c.lossCut = 0
-		if w.loss >= 0.6*c.lossBefore {
+		if w.loss >= 0.6*c.lossBefore && queue < congestedQueue {
 			c.inherent = min(max(w.loss, c.lossBefore), 0.5)
 			c.set(max(c.estimate, c.rateBefore))
 		}

@@ -1,0 +1,97 @@
+package media
+
+import (
+	"testing"
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/netem"
+)
+
+// untilLayer waits until a layer is forwarded to the viewer and says how long it took.
+func untilLayer(t *testing.T, c *client, what string, ok func(spatial int8) bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	eventually(t, what, func() bool {
+		s, _ := videoState(c)
+		return ok(s.Current.Spatial)
+	})
+	return time.Since(start)
+}
+
+func top(spatial int8) bool { return spatial == 2 }
+
+// TestLinkDropsAndComesBack is about the targets Q1 and Q2: 5 to 1 Mbit/s and back.
+// The bounds leave room for a busy machine; the log has what was measured.
+func TestLinkDropsAndComesBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 20 s")
+	}
+	t.Parallel()
+	r := startEngine(t, Config{}).Router("room")
+	sent := publishLive(t, r)
+	eventually(t, "three layers arrive", func() bool { return len(r.UpTrack("cam").Encodings()) == 3 })
+	link := netem.Params{Rate: 5_000_000, Delay: 20 * time.Millisecond, QueueDelay: 500 * time.Millisecond}
+	c, p, relay := viewLink(t, r, link)
+	t.Logf("joined: highest layer after %v", untilLayer(t, c, "the highest layer", top))
+	watch(t, c, 2*time.Second)
+
+	link.Rate = 1_000_000
+	if err := relay.SetDown(link); err != nil {
+		t.Fatal(err)
+	}
+	dropped := time.Now()
+	took := untilLayer(t, c, "a lower layer", func(s int8) bool { return s < 2 })
+	t.Logf("1 Mbit/s: lower layer after %v", took)
+	if took > 3*time.Second {
+		t.Errorf("it took %v to leave the layer that does not fit any more", took)
+	}
+	for relay.Stats().DownQueue > 100*time.Millisecond {
+		watch(t, c, 100*time.Millisecond)
+	}
+	t.Logf("queue under 100 ms after %v, longest %v", time.Since(dropped), relay.Stats().Down.MaxQueueDelay)
+	watch(t, c, 5*time.Second)
+	checkFreeze(t, p, sent, dropped, time.Second)
+
+	link.Rate = 5_000_000
+	lost := relay.Stats().Down.QueueFull
+	if err := relay.SetDown(link); err != nil {
+		t.Fatal(err)
+	}
+	took = untilLayer(t, c, "the highest layer again", top)
+	t.Logf("5 Mbit/s: highest layer after %v", took)
+	if took > 15*time.Second {
+		t.Errorf("it took %v to be back on the highest layer", took)
+	}
+	if n := relay.Stats().Down.QueueFull - lost; n > 0 {
+		t.Errorf("overshoot: %d packets lost", n)
+	}
+}
+
+// TestLossyLink is about target Q4: 10 % random loss, 80 ms round trip.
+func TestLossyLink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 20 s")
+	}
+	t.Parallel()
+	r := startEngine(t, Config{}).Router("room")
+	sent := publishLive(t, r)
+	eventually(t, "three layers arrive", func() bool { return len(r.UpTrack("cam").Encodings()) == 3 })
+	c, p, relay := viewLink(t, r, netem.Params{Rate: 5_000_000, Delay: 60 * time.Millisecond, Loss: 0.1, QueueDelay: 300 * time.Millisecond})
+	watch(t, c, 5*time.Second)
+	start, shown, sentBefore := time.Now(), p.shown.count(), sent.count()
+	on := 0
+	layers := watch(t, c, 10*time.Second)
+	for _, l := range layers {
+		if l == 2 {
+			on++
+		}
+	}
+	n, of := p.shown.count()-shown, sent.count()-sentBefore
+	state, _ := videoState(c)
+	t.Logf("on the highest layer %d %% of the time, %d of %d frames shown, %d keyframes waited for, %d resent, lost %d of %d",
+		on*100/len(layers), n, of, p.skipped, state.Retransmitted, relay.Stats().Down.Lost, relay.Stats().Down.Sent)
+	if n < of*8/10 {
+		t.Errorf("%d frames shown of %d", n, of)
+	}
+	checkFreeze(t, p, sent, start, 1500*time.Millisecond)
+}
