@@ -11,6 +11,7 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/interceptor"
+	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 	"go.uber.org/goleak"
@@ -141,6 +142,7 @@ type client struct {
 	mu       sync.Mutex
 	got      map[string]*received // by mid
 	wg       sync.WaitGroup
+	source   atomic.Pointer[vp8Source] // makes a keyframe when one is asked for
 }
 
 type clientOptions struct {
@@ -272,14 +274,24 @@ func (c *client) send(mime string) (*webrtc.TrackLocalStaticRTP, *webrtc.RTPTran
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.wg.Go(func() {
-		for {
-			if _, _, err := tr.Sender().ReadRTCP(); err != nil {
-				return
+	c.wg.Go(func() { c.readFeedback(tr.Sender()) })
+	return track, tr
+}
+
+func (c *client) readFeedback(sender *webrtc.RTPSender) {
+	for {
+		pkts, _, err := sender.ReadRTCP()
+		if err != nil {
+			return
+		}
+		for _, p := range pkts {
+			if _, ok := p.(*rtcp.PictureLossIndication); ok {
+				if src := c.source.Load(); src != nil {
+					src.keyframe.Store(true)
+				}
 			}
 		}
-	})
-	return track, tr
+	}
 }
 
 // negotiate makes an offer and applies the answer. publish names the track of each sending

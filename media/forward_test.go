@@ -38,6 +38,7 @@ func TestPublishToSubscribers(t *testing.T) {
 	pub.negotiate(map[*webrtc.RTPTransceiver]string{vt: "cam", at: "mic"})
 	pub.connected()
 	src := newVP8Source(video.WriteRTP)
+	pub.source.Store(src)
 	every(t, 10*time.Millisecond, func() { src.frame(t) })
 	number := uint16(65000)
 	every(t, 10*time.Millisecond, func() {

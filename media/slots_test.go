@@ -15,6 +15,7 @@ func publishVP8(t *testing.T, r *Router, id string, start uint16) (*client, *vp8
 	c.negotiate(map[*webrtc.RTPTransceiver]string{tr: id})
 	c.connected()
 	src := newVP8Source(video.WriteRTP)
+	c.source.Store(src)
 	src.seq, src.picture, src.ts = start, start, uint32(start)<<12
 	return c, src
 }

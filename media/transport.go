@@ -253,6 +253,11 @@ func (ep *Endpoint) sendDatagram(b []byte) {
 func (t *transport) secure() {
 	ctx, cancel := context.WithTimeout(t.ctx, handshakeTimeout)
 	defer cancel()
+	if t.active { // the first flight has to find a path
+		if err := t.agent.AwaitConnect(ctx); err != nil {
+			t.ep.log.Debug("waiting for a path", "err", err)
+		}
+	}
 	conn, err := t.associate()
 	if err == nil {
 		if err = conn.HandshakeContext(ctx); err == nil {
