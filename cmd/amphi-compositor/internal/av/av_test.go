@@ -61,8 +61,24 @@ func TestMain(m *testing.M) {
 // A picture goes through encoder and decoder at once, with its colours and its time.
 func TestRoundTripWithoutDelay(t *testing.T) {
 	t.Parallel()
+	for _, name := range []string{"x264", "openh264"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e, err := av.NewVideoEncoder(name, av.VideoConfig{W: 320, H: 180, FPS: 30, Bitrate: 500_000})
+			if err != nil && name == "openh264" {
+				t.Skipf("not in this build: %v", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			roundTrip(t, e)
+		})
+	}
+}
+
+func roundTrip(t *testing.T, e av.VideoEncoder) {
 	c := canvas(t, 320, 180)
-	e := encoder(t, av.VideoConfig{W: 320, H: 180, FPS: 30, Bitrate: 500_000})
 	dec, err := av.NewDecoder("h264")
 	if err != nil {
 		t.Fatal(err)
