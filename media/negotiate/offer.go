@@ -33,7 +33,9 @@ const (
 )
 
 // String returns the attribute name.
-func (d Direction) String() string { return [...]string{"inactive", "sendonly", "recvonly", "sendrecv"}[d] }
+func (d Direction) String() string {
+	return [...]string{"inactive", "sendonly", "recvonly", "sendrecv"}[d]
+}
 
 // Sends says that the offerer wants to send.
 func (d Direction) Sends() bool { return d == SendOnly || d == SendRecv }
