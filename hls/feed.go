@@ -196,13 +196,6 @@ func (f *feed) requestKeyframe() {
 	}
 }
 
-// live says whether anything has come through.
-func (f *feed) live() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.packets > 0
-}
-
 // formats are all payload types that may come, so that a change of codec needs no word.
 func formats(kind codec.Kind) []wire.Format {
 	names := map[codec.Name]wire.Codec{codec.Opus: wire.Opus, codec.VP8: wire.VP8, codec.H264: wire.H264}

@@ -17,7 +17,7 @@ type Mode string
 
 // The modes.
 const (
-	Auto             Mode = ""                   // ScreenShare while somebody shares, else Grid
+	Auto             Mode = ""                   // ScreenShare while somebody shares, else Grid for a few and ActiveSpeaker for many
 	Grid             Mode = "grid"               // all the same size
 	ActiveSpeaker    Mode = "active-speaker"     // who speaks large, the others in a strip
 	ScreenShare      Mode = "screen-share"       // the shared screen large, cameras in a strip; Grid without one
@@ -88,6 +88,7 @@ const (
 // Limits of what is shown at once.
 const (
 	MaxTiles = 16 // of a grid
+	few      = 9  // peers that Auto puts into a grid
 	maxStrip = 5
 )
 
@@ -139,6 +140,8 @@ func (a *Arranger) mode(s Stage) Mode {
 	switch {
 	case s.Mode == Auto && a.screen != "":
 		return ScreenShare
+	case s.Mode == Auto && len(s.Peers) > few:
+		return ActiveSpeaker
 	case s.Mode == Auto, s.Mode == ScreenShare && a.screen == "":
 		return Grid
 	default:

@@ -45,7 +45,6 @@ type Packager struct {
 	mu      sync.Mutex // guards the fields below and what Media does not share
 	running bool
 	ended   bool
-	started bool  // something was ever published
 	first   int64 // grid index of the run's first part
 	end     int64 // grid index after the last part of all runs
 	drops   map[Drop]int64
