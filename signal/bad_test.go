@@ -121,9 +121,11 @@ func TestFloodClosesItsSenderAlone(t *testing.T) {
 			}
 		}
 	}()
-	if status, code := flood.ends(); status != 4003 || code != proto.RateLimited {
+	// On a slow machine the close frame may be lost behind what the flood left unread.
+	if status, code := flood.ends(); status != -1 && (status != 4003 || code != proto.RateLimited) {
 		t.Errorf("closed with %d %s", status, code)
 	}
+	eventually(t, "the flood's end", func() bool { return w.Stats().Clients.Closed[proto.RateLimited] == 1 })
 	undisturbed(t, a, b, "still here")
 	spam := 0
 	for _, m := range b.seen {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/ws"
 )
 
 // pipe carries encoded messages between two servers; it can be cut and healed.
@@ -43,12 +44,12 @@ func twoWorlds(t *testing.T) (a, b *world, cut func(bool)) {
 	toA := &pipe{from: "no_b", queue: make(chan []byte, 65536)}
 	deps := Deps{Registry: registry, Directory: everyRoom("no_a")}
 	deps.Carrier = toB
-	sa, err := New(Config{Node: "no_a"}, deps)
+	sa, err := New(Config{Node: "no_a", WebSocket: ws.Config{Silence: 2 * patience}}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
 	deps.Carrier = toA
-	sb, err := New(Config{Node: "no_b"}, deps)
+	sb, err := New(Config{Node: "no_b", WebSocket: ws.Config{Silence: 2 * patience}}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

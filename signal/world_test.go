@@ -118,6 +118,8 @@ type worldOption func(*Config, *Deps)
 func newWorld(t testing.TB, opts ...worldOption) *world {
 	t.Helper()
 	cfg := Config{Node: "no_a"}
+	// Clients of the tests send no pings.
+	cfg.WebSocket.Silence = 2 * patience
 	registry := newRegistry()
 	deps := Deps{Registry: registry, Directory: everyRoom("no_a")}
 	for _, o := range opts {

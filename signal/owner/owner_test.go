@@ -1,0 +1,445 @@
+package owner
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/exchange"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// nodes collects what the owner sends to each node.
+type nodes struct {
+	mu   sync.Mutex // guards the field below
+	sent map[string][]*amphiv1.RoomMessage
+}
+
+func (n *nodes) Send(node, _ string, msg []byte) error {
+	m, err := exchange.Decode(msg)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sent[node] = append(n.sent[node], m)
+	return nil
+}
+
+// take answers what was sent to a node since the last call.
+func (n *nodes) take(node string) []*amphiv1.RoomMessage {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := n.sent[node]
+	n.sent[node] = nil
+	return out
+}
+
+type directory struct {
+	node  string
+	epoch uint64
+}
+
+func (d *directory) Owner(string) (string, uint64, error) { return d.node, d.epoch, nil }
+
+type shelf struct {
+	mu   sync.Mutex // guards the field below
+	kept []*amphiv1.RegistryCommand
+}
+
+func (s *shelf) Open(room string) (Start, error) {
+	if room != "hall" {
+		return Start{}, proto.Errorf(proto.NotFound, "no such room")
+	}
+	return Start{Room: &amphiv1.Room{Name: "Hall"}, Template: &amphiv1.Template{
+		Roles:   []*amphiv1.Role{{Name: "one", Permissions: &amphiv1.Permissions{SendBroadcast: true, ControlStream: true, EndRoom: true, WriteStore: []string{""}, ManageRoom: true}}},
+		Streams: []*amphiv1.StreamSettings{{Name: "main"}},
+	}}, nil
+}
+
+func (s *shelf) Keep(cmd *amphiv1.RegistryCommand) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, cmd)
+}
+
+type wishes struct {
+	mu   sync.Mutex // guards the field below
+	list []string
+}
+
+func (w *wishes) Changed(room string, _ *amphiv1.Template, s *amphiv1.Stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, fmt.Sprint(room, " ", s.GetName(), " ", s.GetState()))
+}
+
+// desk is an owner under test, in a synctest bubble.
+type desk struct {
+	t      *testing.T
+	owner  *Owner
+	nodes  *nodes
+	dir    *directory
+	shelf  *shelf
+	wishes *wishes
+	nextID uint64
+}
+
+func run(t *testing.T, f func(d *desk)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &desk{t: t, nodes: &nodes{sent: map[string][]*amphiv1.RoomMessage{}}, dir: &directory{"me", 7}, shelf: &shelf{}, wishes: &wishes{}, nextID: 100}
+		var err error
+		d.owner, err = New(Config{Node: "me"}, Deps{Carrier: d.nodes, Directory: d.dir, Records: d.shelf, Streams: d.wishes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		over := make(chan struct{})
+		go func() { defer close(over); _ = d.owner.Run(ctx) }()
+		f(d)
+		stop()
+		<-over
+	})
+}
+
+func (d *desk) deliver(from string, m *amphiv1.RoomMessage) error {
+	m.Room = "hall"
+	if m.Epoch == 0 {
+		m.Epoch = d.dir.epoch
+	}
+	err := d.owner.Deliver(from, m)
+	synctest.Wait()
+	return err
+}
+
+func (d *desk) attach(node string, have uint64) {
+	d.t.Helper()
+	if err := d.deliver(node, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{HaveSeq: have}}}); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// request sends a command and answers its response, events before it included in seen.
+func (d *desk) request(node, peer string, id uint64, cmd *amphiv1.Command) *amphiv1.RoomResponse {
+	d.t.Helper()
+	err := d.deliver(node, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Request{Request: &amphiv1.RoomRequest{Id: id, PeerId: peer, Command: cmd}}})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, m := range d.nodes.take(node) {
+		if r := m.GetResponse(); r != nil && r.GetId() == id {
+			return r
+		}
+	}
+	d.t.Fatal("no response")
+	return nil
+}
+
+func (d *desk) id() uint64 { d.nextID++; return d.nextID }
+
+func (d *desk) join(node string) string {
+	d.t.Helper()
+	r := d.request(node, "", d.id(), &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Role: "one"}}})
+	if r.GetResult().GetJoin() == nil {
+		d.t.Fatal(r)
+	}
+	return r.GetResult().GetJoin().GetPeer().GetId()
+}
+
+func connection(peer string, connected bool) *amphiv1.Command {
+	return &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{PeerConnection: &amphiv1.PeerConnection{PeerId: peer, Connected: connected}}}
+}
+
+func say(text string) *amphiv1.Command {
+	return &amphiv1.Command{Body: &amphiv1.Command_Send{Send: &amphiv1.SendMessage{Text: text}}}
+}
+
+// left lists who was seen to leave and why.
+func left(msgs []*amphiv1.RoomMessage) []string {
+	var out []string
+	for _, m := range msgs {
+		for _, ev := range m.GetEvents().GetEvents() {
+			if l := ev.GetPeerLeft(); l != nil {
+				out = append(out, l.GetPeerId()+" "+l.GetReason().String())
+			}
+		}
+	}
+	return out
+}
+
+// pass lets time go by, with the nodes given keeping up their attachment.
+func (d *desk) pass(t time.Duration, alive ...string) {
+	for ; t > 0; t -= time.Second {
+		<-time.After(min(t, time.Second))
+		for _, node := range alive {
+			d.attach(node, 1<<60)
+		}
+	}
+	synctest.Wait()
+}
+
+func TestRequestIsExecutedOnce(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		peer := d.join("a")
+		id := d.id()
+		first := d.request("a", peer, id, say("once"))
+		again := d.request("a", peer, id, say("once"))
+		if first.GetResult().GetSend().GetId() == 0 || first.GetSeq() != again.GetSeq() || d.owner.Stats().Repeated != 1 {
+			t.Errorf("%v, again %v", first, again)
+		}
+		// Long after, its answer is forgotten, but it is not executed again either.
+		d.pass(40*time.Second, "a")
+		d.request("a", peer, d.id(), say("another"))
+		late := d.request("a", peer, id, say("once"))
+		if late.GetResult().GetError().GetCode() != string(proto.Timeout) {
+			t.Errorf("much later: %v", late)
+		}
+	})
+}
+
+func TestResponseComesAfterItsEvents(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.attach("b", 0)
+		peer := d.join("a")
+		d.nodes.take("b")
+		err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Request{Request: &amphiv1.RoomRequest{Id: d.id(), PeerId: peer, Command: say("x")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := d.nodes.take("a")
+		if len(got) != 2 || got[0].GetEvents() == nil || got[1].GetResponse().GetSeq() != got[0].GetEvents().GetEvents()[0].GetSeq() {
+			t.Errorf("a got %v", got)
+		}
+		if other := d.nodes.take("b"); len(other) != 1 || other[0].GetEvents().GetEvents()[0].GetMessage().GetText() != "x" {
+			t.Errorf("b got %v", other)
+		}
+	})
+}
+
+func TestAttachIsAnsweredWithWhatIsMissing(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		if got := d.nodes.take("a"); len(got) != 1 || got[0].GetState().GetRoom() != "Hall" {
+			t.Fatalf("first %v", got)
+		}
+		peer := d.join("a")
+		for range 5 {
+			d.request("a", peer, d.id(), say("x"))
+		}
+		d.nodes.take("a")
+		d.attach("a", 4)
+		if got := d.nodes.take("a"); len(got) != 1 || len(got[0].GetEvents().GetEvents()) != 3 || got[0].GetEvents().GetEvents()[0].GetSeq() != 5 {
+			t.Errorf("with 4 events: %v", got)
+		}
+		d.attach("a", 7)
+		if got := d.nodes.take("a"); len(got) != 1 || got[0].GetEvents() == nil || len(got[0].GetEvents().GetEvents()) != 0 {
+			t.Errorf("with all events: %v", got)
+		}
+		d.attach("b", 7)
+		if got := d.nodes.take("b"); len(got) != 1 || got[0].GetState().GetSeq() != 7 {
+			t.Errorf("an unknown node: %v", got)
+		}
+		for range 3 * tailLen {
+			d.request("a", peer, d.id(), say("x"))
+		}
+		d.nodes.take("a")
+		d.attach("a", 7)
+		if got := d.nodes.take("a"); len(got) != 1 || got[0].GetState() == nil {
+			t.Errorf("far behind: %v", got)
+		}
+	})
+}
+
+func TestSilentNodeLosesItsPeersAndGetsThemBack(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.attach("b", 0)
+		d.join("a")
+		short, long := d.join("b"), d.join("b")
+		// Shorter than the peers' patience: nobody notices.
+		d.pass(10*time.Second, "a")
+		d.attach("b", 1<<60)
+		d.pass(20*time.Second, "a", "b")
+		if got := left(d.nodes.take("a")); len(got) != 0 {
+			t.Errorf("after a short silence: %v", got)
+		}
+		d.request("b", "", d.id(), connection(short, false))
+		d.pass(23*time.Second, "a")
+		if got := left(d.nodes.take("a")); len(got) != 2 {
+			t.Errorf("after a long silence: %v", got)
+		}
+		// Only the one that the node had not lost itself comes back by itself.
+		d.attach("b", 1<<60)
+		joined := []string{}
+		for _, m := range d.nodes.take("a") {
+			for _, ev := range m.GetEvents().GetEvents() {
+				if p := ev.GetPeerJoined(); p != nil {
+					joined = append(joined, p.GetPeer().GetId())
+				}
+			}
+		}
+		if len(joined) != 1 || joined[0] != long {
+			t.Errorf("back are %v, not %s", joined, long)
+		}
+		d.pass(60*time.Second, "a", "b")
+		if got := left(d.nodes.take("a")); len(got) != 1 || got[0] != short+" LEAVE_REASON_EXPIRED" {
+			t.Errorf("in the end: %v", got)
+		}
+	})
+}
+
+func TestPeerMovesToAnotherNode(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.attach("b", 0)
+		peer := d.join("a")
+		d.nodes.take("a")
+		if r := d.request("b", "", d.id(), connection(peer, true)); r.GetResult().GetError() != nil {
+			t.Fatal(r)
+		}
+		moved := false
+		for _, m := range d.nodes.take("a") {
+			moved = moved || m.GetPeerMoved().GetPeerId() == peer
+		}
+		if !moved {
+			t.Error("the first node was not told")
+		}
+		// What the first node says of the connection it had is of no account.
+		d.request("a", "", d.id(), connection(peer, false))
+		d.pass(30*time.Second, "a", "b")
+		if got := left(d.nodes.take("b")); len(got) != 0 {
+			t.Errorf("left: %v", got)
+		}
+	})
+}
+
+func TestEpochFences(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.nodes.take("a")
+		if err := d.deliver("a", &amphiv1.RoomMessage{Epoch: 6, Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{}}}); err == nil {
+			t.Error("a message of an older epoch was taken")
+		}
+		d.dir.epoch = 9
+		d.attach("a", 0)
+		if got := d.nodes.take("a"); len(got) != 1 || got[0].GetEpoch() != 9 {
+			t.Errorf("got %v", got)
+		}
+		d.dir.node = "other"
+		if err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{}}}); err == nil {
+			t.Error("a message for another owner was taken")
+		}
+		if s := d.owner.Stats(); s.Dropped["stale_epoch"] != 1 || s.Dropped["not_owner"] != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestSessionsFollowOneAnother(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		before := d.nodes.take("a")[0].GetState().GetSessionId()
+		peer := d.join("a")
+		if n := d.owner.Active()["hall"]; n != 1 {
+			t.Errorf("%d are active", n)
+		}
+		value := "1"
+		d.request("a", peer, d.id(), &amphiv1.Command{Body: &amphiv1.Command_SetStore{SetStore: &amphiv1.SetStore{Key: "k", Value: &value, Durable: true}}})
+		locked := true
+		d.request("a", peer, d.id(), &amphiv1.Command{Body: &amphiv1.Command_UpdateRoom{UpdateRoom: &amphiv1.UpdateRoomState{Locked: &locked}}})
+		d.request("a", peer, d.id(), &amphiv1.Command{Body: &amphiv1.Command_ControlStream{ControlStream: &amphiv1.ControlStream{Action: amphiv1.ControlStream_ACTION_START}}})
+		d.request("a", peer, d.id(), &amphiv1.Command{Body: &amphiv1.Command_Leave{Leave: &amphiv1.Leave{}}})
+		d.join("a")
+		after := ""
+		d.attach("b", 0)
+		for _, m := range d.nodes.take("b") {
+			after = m.GetState().GetSessionId()
+		}
+		if after == "" || after == before {
+			t.Errorf("session %s follows %s", after, before)
+		}
+		var kinds []string
+		for _, c := range d.shelf.kept {
+			kinds = append(kinds, fmt.Sprintf("%T", c.GetBody()))
+		}
+		want := []string{"*amphiv1.RegistryCommand_PutSession", "*amphiv1.RegistryCommand_PutStore", "*amphiv1.RegistryCommand_PutRoom",
+			"*amphiv1.RegistryCommand_PutSession", "*amphiv1.RegistryCommand_PutSession"}
+		if d := cmp.Diff(want, kinds); d != "" {
+			t.Error(d)
+		}
+		if ended := d.shelf.kept[3].GetPutSession(); ended.GetEndedMs() == 0 || len(ended.GetAttendance()) != 1 {
+			t.Errorf("kept %v", ended)
+		}
+		if d := cmp.Diff([]string{"hall main STREAM_STATE_STARTING", "hall  STREAM_STATE_UNSPECIFIED"}, d.wishes.list); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
+func TestUnusedRoomStops(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		if n := d.owner.Stats().Rooms; n != 1 {
+			t.Errorf("%d rooms", n)
+		}
+		d.pass(2 * rememberFor)
+		if n := d.owner.Stats().Rooms; n != 0 {
+			t.Errorf("%d rooms after everybody has gone", n)
+		}
+	})
+}
+
+func TestRefusedRoom(t *testing.T) {
+	run(t, func(d *desk) {
+		err := d.owner.Deliver("a", &amphiv1.RoomMessage{Room: "attic", Epoch: 7, Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		got := d.nodes.take("a")
+		if len(got) != 1 || got[0].GetResponse().GetId() != 0 || got[0].GetResponse().GetResult().GetError().GetCode() != string(proto.NotFound) {
+			t.Errorf("got %v", got)
+		}
+	})
+}
+
+// FuzzDeliver shows that no message of another node, however odd, breaks a room.
+func FuzzDeliver(f *testing.F) {
+	for _, m := range []*amphiv1.RoomMessage{
+		{Room: "hall", Epoch: 7, Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{HaveSeq: 3}}},
+		{Room: "hall", Epoch: 7, Body: &amphiv1.RoomMessage_Detach{Detach: &amphiv1.Detach{}}},
+		{Room: "hall", Epoch: 8, Body: &amphiv1.RoomMessage_Request{Request: &amphiv1.RoomRequest{Id: 1, Command: &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Role: "one"}}}}}},
+		{Room: "hall", Epoch: 7, Body: &amphiv1.RoomMessage_Request{Request: &amphiv1.RoomRequest{}}},
+	} {
+		b, err := exchange.Encode(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	o, err := New(Config{Node: "me"}, Deps{Carrier: &nodes{sent: map[string][]*amphiv1.RoomMessage{}}, Directory: &directory{"me", 7}, Records: &shelf{}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := exchange.Decode(b)
+		if err != nil {
+			return
+		}
+		r := newOwned(o, "hall", 7)
+		r.handle(time.Now(), inbound{"a", m})
+		r.tick(time.Now().Add(time.Minute))
+	})
+}
