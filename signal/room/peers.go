@@ -143,8 +143,8 @@ func (c *call) peerConnection(pc *pb.PeerConnection) (*pb.Result, error) {
 		return nil, proto.Errorf(proto.ResumeExpired, "the peer's place is no longer held")
 	}
 	if !pc.GetConnected() {
-		// A node that the client has left since has no say.
-		if c.home[id] == c.from.Node {
+		// A node that the client has left since has no say; after a takeover the first to speak has.
+		if home := c.home[id]; home == c.from.Node || home == "" {
 			now := c.now.UnixMilli()
 			since := pc.GetSinceMs()
 			if since <= 0 || since > now {
