@@ -164,6 +164,7 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	p.ExtSeq = e.unwrap.Unwrap(s)
 	p.PayloadType = c.PayloadType
 	e.codec = c
+	size := e.inspect.Size()
 	if len(p.Payload) > 0 {
 		if err := e.inspect.Inspect(c, p); err != nil {
 			drops.add(dropPayload)
@@ -178,6 +179,9 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	case ring.TooOld:
 		drops.add(dropTooLate)
 		return p.ExtSeq, false
+	}
+	if !e.live(p.ArrivalNS) || e.inspect.Size() != size {
+		e.track.layersChanged()
 	}
 	e.last.Store(p.ArrivalNS)
 	e.count(p, recovered)

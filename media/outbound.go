@@ -30,6 +30,7 @@ type outbound struct {
 	ticks     int
 	sent      sendCounts
 	resends   resendBudget
+	pacer     pacer
 	bw        bandwidth
 }
 
@@ -75,6 +76,7 @@ func (o *outbound) close() {
 	for _, dt := range o.tracks {
 		dt.unbind()
 	}
+	o.pacer.clear()
 	o.tracks, o.sealer, o.dest, o.stream = nil, nil, nil, nil
 	delete(o.w.endpoints, o)
 	delete(o.w.probing, o)
@@ -94,6 +96,16 @@ func (o *outbound) tick(now int64) {
 	if o.ticks%5 == 0 {
 		o.ep.publish(o)
 	}
+}
+
+// carries says that a slot carries the track.
+func (o *outbound) carries(u *UpTrack) bool {
+	for _, dt := range o.tracks {
+		if dt.track == u {
+			return true
+		}
+	}
+	return false
 }
 
 // reserve returns an empty slice with room for n bytes, in the memory it is sent from.

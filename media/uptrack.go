@@ -88,6 +88,19 @@ func (u *UpTrack) at(index int8) *Encoding {
 	return u.encodings[index]
 }
 
+// layersChanged makes the subscribers choose again: an encoding came, or its size is known.
+func (u *UpTrack) layersChanged() {
+	for _, w := range u.router.e.workers {
+		w.post(func() {
+			for o := range w.endpoints {
+				if o.carries(u) {
+					o.allocate(w.now)
+				}
+			}
+		})
+	}
+}
+
 // best returns the encoding to forward when index is wanted: the nearest one at or below
 // that is being sent, else the lowest one that is.
 func (u *UpTrack) best(index int8, now int64) *Encoding {

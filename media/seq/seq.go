@@ -129,9 +129,12 @@ func (m *Map) Skip(ext uint64, pictures uint16, tl0 uint8) {
 	m.push(span{first: ext + 1, last: ext, delta: cur.delta + 1, meta: meta})
 }
 
+// Extend returns the full output number for its low 16 bits: the nearest one below Next.
+func (m *Map) Extend(out uint16) uint64 { return m.next - 1 - uint64(uint16(m.next-1)-out) }
+
 // Lookup finds the source packet behind output number out, as a receiver names it.
 func (m *Map) Lookup(out uint16) (uint64, Meta, bool) {
-	ext64 := m.next - 1 - uint64(uint16(m.next-1)-out)
+	ext64 := m.Extend(out)
 	for i := range min(m.made, spanCount) {
 		s := &m.spans[(m.made-1-i)%spanCount]
 		if s.last+1 == s.first {
