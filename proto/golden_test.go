@@ -19,11 +19,13 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the golden messages anew")
 
-// goldens makes one message of every kind that goes over the WebSocket, every field filled, by name: "client" or
-// "server", then the alternatives taken.
+// goldens makes one message of every kind that goes over the WebSocket ("client", "server"), between owner and replica
+// ("room") and into the registry ("registry"), every field filled; the alternatives taken are its name.
 func goldens() map[string]gproto.Message {
 	all := map[string]gproto.Message{}
-	for side, m := range map[string]gproto.Message{"client": &amphiv1.ClientMessage{}, "server": &amphiv1.ServerMessage{}} {
+	for side, m := range map[string]gproto.Message{
+		"client": &amphiv1.ClientMessage{}, "server": &amphiv1.ServerMessage{}, "room": &amphiv1.RoomMessage{}, "registry": &amphiv1.RegistryCommand{},
+	} {
 		alternatives(m.ProtoReflect().Type(), nil, func(path []protoreflect.FieldDescriptor, name string) {
 			all[side+"-"+name] = filled(m.ProtoReflect().Type(), path, 0).Interface()
 		})
@@ -44,8 +46,12 @@ func alternatives(t protoreflect.MessageType, path []protoreflect.FieldDescripto
 	}
 	for i := range body.Fields().Len() {
 		fd := body.Fields().Get(i)
-		inner := t.New().NewField(fd).Message().Type()
-		alternatives(inner, append(slices.Clone(path), fd), f)
+		taken := append(slices.Clone(path), fd)
+		if fd.Kind() != protoreflect.MessageKind {
+			f(taken, strings.ReplaceAll(string(fd.Name()), "_", ""))
+			continue
+		}
+		alternatives(t.New().NewField(fd).Message().Type(), taken, f)
 	}
 }
 
