@@ -32,6 +32,10 @@ func (a Audience) Includes(peerID string) bool {
 	return len(a.roles) > 0 && slices.Contains(a.roles, a.view.peers[peerID].GetRole())
 }
 
+// Named lists the only peers that see the event, some of whom may not be here; false when its audience is everybody
+// or roles, so that every client has to be asked about.
+func (a Audience) Named() ([]string, bool) { return a.peers, !a.All && len(a.roles) == 0 }
+
 // known is what must be remembered from before an event to tell who may see it.
 type known struct {
 	// heard: clients have heard of the peer that the event is about.

@@ -144,6 +144,34 @@ func TestMaySubscribeAndPublish(t *testing.T) {
 	}
 }
 
+func TestAudience(t *testing.T) {
+	t.Parallel()
+	s := newSession(t, template(t, "circles"))
+	lead, ring := s.join("lead"), s.join("ring")
+	last := func() room.Audience {
+		evs, _ := s.replica.Since(s.replica.Seq() - 1)
+		return s.replica.Audience(evs[0])
+	}
+	s.say(lead, "hello")
+	if a := last(); !a.All || !a.Includes(ring) || !a.Includes("") {
+		t.Errorf("a broadcast: %+v", a)
+	}
+	if _, named := last().Named(); named {
+		t.Error("a broadcast names its receivers")
+	}
+	send := func(to *pb.Recipients) {
+		s.do(room.Actor{PeerID: lead}, &pb.Command{Body: &pb.Command_Send{Send: &pb.SendMessage{Text: "x", To: to}}})
+	}
+	send(&pb.Recipients{Peers: []string{ring}})
+	if ids, named := last().Named(); !named || len(ids) != 2 || last().Includes("") || last().Includes("pe_9") {
+		t.Errorf("a direct message: %v, %v", ids, named)
+	}
+	send(&pb.Recipients{Roles: []string{"ring"}})
+	if _, named := last().Named(); named || !last().Includes(ring) || last().Includes("pe_9") {
+		t.Error("a message to a role")
+	}
+}
+
 // TestRestore: a standby that takes over goes on where the owner was, timers included.
 func TestRestore(t *testing.T) {
 	t.Parallel()
