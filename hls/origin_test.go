@@ -199,7 +199,10 @@ func TestCompositorKilled(t *testing.T) {
 	if !found {
 		t.Errorf("audio's discontinuity is elsewhere than %d", p.MediaSequence+at)
 	}
-	eventually(t, "live again", func() bool { return s.Programs()[0].State == Live })
+	eventually(t, "running again", func() bool { return s.Programs()[0].Composer.State == compose.Running })
+	if st := s.Programs()[0].State; st != Live {
+		t.Errorf("state %s", st)
+	}
 	if st := s.Programs()[0].Composer; st.Exits != 1 || st.PID == pid {
 		t.Errorf("%+v", st)
 	}

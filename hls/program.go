@@ -21,8 +21,8 @@ import (
 // State of a program.
 type State string
 
-// The states. A program that has been Live goes back to Starting while its compositor
-// is started anew; Failed says that this does not succeed, though it is still tried.
+// The states. A program stays Live while its compositor is started anew: players go on
+// by themselves. Failed says that this does not succeed, though it is still tried.
 const (
 	Starting State = "starting"
 	Live     State = "live"
@@ -331,15 +331,7 @@ func (l *loop) observe() {
 	}
 	if s.Spawns-l.spawns >= failedAfter {
 		l.setState(Failed, s.LastExit)
-	} else if s.State != compose.Running && l.stateNow() == Live {
-		l.setState(Starting, s.LastExit)
 	}
-}
-
-func (p *program) stateNow() State {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.state
 }
 
 // output is the compositor's way into the packager.
