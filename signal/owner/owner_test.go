@@ -415,6 +415,18 @@ func TestRefusedRoom(t *testing.T) {
 	})
 }
 
+// nowhere is a carrier to nobody.
+type nowhere struct{}
+
+func (nowhere) Send(string, string, []byte) error { return nil }
+
+// nothing keeps nothing.
+type nothing struct{}
+
+func (nothing) Open(room string) (Start, error) { return (&shelf{}).Open(room) }
+
+func (nothing) Keep(*amphiv1.RegistryCommand) {}
+
 // FuzzDeliver shows that no message of another node, however odd, breaks a room.
 func FuzzDeliver(f *testing.F) {
 	for _, m := range []*amphiv1.RoomMessage{
@@ -429,7 +441,7 @@ func FuzzDeliver(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	o, err := New(Config{Node: "me"}, Deps{Carrier: &nodes{sent: map[string][]*amphiv1.RoomMessage{}}, Directory: &directory{"me", 7}, Records: &shelf{}})
+	o, err := New(Config{Node: "me"}, Deps{Carrier: nowhere{}, Directory: &directory{"me", 7}, Records: nothing{}})
 	if err != nil {
 		f.Fatal(err)
 	}

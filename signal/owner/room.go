@@ -128,6 +128,12 @@ func (r *owned) handle(now time.Time, in inbound) {
 	case *amphiv1.RoomMessage_Detach:
 		r.detach(now, in.from, n)
 		delete(r.nodes, in.from)
+		for peer, s := range r.seats {
+			if s.node == in.from {
+				// A node lets go of a room only when it has no clients in it.
+				r.seats[peer] = seat{in.from, false}
+			}
+		}
 	case *amphiv1.RoomMessage_Request:
 		r.request(now, in.from, n, b.Request)
 	}

@@ -67,16 +67,20 @@ func (r *Room) apply(events []*amphiv1.Event) {
 			if !errors.Is(err, room.ErrGap) {
 				r.log.Error("event not applied", "seq", ev.GetSeq(), "err", err)
 			}
-			r.set.stats.gaps.Add(1)
-			// Each message after a gap shows it again: ask once, then as often as for anything pending.
-			if now := time.Now(); now.Sub(r.attached) >= hurry {
-				r.attach(now)
-			}
+			r.missing()
 			return
 		}
 		r.follower.Applied(r.rep, ev)
 	}
 	r.release(false)
+}
+
+// missing asks for the events that others have shown to be missing: once, then as often as for anything pending.
+func (r *Room) missing() {
+	r.set.stats.gaps.Add(1)
+	if now := time.Now(); now.Sub(r.attached) >= hurry {
+		r.attach(now)
+	}
 }
 
 // answer hands a result to who asked, after the events that it caused.
@@ -92,6 +96,7 @@ func (r *Room) answer(resp *amphiv1.RoomResponse) {
 	delete(r.pending, resp.GetId())
 	if r.rep != nil && r.rep.Seq() < resp.GetSeq() {
 		r.early = append(r.early, early{resp.GetSeq(), resp.GetResult(), q.done})
+		r.missing()
 		return
 	}
 	q.done(resp.GetResult())
