@@ -217,6 +217,7 @@ func TestStopAndStartAgain(t *testing.T) {
 	}
 	s.get("/v1/hls/demo/main/index.m3u8")
 	eventually(t, "a segment", func() bool { p := s.playlist(mainList); return p != nil && len(p.Segments) >= 1 })
+	eventually(t, "live", func() bool { return s.Programs()[0].State == Live })
 	if err := s.Stop(context.Background(), "demo", "main"); err != nil {
 		t.Fatal(err)
 	}

@@ -104,12 +104,15 @@ func (p *program) run(ctx context.Context) {
 	t := time.NewTicker(stepEvery)
 	defer t.Stop()
 	p.setState(Starting, "")
+	ready := p.pack.Ready()
 	for ctx.Err() == nil {
 		l.step(time.Now())
 		select {
 		case <-ctx.Done():
 		case <-t.C:
 		case <-p.wake:
+		case <-ready: // to be known at once
+			ready = nil
 		}
 	}
 	for _, f := range l.feeds {
