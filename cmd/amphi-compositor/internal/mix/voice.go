@@ -1,7 +1,7 @@
 package mix
 
 const (
-	ring = 1 << 18 // samples kept per voice, about 5 s
+	ring = 1 << 16 // samples kept per voice, 1.4 s
 
 	// What a voice does when a packet is not due where the last one ended.
 	driftTolerance = Rate / 1000      // 1 ms: nothing

@@ -6,6 +6,11 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	av.Quiet()
+	goleak.VerifyTestMain(m)
+}

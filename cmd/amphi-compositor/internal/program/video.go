@@ -139,9 +139,9 @@ func (v *video) tickAll(ctx context.Context) error {
 	}
 }
 
-// cause is why ctx ended, nil when it was simply told to.
+// cause is why an encoder ended ctx, nil when it was simply told to.
 func cause(ctx context.Context) error {
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return nil

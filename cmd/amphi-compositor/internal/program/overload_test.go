@@ -1,0 +1,175 @@
+//go:build cgo
+
+package program
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/label"
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/mix"
+	"github.com/amphi-sfu/amphi/hls/wire"
+)
+
+// opened is a program whose output goes to w, before its goroutines.
+func opened(t *testing.T, w io.Writer, variants ...wire.Variant) *Program {
+	t.Helper()
+	fonts, err := label.Load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Program{cfg: Config{Fonts: fonts}, out: newSender(w)}
+	if err := p.open(&wire.Start{
+		EpochNS: time.Now().UnixNano(), Width: canvasW, Height: canvasH, FPS: 30, GOPTicks: 15, PartTicks: 15,
+		Variants: variants, AudioBitrate: 64_000,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.video.close()
+		p.audio.close()
+	})
+	return p
+}
+
+// pictures reads the access units of a recording, and decodes them.
+func pictures(t *testing.T, r io.Reader) (aus []wire.VideoAU, sps [][]byte) {
+	t.Helper()
+	decoders := make(map[int]*av.Decoder)
+	defer func() {
+		for _, d := range decoders {
+			d.Close()
+		}
+	}()
+	rd := wire.NewReader(r)
+	for {
+		f, err := rd.Next()
+		if err != nil {
+			return aus, sps
+		}
+		if f.Type != wire.TypeVideoAU {
+			continue
+		}
+		au, err := f.VideoAU()
+		if err != nil {
+			t.Fatal(err)
+		}
+		au.Data = bytes.Clone(au.Data)
+		aus = append(aus, au)
+		if au.Key && au.Variant == 0 {
+			end := bytes.Index(au.Data[4:], []byte{0, 0, 1, 0x06}) // SEI: its text names the preset
+			if end < 0 {
+				end = bytes.Index(au.Data[4:], []byte{0, 0, 1, 0x65})
+			}
+			sps = append(sps, au.Data[:end+4])
+		}
+		if decoders[au.Variant] == nil {
+			if decoders[au.Variant], err = av.NewDecoder("h264"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pic, err := decoders[au.Variant].Decode(au.Data, 0)
+		if err != nil || pic == nil {
+			t.Fatalf("variant %d, tick %d does not decode: %v", au.Variant, au.Tick, err)
+		}
+		pic.Free()
+	}
+}
+
+// The preset changes at the next keyframe and back, and the stream goes on as before.
+func TestFasterPresetUnderOverload(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	p := opened(t, &out, wire.Variant{Name: "v", Width: canvasW, Height: canvasH, Bitrate: 500_000})
+	e := p.video.encoders[0]
+	presets := make(map[int64]string)
+	for tick := range int64(75) {
+		switch tick {
+		case 20:
+			p.video.level.Store(int32(mix.FasterPreset))
+		case 50:
+			p.video.level.Store(int32(mix.Normal))
+		}
+		s := p.video.sheet(t.Context())
+		s.paint(p.scenes.now.Load())
+		p.video.encode(s, tick, p.grid.Key(tick))
+		if err := e.job(<-e.jobs); err != nil {
+			t.Fatal(err)
+		}
+		presets[tick] = e.stats().Preset
+	}
+	for tick, want := range map[int64]string{19: "veryfast", 29: "veryfast", 30: "superfast", 59: "superfast", 60: "veryfast"} {
+		if presets[tick] != want {
+			t.Errorf("tick %d: %s, want %s", tick, presets[tick], want)
+		}
+	}
+	aus, heads := pictures(t, &out)
+	if len(aus) != 75 || len(heads) != 5 {
+		t.Fatalf("%d access units, %d keyframes", len(aus), len(heads))
+	}
+	for i, h := range heads {
+		if !bytes.Equal(h, heads[0]) {
+			t.Errorf("keyframe %d has other parameter sets", i)
+		}
+	}
+	s := e.stats()
+	if s.Frames != 75 || s.Keys != 5 || s.EncodeNS <= 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// At half rate every tick still has its picture, in every variant.
+func TestHalfRateKeepsTheGrid(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	p := opened(t, io.Discard,
+		wire.Variant{Name: "large", Width: canvasW, Height: canvasH, Bitrate: 500_000},
+		wire.Variant{Name: "small", Width: 320, Height: 180, Bitrate: 200_000})
+	p.out = newSender(w)
+	for now := time.Duration(0); p.video.overload.Level() < mix.HalfRate; now += 33 * time.Millisecond {
+		p.video.overload.Tick(now, true)
+	}
+	var recording bytes.Buffer
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(&recording, r) })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := p.video.run(ctx); err != nil {
+		t.Error(err)
+	}
+	_ = w.Close()
+	wg.Wait()
+	aus, _ := pictures(t, &recording)
+	next := make(map[int]int64)
+	for _, au := range aus {
+		if n, ok := next[au.Variant]; ok && au.Tick != n && p.inputs.drops[dropTickSkipped] == 0 {
+			t.Errorf("variant %d: tick %d, want %d", au.Variant, au.Tick, n)
+		}
+		next[au.Variant] = au.Tick + 1
+	}
+	if len(aus) < 40 || next[0] != next[1] {
+		t.Errorf("%d access units, up to ticks %v", len(aus), next)
+	}
+	if mix.Level(p.video.level.Load()) != mix.HalfRate {
+		t.Error("the level changed meanwhile")
+	}
+}
+
+// Writes that fail end the video clock.
+func TestNodeGone(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	p := opened(t, io.Discard, wire.Variant{Name: "v", Width: canvasW, Height: canvasH, Bitrate: 500_000})
+	p.out = newSender(w)
+	_ = r.CloseWithError(io.ErrClosedPipe)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := p.video.run(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+}
