@@ -20,6 +20,7 @@ import (
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal"
+	"github.com/amphi-sfu/amphi/signal/exchange"
 )
 
 // defaultMetricsAddr is loopback: metrics and profiles are for the operator only.
@@ -42,6 +43,10 @@ type Config struct {
 	PublicIPs []net.IP
 	// CompositorPath is the program amphi-compositor; empty looks beside this binary, then in PATH.
 	CompositorPath string
+	// Directory knows the owner of each room, and Carrier brings room messages to other nodes, whose Deliver
+	// takes them. Without them this node is alone and owns every room.
+	Directory exchange.Directory
+	Carrier   exchange.Carrier
 }
 
 // Node is one running server: what ARCHITECTURE.md calls a node, as a value, so that tests
@@ -68,6 +73,9 @@ func NewNode(cfg Config) (*Node, error) {
 	}
 	if cfg.ID == "" {
 		cfg.ID = proto.NewID(proto.NodePrefix)
+	}
+	if cfg.Directory == nil {
+		cfg.Directory = alone(cfg.ID)
 	}
 	if cfg.HTTPAddr == "" {
 		cfg.HTTPAddr = "127.0.0.1:0"
@@ -99,7 +107,7 @@ func (n *Node) open() error {
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(),
 	}, signal.Deps{
-		Registry: n.registry, Directory: alone(n.cfg.ID), Media: signal.Engine(n.media), Streams: n.streams, Nodes: n,
+		Registry: n.registry, Directory: n.cfg.Directory, Carrier: n.cfg.Carrier, Media: signal.Engine(n.media), Streams: n.streams, Nodes: n,
 	})
 	if err != nil {
 		return err
@@ -220,6 +228,9 @@ func (n *Node) Close() {
 		_ = n.registry.Close()
 	}
 }
+
+// Deliver takes an encoded RoomMessage of another node; see signal.Server.
+func (n *Node) Deliver(from string, msg []byte) error { return n.signal.Deliver(from, msg) }
 
 // URL is how people on this machine reach the node.
 func (n *Node) URL() string { return n.front.URL() }

@@ -18,7 +18,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // startNode runs a node with the development room on free ports until the test ends.
 func startNode(t *testing.T) *Node {
 	t.Helper()
-	node, err := NewNode(Config{Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)), HTTPAddr: "127.0.0.1:0"})
+	return startNodeWith(t, Config{})
+}
+
+func startNodeWith(t *testing.T, cfg Config) *Node {
+	t.Helper()
+	cfg.Logger, cfg.HTTPAddr = slog.New(slog.NewTextHandler(testWriter{t}, nil)), "127.0.0.1:0"
+	node, err := NewNode(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
