@@ -123,6 +123,7 @@ func (o *outbound) allocate(now int64) {
 	if budget >= 0 {
 		budget = max(budget, base)
 	}
+	o.pacer.setRate(int64(b.estimate()))
 	demand := o.w.allocator.Allocate(b.tracks, budget, time.Duration(now))
 	if b.estimator != nil {
 		want := bwe.Demand{Next: demand.Next, Top: demand.Top}

@@ -24,6 +24,9 @@ type resendEntry struct {
 	times uint8
 }
 
+// forgetResend is after how many milliseconds a number means another packet.
+const forgetResend = 5000
+
 // times says how often packet s has been sent again, and for how many milliseconds
 // it has not.
 func (m *resendMemory) times(s uint16, now int64) (times uint8, ago uint32) {
@@ -31,22 +34,21 @@ func (m *resendMemory) times(s uint16, now int64) (times uint8, ago uint32) {
 		return 0, 0
 	}
 	e := &m.entries[s%uint16(len(m.entries))]
-	if e.seq != s || e.at == 0 {
+	ago = uint32(now/int64(time.Millisecond)) - e.at
+	if e.seq != s || e.at == 0 || ago > forgetResend {
 		return 0, 0
 	}
-	return e.times, uint32(now/int64(time.Millisecond)) - e.at
+	return e.times, ago
 }
 
 func (m *resendMemory) note(s uint16, now int64) {
 	if m.entries == nil {
 		m.entries = new([512]resendEntry)
 	}
-	e := &m.entries[s%uint16(len(m.entries))]
-	if e.seq != s {
-		*e = resendEntry{seq: s}
+	times, _ := m.times(s, now)
+	m.entries[s%uint16(len(m.entries))] = resendEntry{
+		seq: s, times: times + 1, at: max(uint32(now/int64(time.Millisecond)), 1),
 	}
-	e.at = max(uint32(now/int64(time.Millisecond)), 1)
-	e.times++
 }
 
 // resendBudget keeps retransmissions to a share of what is sent for the first time, so

@@ -223,6 +223,9 @@ func (dt *DownTrack) mapCodec(c codec.Codec) bool {
 	if found == nil {
 		return false
 	}
+	for dt.out.pacer.waiting() > 0 { // what waits has the old payload type
+		dt.out.pace(dt.out.w.now + int64(paceDelay))
+	}
 	dt.sourcePT = c.PayloadType
 	dt.wire.pt, dt.wire.rtxPT, dt.wire.nack = found.PayloadType, 0, found.Feedback.NACK
 	if dt.wire.rtxSSRC != 0 {
@@ -265,14 +268,22 @@ func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
 	if !ok {
 		return
 	}
-	n := dt.out.sendMedia(dt, p, index, meta, false)
-	if n == 0 {
+	dt.cursor.advance(p, meta)
+	if o := dt.out; dt.kind == codec.Video && !o.pacer.take(len(p.Payload), o.w.now) {
+		o.pacer.hold(dt, p, index, meta, o.w.now)
+		o.w.probing[o] = struct{}{}
 		return
 	}
-	dt.counts.packets++
-	dt.counts.bytes += uint64(n)
-	dt.out.resends.earn(n)
-	dt.cursor.advance(p, meta)
+	dt.send(p, index, meta)
+}
+
+// send sends p as output packet index.
+func (dt *DownTrack) send(p *packet.Packet, index uint64, meta seq.Meta) {
+	if n := dt.out.sendMedia(dt, p, index, meta, false); n > 0 {
+		dt.counts.packets++
+		dt.counts.bytes += uint64(n)
+		dt.out.resends.earn(n)
+	}
 }
 
 // advance notes the newest packet sent.

@@ -355,11 +355,16 @@ func TestNarrowLink(t *testing.T) {
 	settled := time.Now()
 	shown, sentBefore := p.shown.count(), sent.count()
 	before := relay.Stats().Down
-	for i, l := range watch(t, c, 8*time.Second) {
+	layers := watch(t, c, 8*time.Second)
+	high := 0
+	for _, l := range layers {
 		if l != 0 {
-			t.Errorf("%d ms after settling it is on layer %d, which does not fit", i*100, l)
-			break
+			high++
 		}
+	}
+	// A machine that stalls makes a probe look better than the link.
+	if high*10 > len(layers) {
+		t.Errorf("after settling it was on a layer that does not fit %d times of %d", high, len(layers))
 	}
 	checkFreeze(t, p, sent, settled, time.Second)
 	if n, of := p.shown.count()-shown, sent.count()-sentBefore; n < of*9/10 {

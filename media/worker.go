@@ -46,7 +46,7 @@ type worker struct {
 	endpoints map[*outbound]struct{}
 	unsettled []*DownTrack // switched encodings: their lists change after the batch
 	replay    []*packet.Packet
-	probing   map[*outbound]struct{}
+	probing   map[*outbound]struct{} // those to look at every few milliseconds
 	allocator *alloc.Allocator
 	now       int64 // time of the batch or tick under way
 }
@@ -129,7 +129,12 @@ func (w *worker) run(stop <-chan struct{}) {
 	probe, hold := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer probe.Stop()
 	defer hold.Stop()
+	armed := false
 	for {
+		if len(w.probing) > 0 && !armed {
+			probe.Reset(probePeriod)
+			armed = true
+		}
 		select {
 		case <-w.kick:
 			w.awaitFrame(hold)
@@ -141,14 +146,9 @@ func (w *worker) run(stop <-chan struct{}) {
 			}
 			w.settle()
 			w.process()
-			if len(w.probing) > 0 {
-				probe.Reset(probePeriod)
-			}
 		case <-probe.C:
+			armed = false
 			w.probe()
-			if len(w.probing) > 0 {
-				probe.Reset(probePeriod)
-			}
 		case <-stop:
 			return
 		}
@@ -208,11 +208,12 @@ func (w *worker) holding() bool {
 	return w.hold && len(w.queue) < flushAfter
 }
 
-// probe sends padding for the estimators that probe.
+// probe sends what pacers held back, and padding for the estimators that probe.
 func (w *worker) probe() {
 	w.now = w.e.now()
 	for o := range w.probing {
-		if !o.probe(w.now) {
+		waiting := o.pace(w.now)
+		if !o.probe(w.now) && !waiting {
 			delete(w.probing, o)
 		}
 	}

@@ -15,6 +15,8 @@ const (
 	// probeSaturated: a cluster that arrives this much slower than it left has
 	// met the path's limit.
 	probeSaturated = 0.88
+	// probeBunched: a cluster that arrives this much faster than it left says nothing.
+	probeBunched = 1.6
 	// probeMargin is added to what is wanted, so that success leaves headroom.
 	probeMargin = 1.25
 	// probeStep caps a cluster's rate as a multiple of the estimate.
@@ -168,6 +170,10 @@ func (e *Estimator) finishProbe(now time.Duration) {
 		if e.timeouts > 0 {
 			p.next = min(p.next, now+probeSilent)
 		}
+		return
+	}
+	if got > probeBunched*sent { // something held the packets up and let go of them together
+		p.next = now + probeWait
 		return
 	}
 	saturated := got < probeSaturated*sent
