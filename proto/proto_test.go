@@ -229,6 +229,22 @@ func TestGeneratedGoIsCurrent(t *testing.T) {
 	}
 }
 
+// TestGoldenMessagesInTypeScript has the web SDK's generated code read the golden messages too. It needs what
+// "make test" installs.
+func TestGoldenMessagesInTypeScript(t *testing.T) {
+	t.Parallel()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("node is not installed")
+	}
+	if _, err := os.Stat("../signal/web/node_modules/esbuild"); err != nil {
+		t.Skip("signal/web/node_modules is not there; make test installs it")
+	}
+	if out, err := exec.Command(node, "goldens.mjs").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // sameCode compares without the comment that names protoc's version, which is the machine's.
 func sameCode(a, b []byte) bool {
 	version := regexp.MustCompile(`(?m)^//.*protoc .*$`)
