@@ -2,13 +2,13 @@
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { devicesOf, people } from "./people.mjs";
-import { hear, look } from "./senses.mjs";
+import { forget, hear, look } from "./senses.mjs";
 import { eventually, until } from "./wait.mjs";
 
-const executablePath = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
+export const chromiumPath = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
 
 /** A browser process whose every page has this person's devices. */
-export async function openBrowser(colour, { args = [], executable = executablePath } = {}) {
+export async function openBrowser(colour, { args = [], executable = chromiumPath } = {}) {
   const devices = await devicesOf(colour);
   const browser = await chromium.launch({
     executablePath: executable,
@@ -100,6 +100,7 @@ export class Guest {
 
   async shows(selector, colour, what, timeout = 30_000) {
     const [r, g, b] = people[colour].rgb;
+    await forget(this.page, selector);
     return eventually(what, () => look(this.page, selector, [{ name: colour, rgb: [r, g, b] }]).then((seen) => ({
       ok: (seen.shares?.[colour] ?? 0) > 0.5 && seen.moved, ...seen,
     })), { timeout });

@@ -41,7 +41,7 @@ export class Platform {
     const platform = new Platform();
     const port = await freePort();
     platform.port = port;
-    platform.url = `http://${host}:${port}`;
+    platform.url = `http://${host === "0.0.0.0" ? "127.0.0.1" : host}:${port}`;
     platform.output = "";
     const began = Date.now();
     platform.child = spawn(binary, ["dev", "--http", `${host}:${port}`, "--metrics", "", ...args], {
@@ -67,10 +67,12 @@ export class Platform {
     return this.child.pid;
   }
 
-  /** The printed links by role, and that of ops. */
+  /** The printed links by role, and that of ops; by address, as the host name in them may be any of this machine's. */
   links() {
     const found = {};
-    for (const [, name, link] of this.output.matchAll(/^\s+(\S+)\s+(http\S+\/(?:m\/|ops)\S*)$/gm)) found[name] = link;
+    for (const [, name, path] of this.output.matchAll(/^\s+(\S+)\s+http:\/\/[^/\s]+(\/(?:m\/|ops)\S*)$/gm)) {
+      found[name] = this.url + path;
+    }
     return found;
   }
 

@@ -33,6 +33,14 @@ export function look(page, selector, colours, region = [0, 0, 1, 1]) {
   );
 }
 
+/** Forgets earlier looks at an element, so that only what changes from now on counts as moved. */
+export function forget(page, selector) {
+  return page.evaluate((selector) => {
+    const video = document.querySelector(selector);
+    if (video) delete video.lastSum;
+  }, selector);
+}
+
 /** For every received live audio track, the peak level in dB at each tone over a second, and the median of the spectrum. */
 export function hear(page, tones) {
   return page.evaluate(async (tones) => {

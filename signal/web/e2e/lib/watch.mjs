@@ -67,3 +67,28 @@ export function noteClick(page, testid) {
 }
 
 export const clickedAt = (page) => page.evaluate(() => window.e2e.clicked);
+
+/** Notes for how long a video element stands still or is not there, from now on; `stillness` answers the longest, in ms. */
+export function watchStillness(page, selector) {
+  return page.evaluate((selector) => {
+    const canvas = new OffscreenCanvas(32, 18);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const watch = (window.e2e.still = { since: performance.now(), longest: 0 });
+    let last = 0;
+    clearInterval(window.e2e.stilling);
+    window.e2e.stilling = setInterval(() => {
+      const now = performance.now();
+      const video = document.querySelector(selector);
+      if (video?.readyState >= 2 && video.videoWidth) {
+        context.drawImage(video, 0, 0, 32, 18);
+        const sum = context.getImageData(0, 0, 32, 18).data.reduce((a, b, i) => (a * 31 + b * (i % 7)) % 1_000_000_007, 0);
+        if (sum !== last) watch.since = now;
+        last = sum;
+      }
+      watch.longest = Math.max(watch.longest, now - watch.since);
+      watch.now = now - watch.since;
+    }, 50);
+  }, selector);
+}
+
+export const stillness = (page) => page.evaluate(() => Math.round(window.e2e.still.longest));
