@@ -54,7 +54,7 @@ lint: $(WEB_STAMP)
 	cd signal/web && npm run --silent check
 
 bench: build
-	@cmd/amphi/bench
+	@node cmd/amphi/bench.mjs $(BENCH)
 
 # Regenerates what is committed: Go by protoc (Debian's protobuf-compiler), TypeScript by protoc-gen-es.
 proto: .cache/setup-test signal/web/node_modules/.package-lock.json
