@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
+	"slices"
 	"testing"
 
 	"github.com/pion/rtcp"
@@ -126,6 +128,12 @@ func (f *pathFixture) advance() {
 	}
 }
 
+// raceDetector says that the test was built with -race, under which pools lose packets.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
+}
+
 func TestForwardingAllocatesNothing(t *testing.T) {
 	f := newPath(t, 20)
 	f.frame(t)
@@ -145,7 +153,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 	if want := uint64((rounds + 1) * loadPackets * 20); got != want {
 		t.Fatalf("%d packets left, want %d", got, want)
 	}
-	if allocs != 0 {
+	if allocs != 0 && !raceDetector() {
 		t.Fatalf("%v allocations for %d packets", allocs, loadPackets*20)
 	}
 }

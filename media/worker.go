@@ -35,6 +35,7 @@ type worker struct {
 	sender *udp.Sender
 	load   atomic.Int32
 	kick   chan struct{}
+	late   sync.Mutex // held instead of being the goroutine, when that has ended
 
 	mu      sync.Mutex // guards the fields below
 	queue   []item
@@ -97,14 +98,16 @@ func (w *worker) post(f func()) bool {
 }
 
 // call is post that waits until f has run. When the worker does not run any more
-// nobody else does either, so f is called directly.
+// f is called directly, one at a time.
 func (w *worker) call(f func()) {
 	done := make(chan struct{})
-	if !w.post(func() { f(); close(done) }) {
-		f()
+	if w.post(func() { f(); close(done) }) {
+		<-done
 		return
 	}
-	<-done
+	w.late.Lock()
+	defer w.late.Unlock()
+	f()
 }
 
 func (w *worker) kickIfPending() {
