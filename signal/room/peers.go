@@ -145,12 +145,7 @@ func (c *call) peerConnection(pc *pb.PeerConnection) (*pb.Result, error) {
 	if !pc.GetConnected() {
 		// A node that the client has left since has no say; after a takeover the first to speak has.
 		if home := c.home[id]; home == c.from.Node || home == "" {
-			now := c.now.UnixMilli()
-			since := pc.GetSinceMs()
-			if since <= 0 || since > now {
-				since = now
-			}
-			disconnected(c.State, id, max(since, now-HoldFor.Milliseconds()))
+			disconnected(c.State, id, missedSince(c.now.UnixMilli(), pc.GetSinceMs()))
 		}
 		return nil, nil
 	}
@@ -164,6 +159,15 @@ func (c *call) peerConnection(pc *pb.PeerConnection) (*pb.Result, error) {
 		c.emit(&pb.Event{Body: &pb.Event_PeerJoined{PeerJoined: &pb.PeerJoined{Peer: p}}})
 	}
 	return joined(p), nil
+}
+
+// missedSince is from when a client counts as missing whose connection is known to be gone now: from when its next ping
+// was due, but not from before it was heard last. So a closed tab and a dead network look alike to others.
+func missedSince(now, heard int64) int64 {
+	if heard <= 0 || heard > now {
+		return now
+	}
+	return max(min(now, heard+PingEvery.Milliseconds()), now-HoldFor.Milliseconds())
 }
 
 func (c *call) updatePeer(u *pb.UpdatePeer) error {

@@ -12,9 +12,11 @@ import (
 
 // How long the owner waits before it gives something up.
 const (
-	// LostAfter is how long a peer's connection may be gone before others see the peer leave.
+	// PingEvery is how often a client says something at least.
+	PingEvery = 5 * time.Second
+	// LostAfter is how long a client may be missing before others see its peer leave.
 	LostAfter = 15 * time.Second
-	// HoldFor is how long a peer whose connection is gone keeps its place and id.
+	// HoldFor is how long a peer whose client is missing keeps its place and id.
 	HoldFor = 60 * time.Second
 	// RequestFor is how long a role change may wait for the peer's answer.
 	RequestFor = 60 * time.Second
@@ -55,7 +57,7 @@ type State struct {
 	cfg Config
 	// home is the node of each peer's client.
 	home map[string]string
-	// gone is when the connection of each disconnected peer ended, in milliseconds.
+	// gone is since when each disconnected peer's client is missing, in milliseconds.
 	gone map[string]int64
 	// held are the tracks that a lost peer gets back when it returns.
 	held     map[string][]*pb.Track

@@ -2046,7 +2046,8 @@ type PeerConnection struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	PeerId    string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
 	Connected bool                   `protobuf:"varint,2,opt,name=connected,proto3" json:"connected,omitempty"`
-	// When the node last heard the client, in milliseconds; 0 is now. The time until the peer counts as lost runs from then.
+	// When the node last heard the client, in milliseconds; 0 is now. The client counts as missing from when its next
+	// ping was due, at the latest from now.
 	SinceMs       int64 `protobuf:"varint,3,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1570,7 +1570,8 @@ export type PeerConnection = Message<"amphi.v1.PeerConnection"> & {
   connected: boolean;
 
   /**
-   * When the node last heard the client, in milliseconds; 0 is now. The time until the peer counts as lost runs from then.
+   * When the node last heard the client, in milliseconds; 0 is now. The client counts as missing from when its next
+   * ping was due, at the latest from now.
    *
    * @generated from field: int64 since_ms = 3;
    */
@@ -1594,7 +1595,8 @@ export type PeerConnectionJson = {
   connected?: boolean;
 
   /**
-   * When the node last heard the client, in milliseconds; 0 is now. The time until the peer counts as lost runs from then.
+   * When the node last heard the client, in milliseconds; 0 is now. The client counts as missing from when its next
+   * ping was due, at the latest from now.
    *
    * @generated from field: int64 since_ms = 3;
    */
