@@ -30,7 +30,8 @@ interface Sent {
 // How long an interrupted transport has to recover by itself, then by an ICE restart, before it is replaced.
 const interruptedMs = 2_500;
 const restartMs = 4_000;
-const connectMs = 10_000;
+const firstConnectMs = 5_000;
+const lastConnectMs = 15_000;
 const subscribeDelayMs = 120;
 const firstRetryMs = 500;
 const lastRetryMs = 8_000;
@@ -52,6 +53,7 @@ export class Engine implements Publisher {
   private running = false;
   private rescue: ReturnType<typeof setTimeout> | undefined;
   private retryMs = firstRetryMs;
+  private connectMs = firstConnectMs;
   private subscribeTimer: ReturnType<typeof setTimeout> | undefined;
   private subscribed = "";
 
@@ -143,13 +145,13 @@ export class Engine implements Publisher {
   async unpublish(source: Source): Promise<void> {
     const sent = this.sent.get(source);
     if (!sent) return;
-    await this.drop(source);
+    this.drop(source);
     await this.client.command({ case: "unpublish", value: { trackId: sent.trackId } }).catch(ignoreNotFound);
   }
 
   /** The server unpublished one of our tracks. */
-  async unpublishedByServer(trackId: string): Promise<void> {
-    for (const [source, sent] of this.sent) if (sent.trackId === trackId) await this.drop(source);
+  unpublishedByServer(trackId: string): void {
+    for (const [source, sent] of this.sent) if (sent.trackId === trackId) this.drop(source);
   }
 
   setInterest(trackId: string, maxSpatial: number): void {
@@ -242,10 +244,12 @@ export class Engine implements Publisher {
     if (sent) await this.transport?.activate(source, sent.muted ? -1 : sent.interest);
   }
 
-  private async drop(source: Source): Promise<void> {
+  private drop(source: Source): void {
     this.sent.delete(source);
-    await this.transport?.vacate(source);
-    this.negotiateSoon();
+    const transport = this.transport;
+    void transport?.vacate(source).then(() => {
+      if (this.transport === transport) this.negotiateSoon();
+    });
   }
 
   private replaceTransport(): void {
@@ -272,7 +276,8 @@ export class Engine implements Publisher {
     transport.growSlots(start.audio, start.video);
     for (const source of this.sent.keys()) await this.placeInSection(source);
     if (transport.slotCount + transport.sections.size === 0) return; // nothing to carry yet
-    this.rescueAfter(connectMs, () => this.replaceTransport());
+    this.rescueAfter(this.connectMs, () => this.replaceTransport());
+    this.connectMs = Math.min(lastConnectMs, this.connectMs * 1.6);
     this.negotiateSoon();
     this.subscribeSoon();
   }
@@ -281,6 +286,7 @@ export class Engine implements Publisher {
     if (state === "connected") {
       clearTimeout(this.rescue);
       this.retryMs = firstRetryMs;
+      this.connectMs = firstConnectMs;
       this.retiring?.close();
       this.retiring = undefined;
       this.store.update({ transport: "connected" });

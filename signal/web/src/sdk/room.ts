@@ -355,7 +355,7 @@ export class Room {
     } else if (name === "track-unpublished") {
       const { peer, track } = payload as RoomEvents["track-unpublished"];
       if (peer.id !== this.state.selfId) return;
-      void this.engine.unpublishedByServer(track.id).catch(() => undefined);
+      this.engine.unpublishedByServer(track.id);
       this.reconcileSoon();
     } else if (name === "peer-left" || name === "peer-joined") {
       const { peer } = payload as RoomEvents["peer-left"];

@@ -1,6 +1,8 @@
 import type { Kind, Source } from "./model.js";
 import { activeEncodings } from "./publishing.js";
 
+const drainMs = 300;
+
 /** A sending section of one of our sources. */
 export interface Section {
   readonly source: Source;
@@ -58,21 +60,25 @@ export class Transport {
     return this.slotTransceivers().length;
   }
 
-  /** The source's sending section, made on first use and used again after an unpublish. */
+  /** The source's sending section, made on first use. */
   section(source: Source, make: () => RTCRtpTransceiver): Section {
     let section = this.sections.get(source);
     if (!section) this.sections.set(source, (section = { source, transceiver: make(), trackId: "" }));
-    section.transceiver.direction = "sendonly";
     return section;
   }
 
-  /** Stops sending a source; its section stays for the next time. */
+  /**
+   * Ends a source's sending section; the next new one takes its place in the offer. A section is never used for a
+   * second track: its SSRCs would come without the extensions that say what they are. It is offered as ended only
+   * after what is on the way has arrived.
+   */
   async vacate(source: Source): Promise<void> {
-    const section = this.sections.get(source);
-    if (!section) return;
-    section.trackId = "";
-    section.transceiver.direction = "inactive";
-    await section.transceiver.sender.replaceTrack(null);
+    const ended = this.sections.get(source);
+    if (!ended) return;
+    this.sections.delete(source);
+    await ended.transceiver.sender.replaceTrack(null);
+    await new Promise((resolve) => setTimeout(resolve, drainMs));
+    if (!this.closed) ended.transceiver.stop();
   }
 
   /** Turns encodings on or off: layers up to `maxSpatial` (0 lowest) are sent, -1 sends none. */
