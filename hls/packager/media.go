@@ -195,11 +195,16 @@ func (m *Media) cut() error {
 	return nil
 }
 
-// skipTo takes segment numbers up to msn that sisters have and this one has nothing for.
-func (m *Media) skipTo(msn uint64, start time.Time) error {
-	for m.list.OpenMSN() < msn {
+// follow takes the segment numbers that a sister has and this one has nothing for, as
+// gaps of the same time.
+func (m *Media) follow(lead *Media) error {
+	for m.list.OpenMSN() < lead.list.OpenMSN() {
+		start, d, ok := lead.list.Segment(m.list.OpenMSN())
+		if !ok { // so far behind that the sister has forgotten it
+			start, d = m.cfg.Start, m.cfg.ticks(int64(m.cfg.SegmentTicks))
+		}
 		n := m.objectName(-1)
-		if err := m.list.FinishGap(n.String(), start, m.cfg.ticks(int64(m.cfg.SegmentTicks))); err != nil {
+		if err := m.list.FinishGap(n.String(), start, d); err != nil {
 			return fmt.Errorf("leaving out a segment of %s: %w", m.name, err)
 		}
 		m.store.finish(n, nil, m.keep())

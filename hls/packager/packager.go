@@ -166,7 +166,7 @@ func (p *Packager) cutLocked() error {
 	if !p.startedLocked() {
 		return nil
 	}
-	var msn uint64
+	lead := p.medias[0]
 	for _, m := range p.medias {
 		p.end = max(p.end, m.open.index)
 		if len(m.open.samples) > 0 {
@@ -175,11 +175,12 @@ func (p *Packager) cutLocked() error {
 		if err := m.cut(); err != nil {
 			return err
 		}
-		msn = max(msn, m.list.OpenMSN())
+		if m.list.OpenMSN() > lead.list.OpenMSN() {
+			lead = m
+		}
 	}
-	start := p.cfg.Start.Add(p.cfg.ticks(p.end * int64(p.cfg.PartTicks)))
 	for _, m := range p.medias {
-		if err := m.skipTo(msn, start); err != nil {
+		if err := m.follow(lead); err != nil {
 			return err
 		}
 		m.list.Break()

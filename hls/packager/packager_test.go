@@ -249,8 +249,8 @@ func TestRespawn(t *testing.T) {
 			t.Errorf("%s: goes on at %v", name, seg.DateTime)
 		}
 	}
-	if !strings.Contains(s.full("audio"), "#EXT-X-GAP\n") {
-		t.Error("audio has no gap for what it lacks")
+	if !strings.Contains(s.full("audio"), "#EXT-X-GAP\n#EXTINF:0.33333,\n42-10.m4s\n") {
+		t.Errorf("audio has no gap for what it lacks in\n%s", s.full("audio"))
 	}
 	if !strings.Contains(s.full("720p"), "#EXT-X-PART:DURATION=0.33333,URI=\"42-10.0.m4s\",INDEPENDENT=YES\n#EXTINF:0.33333") {
 		t.Errorf("no short last part in\n%s", s.full("720p"))
@@ -264,6 +264,27 @@ func TestRespawn(t *testing.T) {
 	s.play(990, 1020)
 	if n := strings.Count(s.full("720p"), "#EXT-X-DISCONTINUITY\n") - strings.Count(list, "#EXT-X-DISCONTINUITY\n"); n != 1 {
 		t.Errorf("%d discontinuities more", n)
+	}
+}
+
+// Audio that never comes does not keep the next run from beginning.
+func TestAudioFarBehind(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, packager.Config{Window: 6})
+	s.begin(0)
+	s.sound(30)
+	s.video(0, 60*20+7)
+	if err := s.p.Cut(); err != nil {
+		t.Fatal(err)
+	}
+	s.begin(60 * 21)
+	s.play(60*21, 60*22)
+	v, a := s.parsed("720p"), s.parsed("audio")
+	if end := v.MediaSequence + len(v.Segments); end != a.MediaSequence+len(a.Segments) {
+		t.Errorf("video ends at %d, audio at %d", end, a.MediaSequence+len(a.Segments))
+	}
+	if !a.Segments[len(a.Segments)-1].Discontinuity || !v.Segments[len(v.Segments)-1].Discontinuity {
+		t.Errorf("no discontinuity in\n%s", s.full("audio"))
 	}
 }
 

@@ -135,6 +135,15 @@ func (m *Media) isOpen() bool {
 	return len(m.segs) > 0 && len(m.segs[len(m.segs)-1].tail) == 0
 }
 
+// Segment tells when a listed segment begins and how long it is (so far).
+func (m *Media) Segment(msn uint64) (start time.Time, d time.Duration, ok bool) {
+	if msn < m.firstMSN || msn >= m.firstMSN+uint64(len(m.segs)) {
+		return time.Time{}, 0, false
+	}
+	s := &m.segs[msn-m.firstMSN]
+	return s.start, s.duration, true
+}
+
 // Begin opens the next segment; start is the date of its first frame.
 func (m *Media) Begin(start time.Time) error {
 	if m.isOpen() {
