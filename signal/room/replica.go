@@ -96,6 +96,9 @@ func (r *Replica) Track(id string) (*pb.Peer, *pb.Track) {
 // Streams lists the room's streams that have been asked for, in the template's order.
 func (r *Replica) Streams() []*pb.Stream { return streamList(&r.view) }
 
+// Idle tells whether nobody has joined yet: there is no session.
+func (r *Replica) Idle() bool { return r.started == 0 }
+
 // Ended tells whether the session is over.
 func (r *Replica) Ended() bool { return r.ended }
 

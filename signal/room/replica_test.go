@@ -74,13 +74,9 @@ func TestSince(t *testing.T) {
 	if _, ok := s.replica.Since(2); ok {
 		t.Error("the tail has no bound by number")
 	}
-	for _, tail := range []interface {
-		Since(uint64) ([]*pb.Event, bool)
-	}{s.replica, s.state} {
-		evs, ok := tail.Since(4000)
-		if !ok || len(evs) != 1002 || evs[0].GetSeq() != 4001 || evs[1001].GetSeq() != 5002 {
-			t.Errorf("%d events, %v", len(evs), ok)
-		}
+	evs, ok := s.replica.Since(4000)
+	if !ok || len(evs) != 1002 || evs[0].GetSeq() != 4001 || evs[1001].GetSeq() != 5002 {
+		t.Errorf("%d events, %v", len(evs), ok)
 	}
 	for range 1500 {
 		s.say(lead, strings.Repeat("x", proto.MaxMessageText))
@@ -147,7 +143,13 @@ func TestMaySubscribeAndPublish(t *testing.T) {
 func TestAudience(t *testing.T) {
 	t.Parallel()
 	s := newSession(t, template(t, "circles"))
+	if !s.replica.Idle() || !s.state.Idle() {
+		t.Error("a room without peers is not idle")
+	}
 	lead, ring := s.join("lead"), s.join("ring")
+	if s.replica.Idle() || s.state.Idle() {
+		t.Error("a room with peers is idle")
+	}
 	last := func() room.Audience {
 		evs, _ := s.replica.Since(s.replica.Seq() - 1)
 		return s.replica.Audience(evs[0])

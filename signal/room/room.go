@@ -63,7 +63,6 @@ type State struct {
 	held     map[string][]*pb.Track
 	timers   timers
 	session  record
-	tail     tail
 	out      []*pb.Event
 	now      time.Time
 	lastHand int64
@@ -110,7 +109,6 @@ func (s *State) start(cfg Config) {
 	s.home = map[string]string{}
 	s.gone = map[string]int64{}
 	s.held = map[string][]*pb.Track{}
-	s.tail = newTail(s.seq)
 	s.session = newRecord(&s.view)
 }
 
@@ -139,9 +137,6 @@ func (s *State) Idle() bool { return s.started == 0 }
 // Snapshot is the whole state at the present event number. It is the caller's; what it points to is shared.
 func (s *State) Snapshot() *pb.RoomState { return s.snapshot() }
 
-// Since lists the events after seq for a replica that missed some; false when they are no longer kept.
-func (s *State) Since(seq uint64) ([]*pb.Event, bool) { return s.tail.since(seq) }
-
 // Session is the session's record with its attendance, up to now or to its end.
 func (s *State) Session() *pb.Session { return s.session.snapshot(&s.view) }
 
@@ -151,7 +146,6 @@ func (s *State) emit(ev *pb.Event) uint64 {
 	ev.TimeMs = s.now.UnixMilli()
 	s.session.note(&s.view, ev)
 	s.apply(ev)
-	s.tail.add(ev, Audience{})
 	s.out = append(s.out, ev)
 	return ev.Seq
 }
