@@ -142,7 +142,10 @@ func TestFloodClosesItsSenderAlone(t *testing.T) {
 // get every event.
 func TestSubscriberThatNeverReads(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config, _ *Deps) { c.WebSocket.Linger = 2 * time.Second; c.WebSocket.Rate, c.WebSocket.Burst = 1e6, 1e6 })
+	w := newWorld(t, func(c *Config, _ *Deps) {
+		c.WebSocket.Linger = 2 * time.Second
+		c.WebSocket.Rate, c.WebSocket.Burst = 1e6, 1e6
+	})
 	a, b := w.enter(t, "steward", "Ann"), w.enter(t, "gallery", "Bob")
 	deaf := w.enterDeaf(t)
 	text := strings.Repeat("x", 4000)

@@ -133,6 +133,14 @@ func (e *edge) pass(rep *room.Replica, ev *amphiv1.Event) {
 	}
 	frame := eventFrame(ev)
 	audience := rep.Audience(ev)
+	if few, ok := audience.Named(); ok {
+		for _, id := range few {
+			if p := e.peers[id]; p != nil && p.conn != nil && audience.Includes(id) {
+				p.conn.Push(frame)
+			}
+		}
+		return
+	}
 	for id, p := range e.peers {
 		if p.conn != nil && audience.Includes(id) {
 			p.conn.Push(frame)

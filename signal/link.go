@@ -165,6 +165,8 @@ func (l *link) endpoint(ctx context.Context, generation uint32) (Endpoint, error
 	}
 	ep, err := router.NewEndpoint(l.peer, &observer{l, generation})
 	if err != nil {
+		// A router that closed under the room's feet is not asked again.
+		_ = l.edge.room.Do(func(*room.Replica) { l.edge.forgetRouter(router) })
 		return nil, err
 	}
 	l.mu.Lock()

@@ -256,7 +256,9 @@ func TestMediaMessagesReachTheClient(t *testing.T) {
 	if !j.GetMediaKept() {
 		t.Error("the media was not kept")
 	}
-	again.until("slots", func(m *amphiv1.ServerMessage) bool { return len(m.GetSlots().GetSlots()) > 0 && m.GetSlots().GetSlots()[0].GetTrackId() == mic })
+	again.until("slots", func(m *amphiv1.ServerMessage) bool {
+		return len(m.GetSlots().GetSlots()) > 0 && m.GetSlots().GetSlots()[0].GetTrackId() == mic
+	})
 	old := room.endpoints[bob.self]
 	if ans := again.offer(2, "v=0\r\n"); ans.GetNegotiated() == nil {
 		t.Error(ans)

@@ -30,7 +30,8 @@ type Config struct {
 	ICEServers []*amphiv1.IceServer
 	// WebSocket has the limits of clients.
 	WebSocket ws.Config
-	// TokensPerMinute is how many room codes one address may try per minute, default 60.
+	// TokensPerMinute is how many wrong room codes one address may try per minute, default 60, after half as many
+	// at once; right ones count a tenth.
 	TokensPerMinute int
 	// Drain bounds how long Run waits for clients to close on shutdown; default 3 s.
 	Drain time.Duration

@@ -16,6 +16,12 @@ func (e *edge) media() MediaRouter {
 	return e.router
 }
 
+func (e *edge) forgetRouter(r MediaRouter) {
+	if e.router == r {
+		e.router = nil
+	}
+}
+
 // mute has the media drop what the room has muted, and what it does not know.
 func (e *edge) mute() {
 	if e.router == nil || e.rep == nil {

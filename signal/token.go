@@ -48,6 +48,7 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	answer, err := s.exchangeCode(r)
 	if err != nil {
+		s.addresses.failed(r.RemoteAddr)
 		s.writeError(w, err)
 		return
 	}
@@ -124,10 +125,13 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 	return body, nil
 }
 
+// failureCost is how many good tries a bad one counts as: many people may share an address, but they know their codes.
+const failureCost = 10
+
 // addresses is a rate per client address. It is bounded: when too many are remembered, those at rest are
 // forgotten, and if none is, all are.
 type addresses struct {
-	perMinute int
+	perMinute int // bad tries
 
 	mu    sync.Mutex // guards the field below
 	known map[string]*rate.Limiter
@@ -137,7 +141,22 @@ func newAddresses(perMinute int) *addresses {
 	return &addresses{perMinute: perMinute, known: map[string]*rate.Limiter{}}
 }
 
+// allow tells whether the address may try, and counts the try.
 func (a *addresses) allow(remote string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.limiterLocked(remote).Allow()
+}
+
+// failed counts the last try as a bad one.
+func (a *addresses) failed(remote string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.limiterLocked(remote)
+	l.AllowN(time.Now(), int(min(failureCost-1, max(l.Tokens(), 0))))
+}
+
+func (a *addresses) limiterLocked(remote string) *rate.Limiter {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
 		host = remote
@@ -146,17 +165,15 @@ func (a *addresses) allow(remote string) bool {
 	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
 		host = ip.Mask(net.CIDRMask(64, 128)).String()
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	l := a.known[host]
 	if l == nil {
 		if len(a.known) >= maxAddresses {
 			a.forgetLocked()
 		}
-		l = rate.NewLimiter(rate.Limit(float64(a.perMinute)/60), max(a.perMinute/2, 1))
+		l = rate.NewLimiter(rate.Limit(failureCost*float64(a.perMinute)/60), max(failureCost*a.perMinute/2, failureCost))
 		a.known[host] = l
 	}
-	return l.Allow()
+	return l
 }
 
 func (a *addresses) forgetLocked() {

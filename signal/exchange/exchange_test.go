@@ -33,6 +33,28 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
+func TestInboxKeepsOrderAndBound(t *testing.T) {
+	t.Parallel()
+	b := NewInbox[int]()
+	for i := range maxInbox {
+		if !b.Put(i) {
+			t.Fatalf("full after %d", i)
+		}
+	}
+	if b.Put(-1) {
+		t.Error("took more than its bound")
+	}
+	<-b.Ready()
+	for i, v := range b.Take() {
+		if i != v {
+			t.Fatalf("%d at %d", v, i)
+		}
+	}
+	if !b.Empty() || !b.Put(1) || b.Empty() {
+		t.Error("the inbox is not as it was left")
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, m := range messages() {
 		b, err := Encode(m)

@@ -131,21 +131,19 @@ func (o *Owner) push(name string, epoch uint64, in inbound) error {
 		o.rooms[name] = r
 		o.wg.Go(r.run)
 	}
-	// Sending never blocks here, and holding the lock keeps the room from retiring meanwhile.
-	select {
-	case r.inbox <- in:
-		return nil
-	default:
+	// Holding the lock keeps the room from retiring meanwhile.
+	if !r.inbox.Put(in) {
 		o.stats.busy.Add(1)
 		return errBusy
 	}
+	return nil
 }
 
 // retire takes the room out unless a message came in meanwhile.
 func (o *Owner) retire(r *owned) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(r.inbox) > 0 {
+	if !r.inbox.Empty() {
 		return false
 	}
 	delete(o.rooms, r.name)

@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// inboxLen is how many messages may wait for one room before further ones are dropped.
-	inboxLen = 4096
 	// silence is how long a node may be silent before it is detached; it attaches again every 2 s.
 	silence = 6 * time.Second
 	// tailLen is how many events a node that attaches again can be given instead of the state.
@@ -30,7 +28,7 @@ type owned struct {
 	owner *Owner
 	log   *slog.Logger
 	name  string
-	inbox chan inbound
+	inbox *exchange.Inbox[inbound]
 	peers atomic.Int64 // how many have a place
 
 	epoch uint64
@@ -62,7 +60,7 @@ type node struct {
 
 func newOwned(o *Owner, name string, epoch uint64) *owned {
 	return &owned{
-		owner: o, name: name, epoch: epoch, inbox: make(chan inbound, inboxLen),
+		owner: o, name: name, epoch: epoch, inbox: exchange.NewInbox[inbound](),
 		log:   o.cfg.Logger.With("room", name, "epoch", epoch),
 		nodes: map[string]*node{}, seats: map[string]seat{},
 	}
@@ -77,8 +75,11 @@ func (r *owned) run() {
 		select {
 		case <-r.owner.done:
 			return
-		case in := <-r.inbox:
-			r.handle(time.Now(), in)
+		case <-r.inbox.Ready():
+			now := time.Now()
+			for _, in := range r.inbox.Take() {
+				r.handle(now, in)
+			}
 		case <-timer.C:
 		}
 		now := time.Now()

@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// inboxLen is how much may wait for one room before more is refused.
-	inboxLen = 4096
 	// keepalive is how often the replica attaches again.
 	keepalive = 2 * time.Second
 	// hurry is how often it looks after what is pending.
@@ -29,7 +27,7 @@ type Room struct {
 	set   *Set
 	name  string
 	log   *slog.Logger
-	inbox chan func()
+	inbox *exchange.Inbox[func()]
 	over  chan struct{} // closed when run has returned
 	holds int           // guarded by set.mu
 
@@ -62,7 +60,7 @@ type early struct {
 
 func newRoom(s *Set, name string) *Room {
 	r := &Room{
-		set: s, name: name, log: s.cfg.Logger.With("room", name), inbox: make(chan func(), inboxLen),
+		set: s, name: name, log: s.cfg.Logger.With("room", name), inbox: exchange.NewInbox[func()](),
 		over: make(chan struct{}), pending: map[uint64]*request{},
 	}
 	r.follower = s.cfg.Follow(r)
@@ -102,13 +100,11 @@ func (r *Room) post(f func()) error {
 		return proto.Errorf(proto.Unavailable, "the room has just closed here")
 	default:
 	}
-	select {
-	case r.inbox <- f:
-		return nil
-	default:
+	if !r.inbox.Put(f) {
 		r.set.stats.busy.Add(1)
 		return proto.Errorf(proto.Unavailable, "the room is too busy")
 	}
+	return nil
 }
 
 // Do runs f on the room's goroutine, later; rep is nil while the owner has not answered. An error means that f
@@ -203,8 +199,8 @@ func (r *Room) run() {
 		select {
 		case <-r.set.done:
 			return
-		case f := <-r.inbox:
-			f()
+		case <-r.inbox.Ready():
+			r.work()
 			continue
 		case <-timer.C:
 		}
@@ -217,11 +213,15 @@ func (r *Room) run() {
 	}
 }
 
+func (r *Room) work() {
+	for _, f := range r.inbox.Take() {
+		f()
+	}
+}
+
 // stop answers everybody who still waits.
 func (r *Room) stop() {
-	for len(r.inbox) > 0 {
-		(<-r.inbox)()
-	}
+	r.work()
 	err := proto.Errorf(proto.Unavailable, "the room has just closed here")
 	r.refuse(err)
 	for _, e := range r.early {
