@@ -34,26 +34,34 @@ func (in *inbound) rtcp(b []byte, now int64) {
 		e.drops.add(dropRTCP)
 		return
 	}
-	feedback := len(transport) > 0
+	feedback, urgent := len(transport) > 0, false
 	for _, p := range pkts {
 		switch p := p.(type) {
 		case *rtcp.SenderReport:
 			in.senderReport(p, now)
 			feedback = feedback || len(p.Reports) > 0
+		case *rtcp.ReceiverReport:
+			feedback = feedback || len(p.Reports) > 0
 		case *rtcp.SourceDescription, *rtcp.Goodbye:
 		default:
-			feedback = true
+			urgent = true
 		}
 	}
 	in.mu.Unlock()
-	if feedback {
-		o := in.ep.out
-		o.w.post(func() {
-			for _, raw := range transport {
-				o.transportFeedback(raw, now)
-			}
-			o.feedback(pkts)
-		})
+	if !feedback && !urgent {
+		return
+	}
+	o := in.ep.out
+	handle := func() {
+		for _, raw := range transport {
+			o.transportFeedback(raw, now)
+		}
+		o.feedback(pkts)
+	}
+	if urgent {
+		o.w.post(handle)
+	} else {
+		o.w.postLater(handle)
 	}
 }
 

@@ -39,6 +39,7 @@ type worker struct {
 
 	mu      sync.Mutex // guards the fields below
 	queue   []item
+	urgent  bool // something in the queue should not wait for the next tick
 	hold    bool // the newest packet's frame is not complete, its rest is about to come
 	stopped bool
 
@@ -80,7 +81,7 @@ func (w *worker) push(enc *Encoding, p *packet.Packet, more bool) {
 	}
 	p.Retain()
 	w.queue = append(w.queue, item{enc: enc, pkt: p})
-	w.hold = more
+	w.urgent, w.hold = true, more
 }
 
 // post makes the worker call f, after what was queued before. It is false when
@@ -92,9 +93,21 @@ func (w *worker) post(f func()) bool {
 		return false
 	}
 	w.queue = append(w.queue, item{do: f})
+	w.urgent = true
 	w.mu.Unlock()
 	w.wake()
 	return true
+}
+
+// postLater is post without haste: f is called with what comes next, at the latest at
+// the next tick. Hundreds of clients send feedback all the time; waking up for each
+// would cost more than handling it.
+func (w *worker) postLater(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stopped {
+		w.queue = append(w.queue, item{do: f})
+	}
 }
 
 // call is post that waits until f has run. When the worker does not run any more
@@ -112,9 +125,9 @@ func (w *worker) call(f func()) {
 
 func (w *worker) kickIfPending() {
 	w.mu.Lock()
-	pending := len(w.queue) > 0
+	urgent := w.urgent
 	w.mu.Unlock()
-	if pending {
+	if urgent {
 		w.wake()
 	}
 }
@@ -178,7 +191,7 @@ func (w *worker) drainAfterStop() {
 func (w *worker) process() {
 	for {
 		w.mu.Lock()
-		w.batch, w.queue = w.queue, w.batch[:0]
+		w.batch, w.queue, w.urgent = w.queue, w.batch[:0], false
 		w.mu.Unlock()
 		if len(w.batch) == 0 {
 			break
