@@ -325,7 +325,7 @@ type rateMeter struct {
 
 func (m *rateMeter) add(temporal uint8, n int) { m.bytes[min(temporal, 3)] += uint64(n) }
 
-// roll ends the window when it is long enough; a drop is followed at half speed.
+// roll ends the window when it is long enough.
 func (m *rateMeter) roll(now int64) {
 	if m.since == 0 {
 		m.since = now
@@ -337,8 +337,9 @@ func (m *rateMeter) roll(now int64) {
 	}
 	for i := range m.bytes {
 		bps := m.bytes[i] * 8 * uint64(time.Second) / uint64(d)
-		if bps < m.bps[i] {
-			bps = (bps + m.bps[i]) / 2
+		// A keyframe fills half a second but is not the rate: changes count by a quarter.
+		if old := m.bps[i]; old != 0 {
+			bps = (bps + 3*old) / 4
 		}
 		m.bps[i], m.bytes[i] = bps, 0
 	}

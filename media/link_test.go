@@ -252,7 +252,13 @@ func (p *player) skipLocked() bool {
 // viewLink makes a viewer behind an emulated link to the engine.
 func viewLink(t *testing.T, r *Router, down netem.Params) (*client, *player, *netem.Relay) {
 	t.Helper()
-	e := r.e
+	relay := emulate(t, r.e, down)
+	c, p := viewThrough(t, r, relay, "viewer")
+	return c, p, relay
+}
+
+func emulate(t *testing.T, e *Engine, down netem.Params) *netem.Relay {
+	t.Helper()
 	relay, err := netem.NewRelay(netem.RelayConfig{Target: e.UDPAddr(), Down: down, Up: netem.Params{Delay: 20 * time.Millisecond}, Seed: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -266,7 +272,14 @@ func viewLink(t *testing.T, r *Router, down netem.Params) (*client, *player, *ne
 			t.Errorf("relay: %v", err)
 		}
 	})
-	c := newClient(t, r, "viewer", clientOptions{})
+	return relay
+}
+
+// viewThrough makes a viewer that reaches the engine through a relay only.
+func viewThrough(t *testing.T, r *Router, relay *netem.Relay, id string) (*client, *player) {
+	t.Helper()
+	e := r.e
+	c := newClient(t, r, id, clientOptions{})
 	p := &player{c: c, buffer: map[uint16]*rtp.Packet{}}
 	c.pc.OnTrack(p.receive)
 	c.recvOnly(1, 1)
@@ -291,7 +304,7 @@ func viewLink(t *testing.T, r *Router, down netem.Params) (*client, *player, *ne
 		t.Fatal(err)
 	}
 	c.connected()
-	return c, p, relay
+	return c, p
 }
 
 // videoState is what the engine says of the viewer's video.

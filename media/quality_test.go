@@ -95,3 +95,34 @@ func TestLossyLink(t *testing.T) {
 	}
 	checkFreeze(t, p, sent, start, 1500*time.Millisecond)
 }
+
+// TestTwoViewersShareALink is about target Q3. The link carries the highest layer twice,
+// with little to spare.
+func TestTwoViewersShareALink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 30 s")
+	}
+	t.Parallel()
+	r := startEngine(t, Config{}).Router("room")
+	sent := publishLive(t, r)
+	eventually(t, "three layers arrive", func() bool { return len(r.UpTrack("cam").Encodings()) == 3 })
+	const rate = 3_700_000
+	relay := emulate(t, r.e, netem.Params{Rate: rate, Delay: 20 * time.Millisecond, QueueDelay: 300 * time.Millisecond})
+	a, pa := viewThrough(t, r, relay, "a")
+	b, pb := viewThrough(t, r, relay, "b")
+	watch(t, a, 15*time.Second)
+	start, before := time.Now(), relay.Stats().Down
+	bytesOf := func(c *client) uint64 { s, _ := videoState(c); return s.Bytes }
+	bytesA, bytesB := bytesOf(a), bytesOf(b)
+	watch(t, b, 10*time.Second)
+	x, y := float64(bytesOf(a)-bytesA), float64(bytesOf(b)-bytesB)
+	after := relay.Stats().Down
+	used := float64(after.DeliveredBytes-before.DeliveredBytes) * 8 / time.Since(start).Seconds() / rate
+	t.Logf("shares %.2f, %.0f %% of the link used, %d of %d packets lost", min(x, y)/max(x, y), used*100,
+		after.QueueFull-before.QueueFull, after.Sent-before.Sent)
+	if min(x, y) < max(x, y)/4 {
+		t.Errorf("one viewer got %.0f bytes, the other %.0f", x, y)
+	}
+	checkFreeze(t, pa, sent, start, time.Second)
+	checkFreeze(t, pb, sent, start, time.Second)
+}

@@ -192,20 +192,29 @@ func (e *Estimator) apply(r *Report, now time.Duration) (newest uint64, ok bool)
 // window is what the last packets looked like at both ends.
 type window struct {
 	sent, acked float64 // bits per second
-	loss        float64 // share of packets
-	packets     int
-	span        time.Duration
+	// peak is acked, or the most that arrived in one of the last peakSpans where that
+	// is more: while a queue drains, that is what the path carries, whatever was sent
+	// before.
+	peak    float64
+	loss    float64 // share of packets
+	packets int
+	span    time.Duration
 }
 
 const (
 	windowSpan = 500 * time.Millisecond
-	windowMin  = 100 * time.Millisecond
+	peakSpan   = 100 * time.Millisecond
+	peakSpans  = 3
+	// peakPackets is how many packets make the rate of so short a span worth anything.
+	peakPackets = 8
+	windowMin   = 100 * time.Millisecond
 )
 
 // measure looks back from the packet newest over windowSpan of sending.
 func (e *Estimator) measure(newest uint64) window {
 	end := e.history.at(newest)
 	var bytes, got, gone int
+	var late, lateCount [peakSpans]int
 	first, last := end.arrival, end.arrival
 	oldest := newest
 	for seq := newest; ; seq-- {
@@ -219,6 +228,10 @@ func (e *Estimator) measure(newest uint64) window {
 			first, last = min(first, p.arrival), max(last, p.arrival)
 			bytes += int(p.size)
 			got++
+			if i := (end.arrival - p.arrival) / peakSpan; i >= 0 && i < peakSpans {
+				late[i] += int(p.size)
+				lateCount[i]++
+			}
 		case lost:
 			gone++
 		}
@@ -234,6 +247,13 @@ func (e *Estimator) measure(newest uint64) window {
 	all := float64(bytes) * float64(got+gone) / float64(got)
 	w.sent = all * 8 / w.span.Seconds()
 	w.acked = float64(bytes) * 8 / max(last-first, w.span/2).Seconds()
+	w.peak = w.acked
+	for i, n := range lateCount {
+		if n >= peakPackets {
+			// One packet more or less is chance: count one less.
+			w.peak = max(w.peak, float64(late[i])*float64(n-1)/float64(n)*8/peakSpan.Seconds())
+		}
+	}
 	return w
 }
 

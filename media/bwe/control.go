@@ -110,8 +110,8 @@ func (c *control) delayBackoff(w window, queue, now time.Duration, n *Stats) {
 	congested := queue > congestedQueue || (w.acked < congestedRatio*w.sent && queue > congestedQueue/4)
 	target := c.estimate * backoff
 	if congested {
-		target = min(c.estimate, w.acked*backoff)
-		c.capacity = w.acked
+		target = min(c.estimate, w.peak*backoff)
+		c.capacity = w.peak
 	} else if c.limited {
 		return // a flicker of delay while little is sent says nothing about the rest
 	}
