@@ -15,11 +15,18 @@ type Audience struct {
 	Except string
 	peers  []string
 	roles  []string
-	view   *view
+	// seq is the event's number. old: others were applied since, so it is shown to somebody who comes back.
+	seq uint64
+	old bool
+	rep *Replica
 }
 
 // Includes tells whether a peer is in the audience. The empty id is somebody in the preview, who sees what all see.
+// What was before a peer joined, or was said to its role before it had it, it does not see afterwards either.
 func (a Audience) Includes(peerID string) bool {
+	if a.old && a.seq < a.rep.entered[peerID] {
+		return false
+	}
 	if a.All {
 		return peerID == "" || peerID != a.Except
 	}
@@ -29,7 +36,7 @@ func (a Audience) Includes(peerID string) bool {
 	if slices.Contains(a.peers, peerID) {
 		return true
 	}
-	return len(a.roles) > 0 && slices.Contains(a.roles, a.view.peers[peerID].GetRole())
+	return len(a.roles) > 0 && slices.Contains(a.roles, a.rep.peers[peerID].GetRole()) && a.seq >= a.rep.promoted[peerID]
 }
 
 // Named lists the only peers that see the event, some of whom may not be here; false when its audience is everybody

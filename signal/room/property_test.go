@@ -195,6 +195,7 @@ func TestReplicasAgree(t *testing.T) {
 				follow(t, second, wire(t, ev))
 				for id, c := range clients {
 					c.see(id, first, ev)
+					checkSecrecy(t, first, id, ev)
 				}
 			}
 			if i%10 == 5 {
@@ -260,6 +261,20 @@ func checkBounds(t *rapid.T, st *pb.RoomState) {
 			t.Fatalf("%s is asked twice", r.GetPeerId())
 		}
 		asked[r.GetPeerId()] = true
+	}
+}
+
+// checkSecrecy compares who sees a message with whom it is addressed to.
+func checkSecrecy(t *rapid.T, r *room.Replica, id string, ev *pb.Event) {
+	m, p := ev.GetMessage(), r.Peer(id)
+	if m == nil || p == nil {
+		return
+	}
+	to := m.GetTo()
+	want := len(to.GetPeers())+len(to.GetRoles()) == 0 || m.GetSender() == id ||
+		slices.Contains(to.GetPeers(), id) || slices.Contains(to.GetRoles(), p.GetRole())
+	if got := r.Visible(id, ev); got != want {
+		t.Fatalf("%s of role %s sees %v: %v", id, p.GetRole(), m, got)
 	}
 }
 

@@ -14,11 +14,17 @@ var ErrGap = errors.New("room: event is not the next")
 type Replica struct {
 	view
 	tail tail
+	// entered and promoted are the events since which each peer has been in the room, and has had its role; absent
+	// where that was before the tail.
+	entered, promoted map[string]uint64
 }
 
 // NewReplica makes a replica from the owner's state; Apply continues it.
 func NewReplica(state *pb.RoomState) *Replica {
-	return &Replica{view: newView(state), tail: newTail(state.GetSeq())}
+	return &Replica{
+		view: newView(state), tail: newTail(state.GetSeq()),
+		entered: map[string]uint64{}, promoted: map[string]uint64{},
+	}
 }
 
 // Apply takes the owner's next event. ErrGap: events are missing. An event that is already known is ignored.
@@ -30,9 +36,32 @@ func (r *Replica) Apply(ev *pb.Event) error {
 		return ErrGap
 	}
 	before := r.before(ev)
+	r.date(ev)
 	r.apply(ev)
 	r.tail.add(ev, r.audienceOf(ev, before))
 	return nil
+}
+
+// date notes since when a peer has been here, and has had its role; r has not applied the event yet.
+func (r *Replica) date(ev *pb.Event) {
+	switch b := ev.GetBody().(type) {
+	case *pb.Event_PeerJoined:
+		if id := b.PeerJoined.GetPeer().GetId(); r.peers[id] == nil {
+			r.entered[id] = ev.GetSeq()
+		}
+	case *pb.Event_PeerUpdated:
+		if b.PeerUpdated.GetWhat() == pb.PeerUpdated_WHAT_ROLE {
+			r.promoted[b.PeerUpdated.GetPeer().GetId()] = ev.GetSeq()
+		}
+	case *pb.Event_PeerLeft:
+		if b.PeerLeft.GetReason() != pb.LeaveReason_LEAVE_REASON_LOST {
+			delete(r.entered, b.PeerLeft.GetPeerId())
+			delete(r.promoted, b.PeerLeft.GetPeerId())
+		}
+	case *pb.Event_RoomEnded:
+		clear(r.entered)
+		clear(r.promoted)
+	}
 }
 
 // Seq is the number of the last event applied.
@@ -51,7 +80,7 @@ func (r *Replica) Audience(ev *pb.Event) Audience {
 	if !ok {
 		a = r.audienceOf(ev, r.before(ev))
 	}
-	a.view = &r.view
+	a.rep, a.seq, a.old = r, ev.GetSeq(), ev.GetSeq() < r.seq
 	return a
 }
 

@@ -89,6 +89,42 @@ func TestSince(t *testing.T) {
 	}
 }
 
+// TestReplayIsNotARevelation: whatever number a client says that it saw last, it is not shown what was before it
+// joined, nor what its role was told before it had the role.
+func TestReplayIsNotARevelation(t *testing.T) {
+	t.Parallel()
+	s := newSession(t, template(t, "circles"))
+	lead := s.join("lead")
+	early := s.say(lead, "before")
+	ring := s.join("ring")
+	tell := func() uint64 {
+		res := s.do(room.Actor{PeerID: lead}, &pb.Command{Body: &pb.Command_Send{Send: &pb.SendMessage{Text: "x", To: &pb.Recipients{Roles: []string{"voice"}}}}})
+		return res.GetSend().GetId()
+	}
+	secret := tell()
+	s.do(room.Actor{Management: true}, &pb.Command{Body: &pb.Command_ChangeRole{ChangeRole: &pb.ChangeRole{Peers: []string{ring}, Role: "voice", Force: true}}})
+	meant := tell()
+	s.do(room.Actor{Node: "a"}, &pb.Command{Body: &pb.Command_PeerConnection{PeerConnection: &pb.PeerConnection{PeerId: ring}}})
+	s.now = s.now.Add(room.LostAfter)
+	s.follow(s.state.Tick(s.now))
+	missed := s.say(lead, "while it was away")
+	s.do(room.Actor{Node: "a"}, &pb.Command{Body: &pb.Command_PeerConnection{PeerConnection: &pb.PeerConnection{PeerId: ring, Connected: true}}})
+	evs, ok := s.replica.Since(0)
+	if !ok {
+		t.Fatal("the tail is short")
+	}
+	seen := map[uint64]bool{}
+	for _, ev := range evs {
+		seen[ev.GetSeq()] = s.replica.Visible(ring, ev)
+		if !s.replica.Visible(lead, ev) && ev.GetSeq() > 2 {
+			t.Errorf("who was there does not see %v", ev)
+		}
+	}
+	if seen[early] || seen[secret] || !seen[meant] || !seen[missed] || !seen[early+1] {
+		t.Errorf("seen %v", seen)
+	}
+}
+
 // TestHiddenMessagesAreNotReplayed: who comes back does not see what a moderator took back meanwhile.
 func TestHiddenMessagesAreNotReplayed(t *testing.T) {
 	t.Parallel()
