@@ -154,3 +154,20 @@ func Part(sequence uint32, baseTime uint64, samples []Sample) ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// SilentAAC returns an AAC-LC access unit of silence for an AudioSpecificConfig, as any
+// encoder makes one of zeros; nil when the configuration is not mono or stereo AAC-LC.
+func SilentAAC(config []byte) []byte {
+	var asc mpeg4audio.AudioSpecificConfig
+	if err := asc.Unmarshal(config); err != nil || asc.Type != mpeg4audio.ObjectTypeAACLC || asc.FrameLengthFlag {
+		return nil
+	}
+	switch asc.ChannelConfig {
+	case 1: // a single channel element with no spectrum
+		return []byte{0x01, 0x18, 0x20, 0x07}
+	case 2: // a channel pair element with no spectrum
+		return []byte{0x21, 0x10, 0x04, 0x60, 0x8c, 0x1c}
+	default:
+		return nil
+	}
+}

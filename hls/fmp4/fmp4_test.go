@@ -105,6 +105,36 @@ func TestAudioDecodes(t *testing.T) {
 	}
 }
 
+// Silence decodes, and is silent.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	for channels, config := range map[string][]byte{"mono": {0x11, 0x88}, "stereo": {0x11, 0x90}} {
+		init, err := fmp4.AudioInit(config, 64_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples := make([]fmp4.Sample, 50)
+		for i := range samples {
+			samples[i] = fmp4.Sample{Data: fmp4.SilentAAC(config), Duration: 1024, Key: true}
+		}
+		part, err := fmp4.Part(1, 0, samples)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("ffmpeg", "-v", "error", "-i", "-", "-f", "s16le", "-")
+		cmd.Stdin = bytes.NewReader(append(init.Data, part...))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		pcm, err := cmd.Output()
+		if err != nil || stderr.Len() > 0 || len(pcm) < 49*1024*2 || len(bytes.Trim(pcm, "\x00")) != 0 {
+			t.Errorf("%s: %d bytes, %d of them not 0, %v\n%s", channels, len(pcm), len(bytes.Trim(pcm, "\x00")), err, &stderr)
+		}
+	}
+	if fmp4.SilentAAC([]byte{0x11, 0xb0}) != nil || fmp4.SilentAAC(nil) != nil {
+		t.Error("silence for what is not mono or stereo")
+	}
+}
+
 func ffprobe(t *testing.T, files [][]byte, show string) string {
 	t.Helper()
 	cmd := exec.Command("ffprobe", "-v", "error", "-show_entries", show, "-of", "csv", "-")

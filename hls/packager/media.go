@@ -29,9 +29,12 @@ type Media struct {
 	initKey     string // parameter sets that init was made of
 	sequence    uint32
 
-	open  openPart
-	parts []Name // of the open segment
-	gaps  int64
+	open    openPart
+	parts   []Name // of the open segment
+	due     int64  // time of the next sample if none is missing
+	silence []byte // audio: an access unit of it; nil when there is none for the configuration
+	gaps    int64  // parts and segments without anything
+	filled  int64  // parts that one picture stands for, silent access units
 }
 
 // openPart gathers samples until the grid ends it.

@@ -126,115 +126,6 @@ func (p *Packager) NextTick(now time.Time, margin time.Duration) int64 {
 	return max(0, index, p.end) * int64(p.cfg.PartTicks)
 }
 
-// Begin begins a run: from firstTick on a new compositor delivers. What the one before
-// left open is cut, and the program goes on behind a discontinuity.
-func (p *Packager) Begin(firstTick int64) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		return ErrEnded
-	}
-	if firstTick < 0 || firstTick%int64(p.cfg.PartTicks) != 0 {
-		return fmt.Errorf("beginning at tick %d: not on the grid of %d", firstTick, p.cfg.PartTicks)
-	}
-	if err := p.cutLocked(); err != nil {
-		return err
-	}
-	index := firstTick / int64(p.cfg.PartTicks)
-	if index < p.end {
-		return fmt.Errorf("beginning at tick %d: %w", firstTick, ErrAnnounced)
-	}
-	p.first, p.running = index, true
-	for _, m := range p.medias {
-		m.open = openPart{index: index}
-	}
-	return nil
-}
-
-// Cut says that the compositor is gone: what it left open is finished as it is.
-func (p *Packager) Cut() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cutLocked()
-}
-
-func (p *Packager) cutLocked() error {
-	if !p.running {
-		return nil
-	}
-	p.running = false
-	if !p.startedLocked() {
-		return nil
-	}
-	lead := p.medias[0]
-	for _, m := range p.medias {
-		p.end = max(p.end, m.open.index)
-		if len(m.open.samples) > 0 {
-			p.end = max(p.end, m.open.index+1)
-		}
-		if err := m.cut(); err != nil {
-			return err
-		}
-		if m.list.OpenMSN() > lead.list.OpenMSN() {
-			lead = m
-		}
-	}
-	for _, m := range p.medias {
-		if err := m.follow(lead); err != nil {
-			return err
-		}
-		m.list.Break()
-	}
-	p.publishAllLocked()
-	return nil
-}
-
-// startedLocked says whether any part or sample came in this run.
-func (p *Packager) startedLocked() bool {
-	for _, m := range p.medias {
-		if m.open.index != p.first || len(m.open.samples) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// End ends the program for good. Players play to the end of the playlist.
-func (p *Packager) End() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		return nil
-	}
-	err := p.cutLocked()
-	p.ended, p.running = true, false
-	for _, m := range p.medias {
-		m.list.End()
-	}
-	p.publishAllLocked()
-	return err
-}
-
-func (p *Packager) publishAllLocked() {
-	for _, m := range p.medias {
-		m.publish(p.medias)
-	}
-	p.checkReadyLocked()
-}
-
-func (p *Packager) checkReadyLocked() {
-	if p.isReady {
-		return
-	}
-	for _, m := range p.medias {
-		if _, _, ok := m.published.Load().LastPart(); !ok {
-			return
-		}
-	}
-	p.isReady = true
-	close(p.ready)
-}
-
 // WriteVideo takes the access unit (Annex B) of one tick of one variant. The bytes
 // may be reused after the call.
 func (p *Packager) WriteVideo(variant int, tick int64, annexB []byte) error {
@@ -262,7 +153,7 @@ func (p *Packager) WriteVideo(variant int, tick int64, annexB []byte) error {
 		p.drops[DropNoKey]++ // a run begins with a keyframe, or players show rubbish
 		return nil
 	}
-	return p.writeLocked(m, tick, 1, fmp4.Sample{Data: au.Data, Duration: videoUnit, Key: au.Key})
+	return p.writeVideoLocked(m, tick, fmp4.Sample{Data: au.Data, Duration: videoUnit, Key: au.Key})
 }
 
 // videoInitLocked makes a new init section when the parameter sets have changed.
@@ -295,6 +186,7 @@ func (p *Packager) SetAudioConfig(asc []byte) error {
 		return fmt.Errorf("making the audio's init section: %d Hz instead of %d", init.Timescale, AudioRate)
 	}
 	m.setInit(string(asc), init)
+	m.silence = fmp4.SilentAAC(asc)
 	return nil
 }
 
@@ -311,66 +203,10 @@ func (p *Packager) WriteAudio(at int64, data []byte) error {
 		p.drops[DropMalformed]++
 		return errors.New("audio without configuration or data")
 	}
-	s := fmp4.Sample{Data: append([]byte(nil), data...), Duration: samplesPerAU, Key: true}
-	return p.writeLocked(m, at, samplesPerAU, s)
-}
-
-// maxAhead is how far beyond the last one an access unit may be, in parts; beyond
-// it the sender is broken, and would make us write gaps without end.
-const maxAhead = 240
-
-func (p *Packager) admitLocked(m *Media, at int64, size int) error {
-	switch {
-	case p.ended:
-		return ErrEnded
-	case !p.running:
-		p.drops[DropNoRun]++
-		return ErrNoRun
-	case len(m.open.samples) > 0 && at <= m.open.last, p.indexLocked(m, at) < m.open.index:
-		p.drops[DropLate]++
-		return ErrLate
-	case p.indexLocked(m, at) > m.open.index+maxAhead:
-		p.drops[DropMalformed]++
-		return fmt.Errorf("access unit of %s at %d is %d parts ahead", m.name, at, p.indexLocked(m, at)-m.open.index)
-	case m.open.bytes+size > m.maxBytes || len(m.open.samples) >= fmp4.MaxSamples:
-		p.drops[DropTooLong]++
-		return ErrTooLong
+	if err := p.fillAudioLocked(m, at); err != nil {
+		return err
 	}
-	return nil
-}
-
-// indexLocked is the part of the grid that a time belongs to. Audio may begin a little
-// before the run's first tick.
-func (p *Packager) indexLocked(m *Media, at int64) int64 {
-	i := at / m.unitsPerPart
-	if m.isAudio() && i == p.first-1 {
-		return p.first
-	}
-	return i
-}
-
-// writeLocked adds a sample that lasts n units and closes what it completes.
-func (p *Packager) writeLocked(m *Media, at, n int64, s fmp4.Sample) error {
-	closed := false
-	for index := p.indexLocked(m, at); m.open.index < index; closed = true {
-		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
-			return err
-		}
-	}
-	m.add(at, s)
-	if at+n >= (m.open.index+1)*m.unitsPerPart {
-		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
-			return err
-		}
-		closed = true
-	}
-	if closed {
-		p.parts++
-		p.end = max(p.end, m.open.index)
-		m.publish(p.medias)
-		p.checkReadyLocked()
-	}
-	return nil
+	return p.writeLocked(m, at, samplesPerAU, fmp4.Sample{Data: append([]byte(nil), data...), Duration: samplesPerAU, Key: true})
 }
 
 // AddDateRange lists timed metadata in every playlist from the next part on.

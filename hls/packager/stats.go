@@ -36,6 +36,7 @@ func (p *Packager) Multivariant(query string) (b []byte, ok bool) {
 type Stats struct {
 	Parts   int64          // published, of all media playlists
 	Gaps    int64          // parts and segments that had nothing in them
+	Filled  int64          // pictures that stand for a whole part, access units of silence
 	Drops   map[Drop]int64 // refused access units by reason
 	Objects int            // in memory
 	Bytes   int64          // in memory
@@ -55,6 +56,7 @@ func (p *Packager) Stats() Stats {
 		s.Objects += n
 		s.Bytes += b
 		s.Gaps += m.gaps
+		s.Filled += m.filled
 		if !m.isAudio() {
 			s.Reloads += m.reloads.Load()
 		}

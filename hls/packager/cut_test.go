@@ -1,0 +1,58 @@
+package packager_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/amphi-sfu/amphi/hls/packager"
+)
+
+// Whenever the compositor dies and whatever was ahead then: no gaps, the same segment
+// numbers and discontinuities everywhere, and segments that are as long in audio as in video.
+func TestCutAnywhere(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		s := newSource(t, packager.Config{Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}, {Name: "360p", Bitrate: 300_000}}})
+		tick := int64(0)
+		for range rapid.IntRange(1, 4).Draw(rt, "runs") {
+			s.begin(tick)
+			end := tick + int64(rapid.IntRange(0, 150).Draw(rt, "ticks"))
+			s.video(tick, end)
+			// Encoders are behind the clock by a few ticks, the audio before or behind them.
+			s.sound(end + int64(rapid.IntRange(-12, 12).Draw(rt, "audio ahead")))
+			if err := s.p.Cut(); err != nil {
+				rt.Fatal(err)
+			}
+			tick = s.p.NextTick(start.Add(time.Duration(end)*time.Second/30), 300*time.Millisecond)
+		}
+		want := ""
+		for _, name := range names {
+			if !strings.Contains(s.full(name), "#EXTINF") {
+				return
+			}
+			p := s.parsed(name)
+			got := fmt.Sprint(p.MediaSequence)
+			for _, seg := range p.Segments {
+				got += fmt.Sprint(" ", seg.Discontinuity)
+			}
+			if want == "" {
+				want = got
+			}
+			if got != want {
+				rt.Fatalf("%s has %s, not %s\n%s\n%s", name, got, want, s.full("720p"), s.full(name))
+			}
+			for i, seg := range p.Segments {
+				if d := seg.Duration - s.parsed("720p").Segments[i].Duration; d.Abs() > 520*time.Millisecond {
+					rt.Fatalf("%s: segment %d is %v longer\n%s\n%s", name, i, d, s.full("720p"), s.full(name))
+				}
+			}
+			if strings.Contains(s.full(name), "GAP") {
+				rt.Fatalf("a gap in\n%s", s.full(name))
+			}
+		}
+	})
+}

@@ -1,0 +1,95 @@
+package packager
+
+import (
+	"fmt"
+
+	"github.com/amphi-sfu/amphi/hls/fmp4"
+)
+
+// maxAhead is how far beyond the last one an access unit may be, in parts; beyond
+// it the sender is broken, and would make us write gaps without end.
+const maxAhead = 240
+
+func (p *Packager) admitLocked(m *Media, at int64, size int) error {
+	switch {
+	case p.ended:
+		return ErrEnded
+	case !p.running:
+		p.drops[DropNoRun]++
+		return ErrNoRun
+	case len(m.open.samples) > 0 && at <= m.open.last, p.indexLocked(m, at) < m.open.index:
+		p.drops[DropLate]++
+		return ErrLate
+	case p.indexLocked(m, at) > m.open.index+maxAhead:
+		p.drops[DropMalformed]++
+		return fmt.Errorf("access unit of %s at %d is %d parts ahead", m.name, at, p.indexLocked(m, at)-m.open.index)
+	case m.open.bytes+size > m.maxBytes || len(m.open.samples) >= fmp4.MaxSamples:
+		p.drops[DropTooLong]++
+		return ErrTooLong
+	}
+	return nil
+}
+
+// indexLocked is the part of the grid that a time belongs to. Audio may begin a little
+// before the run's first tick.
+func (p *Packager) indexLocked(m *Media, at int64) int64 {
+	i := at / m.unitsPerPart
+	if m.isAudio() && i == p.first-1 {
+		return p.first
+	}
+	return i
+}
+
+// writeVideoLocked adds a picture. One that comes after whole parts without any stands for
+// the first of them, the next one for the second, and so on: players stumble at gaps, and
+// a picture early by a moment is not seen.
+func (p *Packager) writeVideoLocked(m *Media, tick int64, s fmp4.Sample) error {
+	index := p.indexLocked(m, tick)
+	if len(m.open.samples) > 0 && m.open.index < index {
+		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
+			return err
+		}
+	}
+	if m.open.index < index {
+		m.filled++
+		at := m.open.index * m.unitsPerPart
+		return p.writeLocked(m, at, m.unitsPerPart, s)
+	}
+	return p.writeLocked(m, tick, 1, s)
+}
+
+// fillAudioLocked adds silence up to a time.
+func (p *Packager) fillAudioLocked(m *Media, until int64) error {
+	for m.silence != nil && m.due+samplesPerAU <= until {
+		m.filled++
+		if err := p.writeLocked(m, m.due, samplesPerAU, fmp4.Sample{Data: m.silence, Duration: samplesPerAU, Key: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeLocked adds a sample that lasts n units and closes what it completes.
+func (p *Packager) writeLocked(m *Media, at, n int64, s fmp4.Sample) error {
+	closed := false
+	for index := p.indexLocked(m, at); m.open.index < index; closed = true {
+		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
+			return err
+		}
+	}
+	m.add(at, s)
+	m.due = at + n
+	if at+n >= (m.open.index+1)*m.unitsPerPart {
+		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
+			return err
+		}
+		closed = true
+	}
+	if closed {
+		p.parts++
+		p.end = max(p.end, m.open.index)
+		m.publish(p.medias)
+		p.checkReadyLocked()
+	}
+	return nil
+}
