@@ -68,7 +68,7 @@ func testUnderNode(t *testing.T, c clips) {
 	start := newStart(1)
 	start.EpochNS = epoch.UnixNano()
 	child, err := compose.New(compose.Config{
-		Path: os.Args[0], Env: []string{childEnv + "=1"}, Start: start,
+		Path: os.Args[0], Env: []string{childEnv + "=1"}, Start: start, Epoch: epoch,
 		FirstTick: func(time.Time) int64 { // the next part that was not announced
 			p.mu.Lock()
 			defer p.mu.Unlock()

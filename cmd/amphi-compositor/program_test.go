@@ -78,8 +78,12 @@ func testPeers(t *testing.T, c clips) {
 		}
 		for i := range rects {
 			m := s[i].motion(end-150, end)
-			if m.blank > 0 || m.longest > 6 {
+			if m.blank > 0 || m.longest > stuck {
 				t.Errorf("variant %d, tile %d: %+v", v, i+1, m)
+			}
+			// The playout delay is 120 ms; a tick may round it up.
+			if ages := s[i].ages(); ages[len(ages)/2] < 100*time.Millisecond || ages[len(ages)/2] > 200*time.Millisecond {
+				t.Errorf("variant %d, tile %d: shown %v after capture", v, i+1, ages[len(ages)/2])
 			}
 			if g := last(s[i].ground); !near(g, looks(i).colour()) {
 				t.Errorf("variant %d, tile %d: colour %v, want %v", v, i+1, g, looks(i).colour())
@@ -148,7 +152,7 @@ func testDynamics(t *testing.T, c clips) {
 	st.continuous()
 	s := st.look(0, tileRect(calm), tileRect(wild), tileRect(lossy))
 	report(t, st, s, first+60, end)
-	if m := s[0].motion(first+60, end); m.blank > 0 || m.longest > 6 || m.frozen > 20 {
+	if m := s[0].motion(first+60, end); m.blank > 0 || m.longest > stuck {
 		t.Errorf("the calm tile: %+v", m)
 	}
 	if m := s[1].motion(silent+110, silent+114); m.blank == 0 {
@@ -212,7 +216,7 @@ func testHostile(t *testing.T, c clips) {
 	st.continuous()
 	s := st.look(0, tileRect(quarter(0, 1)))
 	report(t, st, s, first+60, end)
-	if m := s[0].motion(first+75, end); m.blank > 0 || m.longest > 6 {
+	if m := s[0].motion(first+75, end); m.blank > 0 || m.longest > stuck {
 		t.Errorf("the good tile: %+v", m)
 	}
 	st.mu.Lock()

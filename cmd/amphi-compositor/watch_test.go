@@ -76,6 +76,10 @@ func barcode(at func(x, y float64) av.YUV) int {
 // tileRect is the rectangle of a tile.
 func tileRect(t wire.Tile) image.Rectangle { return image.Rect(t.X, t.Y, t.X+t.W, t.Y+t.H) }
 
+// stuck is how many ticks in a row a tile may show the same picture on a machine
+// that others use too. On an idle one it is 0.
+const stuck = 15
+
 // motion sums up how a tile moved between two ticks.
 type motion struct{ pictures, blank, frozen, longest, jumps int }
 
@@ -104,17 +108,23 @@ func (s seen) motion(from, to int64) (m motion) {
 }
 
 // continuous fails the test unless a variant's ticks follow one another and its
-// keyframes are on the grid; also the audio's samples. It returns the first tick.
+// keyframes are on the grid; also the audio's samples. On a machine that gives the
+// process no time for half a second ticks are left out, and counted: that is no failure.
 func (st *stage) continuous() {
 	st.t.Helper()
+	starved := st.figures().Drops["tick_skipped"] > 0
+	if starved {
+		st.t.Log("the machine was too busy: ticks were left out")
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for v, aus := range st.video {
 		for i, au := range aus {
-			if i > 0 && au.Tick != aus[i-1].Tick+1 {
+			gap := i > 0 && au.Tick != aus[i-1].Tick+1
+			if gap && !starved {
 				st.t.Errorf("variant %d: tick %d after %d", v, au.Tick, aus[i-1].Tick)
 			}
-			if want := au.Tick%int64(st.start.GOPTicks) == 0 || i == 0; au.Key != want {
+			if want := au.Tick%int64(st.start.GOPTicks) == 0 || i == 0; au.Key != want && !gap {
 				st.t.Errorf("variant %d: tick %d: IDR %v", v, au.Tick, au.Key)
 			}
 			if want := st.start.EpochNS + au.Tick*int64(time.Second)/30; au.TimeNS-want > 1000 || want-au.TimeNS > 1000 {
@@ -213,6 +223,31 @@ func (st *stage) latencies() (out []time.Duration) {
 	return out
 }
 
+// ages are how old the pictures of a tile are on the tick that shows them, sorted:
+// frame n was captured at n/30 s since the epoch.
+func (s seen) ages() (out []time.Duration) {
+	for i, n := range s.frames {
+		if n < 0 {
+			continue
+		}
+		age := (s.ticks[i] - int64(n)) % clipFrames
+		out = append(out, time.Duration(age)*time.Second/30)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}
+
+// soundLags are how long after the end of its samples each audio frame came, sorted.
+func (st *stage) soundLags() (out []time.Duration) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for i, at := range st.heard {
+		out = append(out, at-time.Duration(st.audio[i].Samples+1024)*time.Second/48000)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}
+
 func report(t testing.TB, st *stage, s []seen, from, to int64) {
 	t.Helper()
 	for i := range s {
@@ -220,6 +255,8 @@ func report(t testing.TB, st *stage, s []seen, from, to int64) {
 	}
 	l := st.latencies()
 	t.Logf("tick to access unit: p50 %v p95 %v max %v", l[len(l)/2], l[len(l)*95/100], l[len(l)-1])
+	l = st.soundLags()
+	t.Logf("end of samples to audio frame: p50 %v p95 %v max %v", l[len(l)/2], l[len(l)*95/100], l[len(l)-1])
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if s := st.stats; s != nil {

@@ -2,9 +2,9 @@ package ingest
 
 import "time"
 
-// window is how many packets a stream may hold back, a power of two: a second of
-// a 5 Mbit/s stream.
-const window = 512
+// window is how many packets a stream may hold back, a power of two: two seconds of
+// a 5 Mbit/s stream, or one large keyframe of a screen.
+const window = 1024
 
 // held is one packet that waits for its turn.
 type held struct {

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// inputQueue is how many packets may wait for a decoder: half a second of 5 Mbit/s.
-	inputQueue = 256
+	// inputQueue is how many packets may wait for a decoder: two seconds of 5 Mbit/s, or
+	// one large keyframe of a screen.
+	inputQueue = 1024
 	// pollEvery bounds how late an input notices that it needs a keyframe.
 	pollEvery = 200 * time.Millisecond
 	// failures is how many access units in a row may fail before the decoder is made anew.
