@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,8 @@ type loadMessage struct {
 // subscriber (P2), delay (P5) and allocations (P7):
 //
 //	go test -run xxx -bench Load -benchtime 1x ./media
+//
+// AMPHI_MEDIA_CPU and AMPHI_MEDIA_HEAP name files for profiles of the load alone.
 func BenchmarkLoad(b *testing.B) {
 	for _, c := range []struct {
 		name        string
@@ -163,6 +166,9 @@ func serveLoad(b *testing.B, r *Router, lines *bufio.Scanner, write *json.Encode
 func measureLoad(b *testing.B, e *Engine, subscribers int, before int64) {
 	wait := func(d time.Duration) { <-time.After(d) }
 	wait(2 * time.Second)
+	if path := os.Getenv("AMPHI_MEDIA_CPU"); path != "" {
+		defer profileCPU(b, path)()
+	}
 	var m1, m2 runtime.MemStats
 	runtime.ReadMemStats(&m1)
 	s1, cpu1 := e.Stats(), cpuTime(b)
@@ -175,10 +181,44 @@ func measureLoad(b *testing.B, e *Engine, subscribers int, before int64) {
 	b.ReportMetric(packets/6, "packets/s")
 	b.ReportMetric(float64(m2.Mallocs-m1.Mallocs)/packets, "allocs/packet")
 	b.ReportMetric(float64(residentKB(b)-before)/float64(subscribers), "KB/subscriber")
+	b.ReportMetric(float64(m2.HeapAlloc/1024)/float64(subscribers), "KB-heap/subscriber")
+	b.ReportMetric(float64(m2.StackInuse/1024)/float64(subscribers), "KB-stack/subscriber")
+	b.ReportMetric(float64(runtime.NumGoroutine())/float64(subscribers), "goroutines/subscriber")
+	if path := os.Getenv("AMPHI_MEDIA_HEAP"); path != "" {
+		writeHeap(b, path)
+	}
 	b.ReportMetric(float64(s2.Socket.SendDatagrams-s1.Socket.SendDatagrams)/float64(s2.Socket.SendMessages-s1.Socket.SendMessages), "packets/message")
 	b.ReportMetric(0, "ns/op")
 	for reason, n := range s2.Drops {
 		b.Logf("dropped %d: %s", n, reason)
+	}
+}
+
+// profileCPU profiles until its result is called.
+func profileCPU(b *testing.B, path string) (stop func()) {
+	f, err := os.Create(path)
+	if err == nil {
+		err = pprof.StartCPUProfile(f)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}
+}
+
+// writeHeap writes a profile of what is in use under load.
+func writeHeap(b *testing.B, path string) {
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	runtime.GC()
+	if err := pprof.WriteHeapProfile(f); err != nil {
+		b.Fatal(err)
 	}
 }
 
