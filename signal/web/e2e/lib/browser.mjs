@@ -27,7 +27,7 @@ export async function openBrowser(colour, { args = [], executable = chromiumPath
 }
 
 // Runs in the page before anything else: keeps what tests look at and the app does not show.
-function observe() {
+export function observe() {
   window.e2e = { peerConnections: [], sockets: [], events: [] };
   const RTC = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends RTC {
@@ -80,6 +80,12 @@ export class Guest {
     return this.page.getByTestId(testid);
   }
 
+  /** Opens or closes the panel "chat" or "people". */
+  async panel(which, open) {
+    const button = this.id(`control-${which}`);
+    if (((await button.getAttribute("aria-pressed")) === "true") !== open) await button.click();
+  }
+
   /** Evaluates in the page with the SDK's room. */
   room(fn, argument) {
     return this.page.evaluate(
@@ -101,17 +107,40 @@ export class Guest {
   async shows(selector, colour, what, timeout = 30_000) {
     const [r, g, b] = people[colour].rgb;
     await forget(this.page, selector);
-    return eventually(what, () => look(this.page, selector, [{ name: colour, rgb: [r, g, b] }]).then((seen) => ({
+    return this.eventually(what, () => look(this.page, selector, [{ name: colour, rgb: [r, g, b] }]).then((seen) => ({
       ok: (seen.shares?.[colour] ?? 0) > 0.5 && seen.moved, ...seen,
-    })), { timeout });
+    })), timeout);
+  }
+
+  /** Waits; a failure tells how this tab's transports are. */
+  async eventually(what, probe, timeout) {
+    try {
+      return await eventually(what, probe, { timeout });
+    } catch (thrown) {
+      throw new Error(`${thrown.message}\n${this.name}: ${await this.diagnosis().catch((error) => error.message)}`);
+    }
+  }
+
+  /** The state of the room and of each PeerConnection with its candidates, in one line each. */
+  diagnosis() {
+    return this.page.evaluate(async () => {
+      const { phase, transport, roleName } = window.amphi.room.state;
+      const lines = [`phase ${phase}, transport ${transport}, role ${roleName}`];
+      for (const pc of window.e2e.peerConnections) {
+        const stats = [...(await pc.getStats()).values()].filter((s) => s.type.includes("candidate"));
+        const told = stats.map((s) => [s.type, s.state, s.address, s.port, s.candidateType, s.requestsSent, s.responsesReceived]);
+        lines.push(`${pc.connectionState} ${pc.signalingState} ${JSON.stringify(told)}`);
+      }
+      return lines.join("\n");
+    });
   }
 
   /** Waits until a received audio track has this person's tone. */
   async hears(colour, timeout = 30_000) {
-    return eventually(`${this.name} hears the tone of ${colour}`, async () => {
+    return this.eventually(`${this.name} hears the tone of ${colour}`, async () => {
       const levels = await hear(this.page, Object.fromEntries(Object.entries(people).map(([c, p]) => [c, p.hz])));
       return { ok: levels.some((l) => l[colour] > l.floor + 20), levels };
-    }, { timeout });
+    }, timeout);
   }
 
   /** How many PeerConnections the page has made and not closed. */
