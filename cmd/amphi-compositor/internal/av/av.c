@@ -137,8 +137,8 @@ int amphi_scale(amphi_scaler *s, const AVFrame *src, amphi_rect from, AVFrame *d
     s->ns += amphi_thread_ns() - t0;
     return 0;
   }
-  // Fast bilinear reads two source pixels only: fine to enlarge, but it shimmers when it shrinks.
-  int flags = from.w * 4 > to.w * 5 ? SWS_BILINEAR : SWS_FAST_BILINEAR;
+  // Fast bilinear reads two source pixels only: fine to enlarge, but shrunk text suffers.
+  int flags = from.w > to.w ? SWS_BILINEAR : SWS_FAST_BILINEAR;
   s->ctx = sws_getCachedContext(s->ctx, from.w, from.h, fmt, to.w, to.h, AV_PIX_FMT_YUV420P, flags, NULL, NULL, NULL);
   if (!s->ctx) r = AVERROR(EINVAL);
   int aside = to.w % VECTOR && to.w != dst->width;

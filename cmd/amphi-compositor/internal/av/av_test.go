@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,60 @@ func TestPaint(t *testing.T) {
 	}
 	if err := s.Paint(dst, dst.Bounds(), &src.Frame, image.Rect(0, 0, 322, 180)); err == nil {
 		t.Error("read beyond the picture")
+	}
+}
+
+// Publishers may send what no browser does: other subsampling, depth, range, odd sides.
+func TestUnusualPictures(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		t.Skip("needs ffmpeg")
+	}
+	for _, c := range []struct{ format, size string }{
+		{"yuv420p", "321x181"}, {"yuvj420p", "320x180"}, {"yuv422p", "320x180"}, {"yuv444p", "320x180"}, {"yuv420p10le", "320x180"}, {"gray", "320x180"}, {"yuv420p", "16x16"},
+	} {
+		name, args := "h264", []string{"-c:v", "libx264", "-tune", "zerolatency", "-f", "h264", "-"}
+		if c.size == "321x181" { // H.264 crops 4:2:0 by two, VP8 by one
+			name, args = "vp8", []string{"-c:v", "libvpx", "-b:v", "1M", "-f", "ivf", "-"}
+		}
+		cmd := exec.Command("ffmpeg", append([]string{"-v", "error", "-f", "lavfi", "-i", "color=c=#a08060:s=" + c.size + ":r=30", "-frames:v", "1", "-pix_fmt", c.format}, args...)...)
+		au, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", c, err)
+		}
+		if name == "vp8" {
+			au = au[32+12:]
+		}
+		d, err := av.NewDecoder(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := d.Decode(au, 0)
+		if err != nil || f == nil {
+			t.Errorf("%v: %v", c, err)
+			d.Close()
+			continue
+		}
+		w, h := f.Size()
+		dst := canvas(t, 256, 144)
+		var s av.Scaler
+		to := image.Rect(20, 20, 200, 120)
+		if err := s.Paint(dst, to, f, image.Rect(0, 0, w, h)); err != nil {
+			t.Errorf("%v: %v", c, err)
+		}
+		want := av.FromRGB(0xa0, 0x80, 0x60)
+		if c.format == "gray" {
+			want.U, want.V = 128, 128
+		}
+		if got := dst.At(100, 70); !similar(got, want) {
+			t.Errorf("%v: %v, want %v", c, got, want)
+		}
+		if got := dst.At(10, 70); got != (av.YUV{Y: 16, U: 128, V: 128}) {
+			t.Errorf("%v: %v beside it", c, got)
+		}
+		s.Close()
+		f.Free()
+		d.Close()
 	}
 }
 
