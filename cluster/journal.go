@@ -233,7 +233,8 @@ func (j *journal) close() error {
 	if j.log != nil {
 		err = j.log.Close()
 	}
-	return errors.Join(err, j.lock.Close())
+	// Given back by name: a process that is just being started may still share the descriptor.
+	return errors.Join(err, unix.Flock(int(j.lock.Fd()), unix.LOCK_UN), j.lock.Close())
 }
 
 func appendEntry(b []byte, number uint64, body []byte) []byte {
