@@ -281,9 +281,8 @@ func checkSecrecy(t *rapid.T, r *room.Replica, id string, ev *pb.Event) {
 
 // shownTo is what a client knows from the state at its join and the events that were meant for it.
 type shownTo struct {
-	peers    map[string]*pb.Peer
-	messages []uint64
-	pending  map[string]bool
+	peers   map[string]*pb.Peer
+	pending map[string]bool
 }
 
 func newShown(st *pb.RoomState) *shownTo {

@@ -168,12 +168,9 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestRefused(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		field  string
-		change func(*pb.Template)
-	}{
+// mistakes are changes to the minimal template and the field that each makes wrong.
+func mistakes() []mistake {
+	return []mistake{
 		{"name", func(t *pb.Template) { t.Name = "" }},
 		{"name", func(t *pb.Template) { t.Name = "a/b" }},
 		{"description", func(t *pb.Template) { t.Description = "a\nb" }},
@@ -236,7 +233,17 @@ func TestRefused(t *testing.T) {
 		}},
 		{"limits.message_history", func(t *pb.Template) { t.Limits = &pb.RoomLimits{MessageHistory: 201} }},
 		{"limits.max_store_bytes", func(t *pb.Template) { t.Limits = &pb.RoomLimits{MaxStoreBytes: 1 << 30} }},
-	} {
+	}
+}
+
+type mistake struct {
+	field  string
+	change func(*pb.Template)
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range mistakes() {
 		in := minimal()
 		c.change(in)
 		_, err := template.Complete(in)
