@@ -250,7 +250,7 @@ func TestRespawn(t *testing.T) {
 		}
 	}
 	v, a := s.parsed("720p").Segments[3].Duration, s.parsed("audio").Segments[3].Duration
-	if want := 20 * time.Second / 30; (v-want).Abs() > time.Microsecond || (a-want).Abs() > 43*time.Millisecond || strings.Contains(s.full("audio"), "GAP") {
+	if want := 20 * time.Second / 30; (v-want).Abs() > 10*time.Microsecond || (a-want).Abs() > 43*time.Millisecond || strings.Contains(s.full("audio"), "GAP") {
 		t.Errorf("segment 10 has %v of video and %v of audio in\n%s", v, a, s.full("audio"))
 	}
 	if !strings.Contains(s.full("720p"), "#EXT-X-PART:DURATION=0.16667,URI=\"42-10.1.m4s\"\n#EXTINF:0.66667") {
