@@ -300,11 +300,14 @@ func list(v *view, q *pb.ListPeers) *pb.ListPeersResult {
 			continue
 		}
 		res.Total++
-		if !paging || less(r, after) > 0 {
-			rows = append(rows, r)
+		// Only the first rows of the page are kept, and one more to see whether there is a next page.
+		if paging && less(r, after) <= 0 || len(rows) > limit && less(r, rows[limit]) > 0 {
+			continue
 		}
+		i, _ := slices.BinarySearchFunc(rows, r, less)
+		rows = slices.Insert(rows, i, r)
+		rows = rows[:min(len(rows), limit+1)]
 	}
-	slices.SortFunc(rows, less)
 	for i, r := range rows {
 		if i == limit {
 			last := rows[i-1]

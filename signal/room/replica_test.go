@@ -273,6 +273,48 @@ func TestNewSessionKeepsDurableValues(t *testing.T) {
 	}
 }
 
+// TestListPages: whatever the size of the pages, together they are everybody once, in order.
+func TestListPages(t *testing.T) {
+	t.Parallel()
+	tmpl := template(t, "circles")
+	tmpl.Limits.MaxPeers = 0
+	s := newSession(t, tmpl)
+	for i := range 237 {
+		res, evs := s.state.Apply(s.now, room.Actor{Node: "a"}, &pb.Command{Body: &pb.Command_Join{Join: &pb.Join{
+			Role: "far", Name: fmt.Sprintf("%c|%d", "aBcD"[i%4], (i*7919)%50),
+		}}})
+		if res.GetError() != nil {
+			t.Fatal(res)
+		}
+		s.follow(evs)
+	}
+	for _, limit := range []uint32{1, 7, 100} {
+		seen, last, after := map[string]bool{}, "", ""
+		for {
+			page := s.replica.List(&pb.ListPeers{Limit: limit, After: after})
+			if page.GetTotal() != 237 || len(page.GetPeers()) > int(limit) {
+				t.Fatalf("%d of %d peers on a page of %d", len(page.GetPeers()), page.GetTotal(), limit)
+			}
+			for _, p := range page.GetPeers() {
+				key := strings.ToLower(p.GetName()) + " " + p.GetId()
+				if seen[p.GetId()] || key < last {
+					t.Fatalf("%s comes again or too late, after %s", key, last)
+				}
+				seen[p.GetId()], last = true, key
+			}
+			if after = page.GetNext(); after == "" {
+				break
+			}
+		}
+		if len(seen) != 237 {
+			t.Errorf("pages of %d have %d peers", limit, len(seen))
+		}
+	}
+	if n := len(s.replica.List(&pb.ListPeers{Limit: 5000}).GetPeers()); n != 100 {
+		t.Errorf("a page of %d", n)
+	}
+}
+
 // crowd is a large room: a lead and viewers.
 func crowd(b *testing.B, viewers int) *session {
 	tmpl := template(b, "circles")
@@ -330,11 +372,11 @@ func BenchmarkStateFor(b *testing.B) {
 	}
 }
 
-// BenchmarkList is a search in a room of 20,000.
+// BenchmarkList is a page of a room of 20,000.
 func BenchmarkList(b *testing.B) {
 	s := crowd(b, 20000)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.replica.List(&pb.ListPeers{Search: "x"})
+		s.replica.List(&pb.ListPeers{})
 	}
 }
