@@ -16,9 +16,9 @@ import (
 func TestCutAnywhere(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		s := newSource(t, packager.Config{Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}, {Name: "360p", Bitrate: 300_000}}})
+		s := newSource(t, packager.Config{Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}}})
 		tick := int64(0)
-		for range rapid.IntRange(1, 4).Draw(rt, "runs") {
+		for range rapid.IntRange(1, 3).Draw(rt, "runs") {
 			s.begin(tick)
 			end := tick + int64(rapid.IntRange(0, 150).Draw(rt, "ticks"))
 			s.video(tick, end)
@@ -30,7 +30,7 @@ func TestCutAnywhere(t *testing.T) {
 			tick = s.p.NextTick(start.Add(time.Duration(end)*time.Second/30), 300*time.Millisecond)
 		}
 		want := ""
-		for _, name := range names {
+		for _, name := range []string{"720p", "audio"} {
 			if !strings.Contains(s.full(name), "#EXTINF") {
 				return
 			}
