@@ -91,6 +91,7 @@ func BenchmarkProgram(b *testing.B) {
 			}
 			b.ReportMetric(float64(decode)/d, "decode-cores")
 			b.ReportMetric(float64(encode)/d, "encode-cores")
+			b.ReportMetric(float64(after.AACNS-before.AACNS+after.MixNS-before.MixNS)/d, "sound-cores")
 			b.ReportMetric(float64(after.PaintNS-before.PaintNS)/d, "paint-cores")
 			b.ReportMetric(float64(after.Variants[0].Bytes-before.Variants[0].Bytes)*8/d*1e6, "kbit/s")
 			if len(after.Drops) > 0 {

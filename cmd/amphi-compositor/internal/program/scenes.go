@@ -133,7 +133,7 @@ func (s *scenes) tile(w *wire.Tile, used map[drawing]*av.Bitmap) tile {
 	if w.Label == "" && !w.Muted {
 		return t
 	}
-	size := min(max(height/11, 18), 40) &^ 1
+	size := min(max(height/11, 24), 40) &^ 1
 	margin := max(size/3, 4) &^ 1
 	if width < 2*size || height < 2*size {
 		return t
