@@ -126,3 +126,43 @@ func TestTwoViewersShareALink(t *testing.T) {
 	checkFreeze(t, pa, sent, start, time.Second)
 	checkFreeze(t, pb, sent, start, time.Second)
 }
+
+// TestPausedVideoComesBack: on a link too narrow for any layer video is paused; when nothing
+// but padding tells what the link carries, it still comes back.
+func TestPausedVideoComesBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 20 s")
+	}
+	for _, tracks := range [][]string{{"cam", "mic"}, {"cam"}} {
+		t.Run(tracks[len(tracks)-1], func(t *testing.T) {
+			t.Parallel()
+			r := startEngine(t, Config{}).Router("room")
+			publishLive(t, r)
+			eventually(t, "three layers arrive", func() bool { return len(r.UpTrack("cam").Encodings()) == 3 })
+			link := netem.Params{Rate: 5_000_000, Delay: 20 * time.Millisecond, QueueDelay: 400 * time.Millisecond}
+			c, p, relay := viewLink(t, r, link)
+			subscribeAll(c.ep, tracks...)
+			untilLayer(t, c, "the highest layer", top)
+			link.Rate = 80_000
+			if err := relay.SetDown(link); err != nil {
+				t.Fatal(err)
+			}
+			narrowed := time.Now()
+			eventually(t, "video is paused", func() bool {
+				s, _ := videoState(c)
+				return s.Target.Spatial < 0 && s.Reason == ReasonBandwidth
+			})
+			t.Logf("paused after %v", time.Since(narrowed))
+			watch(t, c, 2*time.Second)
+			link.Rate = 5_000_000
+			if err := relay.SetDown(link); err != nil {
+				t.Fatal(err)
+			}
+			widened, shown := time.Now(), p.shown.count()
+			eventually(t, "video comes back", func() bool { return p.shown.count() > shown+30 })
+			t.Logf("back after %v", time.Since(widened))
+			untilLayer(t, c, "the highest layer again", top)
+			t.Logf("highest layer after %v", time.Since(widened))
+		})
+	}
+}

@@ -252,3 +252,33 @@ func TestOneLayerStartsAboveTheEstimate(t *testing.T) {
 		t.Errorf("estimate %d after %v; %+v", f.est.Estimate(), took, f.est.Stats())
 	}
 }
+
+// TestPausedInCongestion: everything was paused with the queue full, so no feedback tells
+// that it has drained.
+func TestPausedInCongestion(t *testing.T) {
+	t.Parallel()
+	paused := false
+	inner := simulcast()
+	f := &flow{choose: func(f *flow, estimate float64) float64 {
+		v := inner(f, estimate)
+		if paused {
+			f.audio = 1 << 62
+			f.est.SetDemand(Demand{Next: 200_000, Top: 1_700_000})
+			return 0
+		}
+		return v
+	}}
+	p := netem.Params{Rate: 5e6, Delay: 20 * ms, QueueDelay: 500 * ms}
+	w := newWorld(t, p, netem.Params{Delay: 20 * ms}, f)
+	w.run(10 * time.Second)
+	narrow := p
+	narrow.Rate = 80e3
+	_ = w.down.Set(w.now, narrow)
+	w.until(5*time.Second, func() bool { return f.est.Stats().QueueDelay > 300*ms })
+	paused = true
+	w.run(3 * time.Second)
+	_ = w.down.Set(w.now, p)
+	if took := w.until(30*time.Second, func() bool { return f.est.Estimate() > 1_500_000 }); took > 10*time.Second {
+		t.Errorf("estimate %d, %v after the link widened; %+v", f.est.Estimate(), took, f.est.Stats())
+	}
+}

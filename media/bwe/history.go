@@ -6,7 +6,7 @@ const (
 	minHistory = 256
 	maxHistory = 8192
 	// historyAge is how long a packet that nobody reported is remembered.
-	historyAge = 2 * time.Second
+	historyAge = 1200 * time.Millisecond
 )
 
 type fate uint8

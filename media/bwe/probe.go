@@ -119,8 +119,8 @@ func (e *Estimator) planProbe(now time.Duration) {
 	if e.demand.Next == 0 || estimate >= float64(e.demand.Top) {
 		return
 	}
-	if e.counts.QueueDelay > congestedQueue {
-		return
+	if e.counts.QueueDelay > congestedQueue && now-e.fedBack < time.Second {
+		return // what was known of the queue is out of date when nothing is sent
 	}
 	// The next step is worth trying even if it is far. Going for more in one go
 	// is for a path that has just shown that it carries more.
