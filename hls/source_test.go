@@ -1,0 +1,29 @@
+package hls
+
+import (
+	"context"
+	"testing"
+
+	"github.com/amphi-sfu/amphi/media"
+)
+
+// *media.Encoding is an Encoding.
+var _ Encoding = (*media.Encoding)(nil)
+
+func TestEngineWithoutTrack(t *testing.T) {
+	t.Parallel()
+	e, err := media.New(media.Config{UDPAddr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	if track, ok := Engine(e).Track("demo", "nothing"); ok || track != nil {
+		t.Errorf("a track that isn't there: %v", track)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
