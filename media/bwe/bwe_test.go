@@ -152,8 +152,8 @@ func TestGreedyFlowUsesTheLinkAndKeepsTheQueueShort(t *testing.T) {
 		before, full := w.down.Stats().DeliveredBytes, w.down.Stats().QueueFull
 		sent := w.down.Stats().Sent
 		f.delays = nil
-		w.run(60 * time.Second)
-		used := float64(w.down.Stats().DeliveredBytes-before) * 8 / 60 / float64(rate)
+		w.run(30 * time.Second)
+		used := float64(w.down.Stats().DeliveredBytes-before) * 8 / 30 / float64(rate)
 		lost := float64(w.down.Stats().QueueFull-full) / float64(w.down.Stats().Sent-sent)
 		t.Logf("%d kbit/s: used %.0f %%, p50 delay %v, p95 %v, lost %.2f %%", rate/1000, used*100,
 			percentile(f.delays, 50), percentile(f.delays, 95), lost*100)
@@ -177,8 +177,8 @@ func TestTwoFlowsShare(t *testing.T) {
 	w.run(15 * time.Second)
 	ra, rb := a.received, b.received
 	before := w.down.Stats().DeliveredBytes
-	w.run(60 * time.Second)
-	used := float64(w.down.Stats().DeliveredBytes-before) * 8 / 60 / 3e6
+	w.run(30 * time.Second)
+	used := float64(w.down.Stats().DeliveredBytes-before) * 8 / 30 / 3e6
 	x, y := float64(a.received-ra), float64(b.received-rb)
 	t.Logf("shares %.2f, link used %.0f %%", min(x, y)/max(x, y), used*100)
 	if min(x, y)/max(x, y) < 0.6 {
