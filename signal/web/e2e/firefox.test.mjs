@@ -5,10 +5,9 @@ import { Guest, observe, openBrowser } from "./lib/browser.mjs";
 import { Firefox, firefoxPath } from "./lib/firefox.mjs";
 import { people } from "./lib/people.mjs";
 import { Platform } from "./lib/platform.mjs";
-import { hear, look } from "./lib/senses.mjs";
+import { look } from "./lib/senses.mjs";
 import { eventually, until } from "./lib/wait.mjs";
 
-const tones = Object.fromEntries(Object.entries(people).map(([colour, p]) => [colour, p.hz]));
 const red = [{ name: "red", rgb: people.red.rgb }];
 let platform, browser, firefox, host;
 
@@ -29,6 +28,10 @@ after(async () => {
 }, { timeout: 60_000 });
 
 const role = () => firefox.evaluate(() => window.amphi.room.state.roleName);
+const audioEnergy = () => firefox.evaluate(async () => {
+  const stats = await Promise.all(window.e2e.peerConnections.filter((pc) => pc.connectionState === "connected").map((pc) => pc.getStats()));
+  return stats.flatMap((report) => [...report.values()]).reduce((sum, s) => sum + (s.type === "inbound-rtp" ? (s.totalAudioEnergy ?? 0) : 0), 0);
+});
 const shows = (what, selector) => eventually(what, async () => {
   const seen = await look(firefox, selector, red);
   return { ok: seen.shares?.red > 0.3 && seen.moved, ...seen };
@@ -62,9 +65,11 @@ describe("Firefox", { concurrency: false, skip }, () => {
     }, { timeout: 40_000 });
     await host.hears("green");
     await shows("Firefox decodes the host's picture", '[data-testid="tile"][data-name="Rita"] video');
-    await eventually("Firefox hears the host", async () => {
-      const levels = await hear(firefox, tones);
-      return { ok: levels.some((l) => l.red > l.floor + 20), levels };
+    // Without a sound card Firefox runs no AudioContext; what it decoded is in its statistics.
+    const before = await audioEnergy();
+    await eventually("Firefox decodes the host's voice", async () => {
+      const energy = (await audioEnergy()) - before;
+      return { ok: energy > 0.05, energy };
     }, { timeout: 30_000 });
   });
 

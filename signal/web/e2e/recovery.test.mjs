@@ -18,7 +18,7 @@ const browsers = [];
 
 before(async () => {
   cable = await Cable.lay();
-  platform = await Platform.start({ host: "0.0.0.0" });
+  platform = await Platform.start();
   links = platform.links();
   for (const colour of ["red", "green"]) browsers.push(await openBrowser(colour));
 }, { timeout: 60_000 });

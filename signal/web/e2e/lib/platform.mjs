@@ -36,8 +36,8 @@ async function freePort() {
 }
 
 export class Platform {
-  /** Starts the platform and waits until clients may come. `host` is the address it listens on. */
-  static async start({ host = "127.0.0.1", args = [] } = {}) {
+  /** Starts the platform and waits until clients may come. `host` is the address it listens on, by default all as in `make run`: Firefox does not go from another interface to loopback. */
+  static async start({ host = "0.0.0.0", args = [] } = {}) {
     const platform = new Platform();
     const port = await freePort();
     platform.port = port;

@@ -1,0 +1,177 @@
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+import type { RoomEvents } from "../src/sdk/events.js";
+import { Room } from "../src/sdk/room.js";
+import { FakeServer } from "./fake-server.js";
+import { fakePlatform, until } from "./fake-platform.js";
+import type { FakePlatform } from "./fake-platform.js";
+
+let server: FakeServer;
+let address: string;
+let platform: FakePlatform;
+let room: Room;
+
+beforeEach(async () => {
+  server = new FakeServer();
+  address = await server.start();
+  platform = fakePlatform();
+  room = new Room({ server: address, code: "abc-defg-hij", platform });
+});
+
+afterEach(async () => {
+  await room.leave();
+  await server.stop();
+});
+
+const chat = (id: number, text: string) => ({
+  case: "message" as const,
+  value: { id: BigInt(id), sender: "pe_b", senderName: "B", type: "chat", text },
+});
+
+function record<K extends keyof RoomEvents>(name: K): RoomEvents[K][] {
+  const seen: RoomEvents[K][] = [];
+  room.on(name, (payload) => seen.push(payload));
+  return seen;
+}
+
+test("preview learns the role and joins nothing; join brings the state", async () => {
+  await room.preview();
+  assert.equal(room.state.phase, "preview");
+  assert.equal(room.state.roleName, "host");
+  assert.equal(server.messages("command").length, 0);
+  await room.join({ name: "Ada" });
+  assert.equal(room.state.phase, "joined");
+  assert.equal(room.state.selfId, "pe_self");
+  assert.equal(room.state.peers.size, 1);
+});
+
+test("a refusal of the join is thrown with its code, and the preview stays", async () => {
+  server.handler = (connection, message) => {
+    if (message.body.case !== "command") return false;
+    connection.refuse(message.id, "room_full", true);
+    return true;
+  };
+  await room.preview();
+  await assert.rejects(room.join({ name: "Ada" }), { code: "room_full", retryable: true });
+  assert.equal(room.state.phase, "preview");
+  server.handler = () => false;
+  await room.join({ name: "Ada" });
+  assert.equal(room.state.phase, "joined");
+});
+
+test("events arrive in order and once, across a resume that repeats some", async () => {
+  const seen = record("message");
+  await room.join({ name: "Ada" });
+  server.last.event(5, chat(5, "one"));
+  server.last.event(7, chat(7, "two"));
+  await until("two messages came", () => seen.length === 2);
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    assert.equal(message.body.value.lastSeq, 7n);
+    assert.equal(message.body.value.resumeToken, "resume-1");
+    connection.send({
+      case: "joined",
+      value: { requestId: message.id, peerId: "pe_self", resumeToken: "resume-2", resumed: true },
+    });
+    for (const [seq, text] of [[5, "one"], [7, "two"], [8, "three"], [11, "four"]] as const) {
+      connection.event(seq, chat(seq, text));
+    }
+    return true;
+  };
+  server.last.cut();
+  await until("the missed ones came", () => seen.length >= 4);
+  assert.deepEqual(seen.map((m) => m.text), ["one", "two", "three", "four"]);
+  assert.deepEqual(room.state.messages.map((m) => m.id), [5, 7, 8, 11]);
+  assert.equal(room.state.selfId, "pe_self");
+});
+
+test("a command given while reconnecting waits; one that was on its way is refused", async () => {
+  await room.join({ name: "Ada" });
+  server.handler = (_connection, message) => message.body.case === "command";
+  const onItsWay = room.chat.send("lost");
+  await until("it was sent", () => server.messages("command").length === 2);
+  server.handler = () => false;
+  server.last.cut();
+  await assert.rejects(onItsWay, { code: "connection_lost", retryable: true });
+  await until("it noticed", () => room.state.phase !== "joined");
+  await room.chat.send("waits");
+  const texts = server.messages("command").map((m) => m.body.case === "command" && m.body.value.body.case === "send" && m.body.value.body.value.text);
+  assert.deepEqual(texts.filter(Boolean), ["lost", "waits"]);
+});
+
+test("a peer whose place is gone joins anew by itself", async () => {
+  const back = record("reconnected");
+  await room.join({ name: "Ada", metadata: "m" });
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    connection.refuse(message.id, "resume_expired");
+    return true;
+  };
+  server.last.cut();
+  await until("it is back", () => back.length === 1);
+  assert.deepEqual(back, [{ resumed: false }]);
+  const joins = server.messages("command").map((m) => m.body.case === "command" && m.body.value.body);
+  const names = joins.map((j) => j && j.case === "join" && j.value.name);
+  assert.deepEqual(names.filter(Boolean), ["Ada", "Ada"]);
+});
+
+test("removed, ended and replaced are final: no attempt to come back", async () => {
+  const ended = record("ended");
+  await room.join({ name: "Ada" });
+  server.last.goodbye("removed", false, 4004);
+  await until("it ended", () => ended.length === 1);
+  assert.equal(ended[0]!.error.code, "removed");
+  assert.equal(room.state.phase, "left");
+  assert.equal(server.connections.length, 1);
+});
+
+test("a close code without a goodbye says enough", async () => {
+  const ended = record("ended");
+  await room.join({ name: "Ada" });
+  server.last.goodbye("", true, 1013);
+  await until("it came back", () => server.connections.length === 2 && room.state.phase === "joined");
+  assert.equal(ended.length, 0);
+});
+
+test("silence is noticed by the heartbeat", async () => {
+  server.pingIntervalMs = 30;
+  server.pingTimeoutMs = 150;
+  await room.join({ name: "Ada" });
+  const first = server.connections.length;
+  server.handler = (connection, message) => message.body.case === "ping" && connection === server.connections[first - 1];
+  await until("it connected again", () => server.connections.length > first);
+  await until("it is joined again", () => room.state.phase === "joined");
+});
+
+test("a reloaded page is the same peer, and counts its transports on", async () => {
+  const memory = new Map<string, string>();
+  const before = new Room({ server: address, code: "abc-defg-hij", platform: fakePlatform(memory) });
+  await before.join({ name: "Ada" });
+  await until("it negotiated", () => server.messages("negotiate").length === 1);
+  const after = new Room({ server: address, code: "abc-defg-hij", platform: fakePlatform(memory) });
+  assert.equal(await after.resume(), true);
+  assert.equal(after.state.selfId, "pe_self");
+  const resume = server.messages("resume")[0]!;
+  assert.equal(resume.body.case === "resume" && resume.body.value.lastSeq, 0n, "a page without state asks for all of it");
+  await until("the new page negotiated", () => server.messages("negotiate").length === 2);
+  const generations = server.messages("negotiate").map((m) => m.body.case === "negotiate" && m.body.value.generation);
+  assert.deepEqual(generations, [1, 2]);
+  await Promise.all([before.leave(), after.leave()]);
+  assert.equal(await new Room({ server: address, code: "abc-defg-hij", platform: fakePlatform(memory) }).resume(), false);
+});
+
+test("an unknown code and an unreachable server have their codes", async () => {
+  const nowhere = new Room({ server: "http://127.0.0.1:9", code: "x", platform });
+  await assert.rejects(nowhere.preview(), { code: "server_unreachable" });
+  assert.equal(nowhere.state.phase, "failed");
+  const refusing = new Room({
+    server: address,
+    code: "x",
+    platform: {
+      ...platform,
+      fetch: async () =>
+        new Response(JSON.stringify({ error: { code: "code_unknown", message: "no such code" } }), { status: 404 }),
+    },
+  });
+  await assert.rejects(refusing.preview(), { code: "code_unknown", retryable: false });
+});

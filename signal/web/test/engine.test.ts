@@ -1,0 +1,190 @@
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, test } from "node:test";
+import { Room } from "../src/sdk/room.js";
+import { FakeServer } from "./fake-server.js";
+import { fakePlatform, until } from "./fake-platform.js";
+import type { FakePlatform } from "./fake-platform.js";
+
+let server: FakeServer;
+let platform: FakePlatform;
+let room: Room;
+
+beforeEach(async () => {
+  server = new FakeServer();
+  const address = await server.start();
+  platform = fakePlatform();
+  room = new Room({ server: address, code: "abc-defg-hij", platform });
+});
+
+afterEach(async () => {
+  await room.leave();
+  await server.stop();
+});
+
+function offers() {
+  return server.messages("negotiate").map((m) => {
+    assert.ok(m.body.case === "negotiate");
+    return m.body.value;
+  });
+}
+
+function commands(): string[] {
+  return server.messages("command").map((m) => {
+    assert.ok(m.body.case === "command");
+    const { body } = m.body.value;
+    if (body.case === "updateTrack") return `updateTrack muted=${body.value.muted}`;
+    return body.case ?? "";
+  });
+}
+
+test("what was captured in the preview is published after the join, low layer first", async () => {
+  await room.preview();
+  await room.local.enable("camera");
+  assert.equal(server.messages("command").length, 0);
+  await room.join({ name: "Ada" });
+  const camera = room.state.local.get("camera");
+  assert.equal(camera?.status, "on");
+  assert.equal(camera?.trackId, "tr_1");
+  const sending = platform.connections[0]!.transceivers.find((t) => t.direction === "sendonly")!;
+  assert.deepEqual(sending.sender.parameters.encodings.map((e) => e.rid), ["q", "h", "f"]);
+  await until("the offer names it", () => offers().some((o) => o.publish.length === 1));
+  const offer = offers().find((o) => o.publish.length === 1)!;
+  assert.deepEqual([offer.publish[0]!.mid, offer.publish[0]!.trackId], [sending.mid, "tr_1"]);
+});
+
+test("a muted microphone sends nothing, a muted camera is released", async () => {
+  await room.join({ name: "Ada" });
+  await Promise.all([room.local.enable("mic"), room.local.enable("camera")]);
+  const [mic, camera] = [0, 1].map((i) => platform.captured[i]!);
+  await room.local.disable("mic");
+  await room.local.disable("camera");
+  const sending = platform.connections[0]!.transceivers.filter((t) => t.direction === "sendonly");
+  assert.ok(sending.every((t) => t.sender.parameters.encodings.every((e) => e.active === false)));
+  assert.equal(mic!.enabled, false);
+  assert.equal(mic!.readyState, "live");
+  assert.equal(camera!.readyState, "ended");
+  assert.deepEqual(commands().filter((c) => c.startsWith("update")), ["updateTrack muted=true", "updateTrack muted=true"]);
+  await room.local.enable("camera");
+  assert.equal(platform.captured.length, 3);
+  assert.equal(sending.find((t) => t.kind === "video")!.sender.track, platform.captured[2]);
+});
+
+test("a mute by somebody else is obeyed, and says so", async () => {
+  server.state = { ...server.state, peers: [{ id: "pe_self", role: "host", tracks: [{ id: "tr_1", source: "mic", kind: 1 }] }] };
+  const told: string[] = [];
+  room.on("muted-by-other", ({ by }) => told.push(by));
+  await room.join({ name: "Ada" });
+  await room.local.enable("mic");
+  const track = { id: "tr_1", source: "mic", kind: 1, muted: true };
+  server.last.event(9, { case: "trackUpdated", value: { peerId: "pe_self", by: "pe_mod", track } });
+  await until("it is muted", () => room.state.local.get("mic")?.status === "muted");
+  assert.deepEqual(told, ["pe_mod"]);
+  assert.equal(platform.captured[0]!.enabled, false);
+});
+
+test("interest turns layers on and off", async () => {
+  await room.join({ name: "Ada" });
+  await room.local.enable("camera");
+  const { sender } = platform.connections[0]!.transceivers.find((t) => t.direction === "sendonly")!;
+  const active = (): boolean[] => sender.parameters.encodings.map((e) => e.active ?? true);
+  for (const [maxSpatial, want] of [[0, [true, false, false]], [-1, [false, false, false]], [2, [true, true, true]]] as const) {
+    server.last.send({ case: "interest", value: { trackId: "tr_1", maxSpatial } });
+    await until(`layers up to ${maxSpatial}`, () => active().join() === want.join());
+  }
+});
+
+test("slots: more are offered when needed, and each carries what the server says", async () => {
+  await room.join({ name: "Ada" });
+  await until("it negotiated", () => offers().length === 1);
+  const pc = platform.connections[0]!;
+  const before = pc.transceivers.length;
+  server.last.send({ case: "slotsNeeded", value: { audio: 4, video: 7 } });
+  await until("there is another offer", () => offers().length === 2);
+  const receiving = pc.transceivers.filter((t) => t.direction === "recvonly");
+  assert.equal(receiving.length, 11);
+  assert.ok(pc.transceivers.length > before);
+  server.last.send({ case: "slotsNeeded", value: { audio: 1, video: 1 } });
+  const video = receiving.find((t) => t.kind === "video")!;
+  server.last.send({ case: "slots", value: { generation: 9, slots: [{ mid: video.mid!, trackId: "tr_old" }] } });
+  server.last.send({ case: "slots", value: { generation: 1, slots: [{ mid: video.mid!, trackId: "tr_x" }] } });
+  const media = (id: string) => (room as unknown as { engine: { media(id: string): unknown } }).engine.media(id);
+  await until("the slot is known", () => media("tr_x") === video.receiver.track);
+  assert.equal(media("tr_old"), undefined, "a list of another generation is ignored");
+  assert.equal(offers().length, 2, "fewer than there are need no offer");
+});
+
+test("a failed transport is replaced by the next generation, which carries the same tracks", async () => {
+  await room.join({ name: "Ada" });
+  await room.local.enable("mic");
+  await until("it is connected", () => room.state.transport === "connected");
+  platform.connections[0]!.become("failed");
+  assert.equal(room.state.transport, "interrupted");
+  await until("there is another", () => platform.connections.length === 2);
+  await until("it is connected again", () => room.state.transport === "connected");
+  const last = offers().at(-1)!;
+  assert.equal(last.generation, 2);
+  assert.deepEqual(last.publish.map((p) => p.trackId), ["tr_1"]);
+  assert.equal(platform.connections[0]!.connectionState, "closed");
+});
+
+test("an interrupted transport tries an ICE restart when the network changes", async () => {
+  await room.join({ name: "Ada" });
+  await until("it is connected", () => room.state.transport === "connected");
+  const pc = platform.connections[0]!;
+  pc.become("disconnected");
+  platform.networkChanged();
+  await until("it offered again", () => pc.offers.some((offer) => offer.iceRestart));
+  pc.become("connected");
+  assert.equal(room.state.transport, "connected");
+  assert.equal(platform.connections.length, 1);
+});
+
+test("after a reconnection a kept transport goes on, a lost one is replaced", async () => {
+  await room.join({ name: "Ada" });
+  await until("it is connected", () => room.state.transport === "connected");
+  for (const [mediaKept, connections] of [[true, 1], [false, 2]] as const) {
+    server.handler = (connection, message) => {
+      if (message.body.case !== "resume") return false;
+      connection.send({ case: "joined", value: { requestId: message.id, peerId: "pe_self", resumed: true, mediaKept } });
+      return true;
+    };
+    const back = new Promise((resolve) => room.on("reconnected", resolve));
+    server.last.cut();
+    await back;
+    assert.equal(platform.connections.length, connections);
+  }
+});
+
+test("from the live stream to the stage: connects, shows the old picture until the new one is there", async () => {
+  server.role = "watcher";
+  server.state = { ...server.state, peers: [{ id: "pe_self", name: "Vera", role: "watcher" }] };
+  await room.join({ name: "Vera" });
+  assert.equal(room.state.picture.shown, "hls");
+  assert.equal(platform.connections.length, 0, "the live-stream audience has no transport");
+  const pictures: string[] = [];
+  room.subscribe((state) => pictures.push(`${state.picture.shown}>${state.picture.next}`));
+  await room.local.enable("camera"); // the preview of the role change
+  assert.equal(commands().includes("publish"), false);
+  server.last.event(20, { case: "peerUpdated", value: { peer: { id: "pe_self", name: "Vera", role: "host" }, what: 3 } });
+  await until("the new picture is shown", () => room.state.picture.shown === "webrtc");
+  await until("the camera is published", () => room.state.local.get("camera")?.trackId !== undefined);
+  assert.ok(pictures.includes("hls>webrtc"), "the old one stayed while the new one was made");
+  server.last.event(21, { case: "peerUpdated", value: { peer: { id: "pe_self", name: "Vera", role: "watcher" }, what: 3, forced: true } });
+  await until("it watches again", () => room.state.picture.shown === "hls");
+  assert.equal(room.state.local.size, 0);
+  assert.equal(platform.captured[0]!.readyState, "ended", "the camera's light is off");
+  await until("its transport is gone", () => platform.connections.at(-1)!.connectionState === "closed");
+});
+
+test("what goes wrong with a device has a code and can be tried again", async () => {
+  platform.captureFails = Object.assign(new Error("denied"), { name: "NotAllowedError" });
+  const failures: string[] = [];
+  room.on("local-failed", ({ source, error }) => failures.push(`${source} ${error.code}`));
+  await room.join({ name: "Ada" });
+  await room.local.enable("camera");
+  assert.equal(room.state.local.get("camera")?.status, "failed");
+  assert.deepEqual(failures, ["camera device_denied"]);
+  platform.captureFails = undefined;
+  await room.local.enable("camera");
+  assert.equal(room.state.local.get("camera")?.status, "on");
+});
