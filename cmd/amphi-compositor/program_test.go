@@ -43,6 +43,7 @@ func TestProgram(t *testing.T) {
 		{"under a node", testUnderNode},
 		{"starved of time", testStarved},
 		{"forced keyframe", testForced},
+		{"refused messages", testRefused},
 		{"nonsense from the node", testNonsense},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.f(t, c) })
@@ -333,13 +334,36 @@ func testForced(t *testing.T, _ clips) {
 	}
 }
 
+// testRefused sends control messages that can't be obeyed: what was before stays.
+func testRefused(t *testing.T, c clips) {
+	st := startStage(t, "", newStart(1))
+	first := st.first()
+	st.announce(1)
+	st.scene(quarter(0, 1))
+	st.send(1, c.vp8, 0, 0)
+	st.wait(first + 60)
+	for _, typ := range []wire.Type{wire.TypeScene, wire.TypeAudioMix, wire.TypeAddInput} {
+		st.write([]byte{0, 0, 0, 2, byte(typ), '{'})
+	}
+	st.announce(1) // twice
+	st.write(wire.AppendRemoveInput(nil, 4711))
+	st.wait(first + 90)
+	if d := st.figures().Drops; d["control_refused"] != 3 || d["duplicate_input"] != 2 {
+		t.Errorf("drops %v", d)
+	}
+	if m := st.look(0, tileRect(quarter(0, 1)))[0].motion(first+60, first+90); m.blank > 0 {
+		t.Errorf("the tile: %+v", m)
+	}
+	st.continuous()
+}
+
 // testNonsense sends what no node would: the process ends with an error instead of going on.
 func testNonsense(t *testing.T, _ clips) {
 	for name, b := range map[string][]byte{
-		"no Start":       wire.AppendForceKeyframe(nil),
-		"unknown type":   {0, 0, 0, 1, 99},
-		"wrong way":      wire.AppendKeyframeRequest(nil, wire.KeyframeRequest{}),
-		"malformed JSON": {0, 0, 0, 2, byte(wire.TypeScene), '{'},
+		"no Start":     wire.AppendForceKeyframe(nil),
+		"unknown type": {0, 0, 0, 1, 99},
+		"wrong way":    wire.AppendKeyframeRequest(nil, wire.KeyframeRequest{}),
+		"cut packet":   {0, 0, 0, 2, byte(wire.TypeRTP), 1},
 	} {
 		st := startStage(t, "", newStart(1))
 		if name == "no Start" {

@@ -17,6 +17,10 @@ const (
 	MaxGain       = 4
 )
 
+// grown is what a text of MaxLabelBytes may have after JSON, which replaces each byte
+// that isn't UTF-8 by three: a name that was cut inside a character is no error.
+const grown = 3 * MaxLabelBytes
+
 // Start describes the program. It comes once, before everything else.
 type Start struct {
 	// EpochNS is the wall-clock time of tick 0 and of audio sample 0, in UNIX nanoseconds.
@@ -136,7 +140,7 @@ func (a *AddInput) Validate() error {
 		return fmt.Errorf("unknown kind %q", a.Kind)
 	case len(a.Formats) < 1 || len(a.Formats) > 16:
 		return fmt.Errorf("%d formats", len(a.Formats))
-	case len(a.Sync) > MaxLabelBytes || len(a.Name) > MaxLabelBytes:
+	case len(a.Sync) > grown || len(a.Name) > grown:
 		return errors.New("name too long")
 	}
 	for _, f := range a.Formats {
@@ -215,7 +219,7 @@ func (s *Scene) Validate() error {
 			return fmt.Errorf("tile %d of %d×%d at %d,%d", i, t.W, t.H, t.X, t.Y)
 		case t.Fit != "" && t.Fit != Cover && t.Fit != Contain:
 			return fmt.Errorf("tile %d: unknown fit %q", i, t.Fit)
-		case len(t.Label) > MaxLabelBytes || len(t.Placeholder.Initials) > MaxLabelBytes:
+		case len(t.Label) > grown || len(t.Placeholder.Initials) > grown:
 			return fmt.Errorf("tile %d: text too long", i)
 		case !colour(t.Placeholder.Colour):
 			return fmt.Errorf("tile %d: colour %q", i, t.Placeholder.Colour)

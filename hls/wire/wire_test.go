@@ -220,7 +220,7 @@ func TestValidate(t *testing.T) {
 		"no format":    func(a *wire.AddInput) { a.Formats = nil },
 		"clock":        func(a *wire.AddInput) { a.Formats[0].ClockRate = 0 },
 		"payload type": func(a *wire.AddInput) { a.Formats[0].PayloadType = 200 },
-		"name":         func(a *wire.AddInput) { a.Name = strings.Repeat("x", 300) },
+		"name":         func(a *wire.AddInput) { a.Name = strings.Repeat("x", 800) },
 	} {
 		a := addInput()
 		f(a)
@@ -231,7 +231,7 @@ func TestValidate(t *testing.T) {
 		"flat tile":  func(s *wire.Scene) { s.Tiles[0].H = 0 },
 		"far tile":   func(s *wire.Scene) { s.Tiles[0].X = 1 << 30 },
 		"fit":        func(s *wire.Scene) { s.Tiles[0].Fit = "fill" },
-		"label":      func(s *wire.Scene) { s.Tiles[0].Label = strings.Repeat("x", 300) },
+		"label":      func(s *wire.Scene) { s.Tiles[0].Label = strings.Repeat("x", 800) },
 		"colour":     func(s *wire.Scene) { s.Background = "#12345g" },
 	} {
 		s := scene()
@@ -240,6 +240,20 @@ func TestValidate(t *testing.T) {
 	}
 	refused(t, "gain", must(t)(wire.AppendAudioMix(nil, &wire.AudioMix{Inputs: []wire.Gain{{Input: 1, Gain: 5}}})))
 	refused(t, "not JSON", []byte{0, 0, 0, 2, byte(wire.TypeScene), '{'})
+}
+
+// A name that was cut inside a character grows in JSON; it still passes.
+func TestCutName(t *testing.T) {
+	t.Parallel()
+	s := scene()
+	s.Tiles[0].Label = strings.Repeat("\U0001F600", 100)[:wire.MaxLabelBytes-1]
+	f, err := wire.NewReader(bytes.NewReader(must(t)(wire.AppendScene(nil, s)))).Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Scene(); err != nil {
+		t.Error(err)
+	}
 }
 
 func refused(t *testing.T, name string, frame []byte) {

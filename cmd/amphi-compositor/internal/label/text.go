@@ -15,6 +15,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
+// maxRunes is more than any plate has room for.
+const maxRunes = 120
+
 // run is a stretch of text in one font.
 type run struct {
 	face font.Face
@@ -139,6 +142,9 @@ func (f *Fonts) lay(s string, pixels float64, limit int) line {
 		_, ok := f.For(r)
 		return !ok
 	})
+	if len(text) > maxRunes {
+		text = append(text[:maxRunes], '…')
+	}
 	if len(text) == 0 || strings.TrimSpace(string(text)) == "" {
 		return line{}
 	}

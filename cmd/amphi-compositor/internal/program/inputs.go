@@ -38,6 +38,7 @@ const (
 	dropUnknownInput = "unknown_input"
 	dropQueueFull    = "input_queue_full"
 	dropTooMany      = "too_many_inputs"
+	dropRefused      = "control_refused"
 	dropDuplicate    = "duplicate_input"
 	dropTickSkipped  = "tick_skipped"
 	dropEncode       = "encode_failed"

@@ -162,8 +162,9 @@ func (p *Program) obey(ctx context.Context, r *wire.Reader) error {
 	}
 }
 
-// handle dispatches one frame. Only what makes no sense at all is an error: the
-// node and this program are built together.
+// handle dispatches one frame. A control message whose content can't be obeyed is
+// refused and counted, and what was before stays: the name of one peer must not end
+// the program for all. What isn't even a frame of ours is an error.
 func (p *Program) handle(ctx context.Context, f wire.Frame) error {
 	switch f.Type {
 	case wire.TypeRTP:
@@ -180,10 +181,10 @@ func (p *Program) handle(ctx context.Context, f wire.Frame) error {
 		return err
 	case wire.TypeAddInput:
 		m, err := f.AddInput()
-		if err == nil {
+		if p.accepts(err) {
 			p.inputs.add(ctx, m)
 		}
-		return err
+		return nil
 	case wire.TypeRemoveInput:
 		id, err := f.RemoveInput()
 		if err == nil {
@@ -192,19 +193,29 @@ func (p *Program) handle(ctx context.Context, f wire.Frame) error {
 		return err
 	case wire.TypeScene:
 		m, err := f.Scene()
-		if err == nil {
+		if p.accepts(err) {
 			p.scenes.want(m)
 		}
-		return err
+		return nil
 	case wire.TypeAudioMix:
 		m, err := f.AudioMix()
-		if err == nil {
+		if p.accepts(err) {
 			p.inputs.mix(m)
 		}
-		return err
+		return nil
 	case wire.TypeForceKeyframe:
 		p.video.force.Store(true)
 		return nil
 	}
 	return fmt.Errorf("frame type %d from the node", f.Type)
+}
+
+// accepts tells whether a control message was understood; one that was not is counted.
+func (p *Program) accepts(err error) bool {
+	if err == nil {
+		return true
+	}
+	p.inputs.drop(dropRefused, 1)
+	p.log.Warn("control message refused", "err", err)
+	return false
 }
