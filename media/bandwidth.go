@@ -184,14 +184,14 @@ func (e *Encoding) options(dst []alloc.Option, now int64) []alloc.Option {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	size, live := e.inspect.Size(), e.live(now)
-	top := e.rates.topTemporal()
+	top := e.rates.Top()
 	for t := range top + 1 {
 		l := layer.Layer{Spatial: e.index, Temporal: t}
 		if t == top {
 			l.Temporal = layer.Top
 		}
 		dst = append(dst, alloc.Option{
-			Layer: l, Rate: int64(e.rates.upTo(l.Temporal)), Width: size.Width, Height: size.Height, Live: live,
+			Layer: l, Rate: int64(e.rates.UpTo(l.Temporal)), Width: size.Width, Height: size.Height, Live: live,
 		})
 	}
 	return dst

@@ -51,7 +51,7 @@ func (e *Encoding) tick(now int64) {
 	e.retryKeyframe(now)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.rates.roll(now)
+	e.rates.Roll(now)
 }
 
 func (e *Engine) publishers() []*Endpoint {

@@ -8,6 +8,7 @@ import (
 	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/reception"
 	"github.com/amphi-sfu/amphi/media/seq"
 )
 
@@ -335,7 +336,7 @@ func (dt *DownTrack) spliceTimestamp(enc *Encoding, p *packet.Packet) uint32 {
 		a, b := old.SenderReport(), enc.SenderReport()
 		if a.NTP != 0 && b.NTP != 0 {
 			// Where the old source's clock would stand at the time p was sampled.
-			between := ntpDiff(b.NTP, a.NTP) * rate / int64(time.Second)
+			between := reception.Between(b.NTP, a.NTP) * rate / int64(time.Second)
 			onOld := a.RTP + uint32(between) + (p.Timestamp - b.RTP)
 			_, meta, ok := dt.seqs.Lookup(uint16(dt.seqs.Next() - 1))
 			aligned := onOld + meta.Timestamp
@@ -348,12 +349,6 @@ func (dt *DownTrack) spliceTimestamp(enc *Encoding, p *packet.Packet) uint32 {
 		ts = c.timestamp + 1
 	}
 	return ts
-}
-
-// ntpDiff returns a-b in nanoseconds for two 64-bit NTP times.
-func ntpDiff(a, b uint64) int64 {
-	d := int64(a - b)
-	return d>>32*int64(time.Second) + (d&0xffffffff)*int64(time.Second)>>32
 }
 
 // rewriteCounters moves the counters of a VP8 payload.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/meter"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/ring"
 	"github.com/amphi-sfu/amphi/media/seq"
@@ -31,7 +32,7 @@ type Encoding struct {
 	id       uint32
 	ring     *ring.Ring
 	upstream upstream
-	gate     keyframeGate
+	gate     meter.Gate
 	last     atomic.Int64 // arrival of the newest packet
 	subs     [maxWorkers]subscribers
 	media    *inStream // guarded by the inbound's mutex: where the generator of NACKs is
@@ -45,8 +46,8 @@ type Encoding struct {
 	sinks    []packet.Sink
 	report   packet.SenderReport
 	counts   encodingCounts
-	rates    rateMeter
-	burst    burstMeter
+	rates    meter.Rate
+	burst    meter.Burst
 	finished bool
 }
 
@@ -68,7 +69,7 @@ func newEncoding(u *UpTrack, index int, rid string, up upstream) *Encoding {
 	}
 	return &Encoding{
 		track: u, rid: rid, index: int8(index), id: u.router.e.nextSource.Add(1),
-		ring: ring.New(size), upstream: up,
+		ring: ring.New(size), upstream: up, gate: meter.Gate{Interval: int64(keyframeInterval)},
 	}
 }
 
@@ -133,14 +134,14 @@ func (e *Encoding) RequestKeyframe() {
 	if e.track.kind != codec.Video || e.track.closed.Load() {
 		return
 	}
-	if e.gate.request(e.track.router.e.now()) {
+	if e.gate.Request(e.track.router.e.now()) {
 		e.upstream.requestKeyframe(e)
 	}
 }
 
 // retryKeyframe sends a request that was held back.
 func (e *Encoding) retryKeyframe(now int64) {
-	if e.gate.due(now) {
+	if e.gate.Due(now) {
 		e.upstream.requestKeyframe(e)
 	}
 }
@@ -185,7 +186,7 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	}
 	e.last.Store(p.ArrivalNS)
 	e.count(p, recovered)
-	more := e.track.kind == codec.Video && !recovered && e.burst.more(p)
+	more := e.track.kind == codec.Video && !recovered && e.burst.More(p.Timestamp, p.ArrivalNS, p.Marker, holdGap)
 	for i := range e.subs {
 		if n := e.subs[i].n.Load(); n > 0 {
 			e.track.router.e.workers[i].push(e, p, more && n >= holdSubscribers)
@@ -202,13 +203,13 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 func (e *Encoding) count(p *packet.Packet, recovered bool) {
 	e.counts.packets++
 	e.counts.bytes += uint64(len(p.Payload))
-	e.rates.add(p.Temporal, len(p.Payload)+rtpOverhead)
+	e.rates.Add(p.Temporal, len(p.Payload)+rtpOverhead)
 	if recovered {
 		e.counts.recovered++
 	}
 	if p.Keyframe && e.track.kind == codec.Video {
 		e.counts.keyframes++
-		e.gate.arrived(p.ArrivalNS)
+		e.gate.Arrived()
 	}
 }
 
@@ -240,7 +241,7 @@ func (e *Encoding) writeReport(sr packet.SenderReport) {
 func (e *Encoding) rate(t int8) uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rates.upTo(t)
+	return e.rates.UpTo(t)
 }
 
 func (e *Encoding) close() {
@@ -251,117 +252,5 @@ func (e *Encoding) close() {
 	e.ring.Clear()
 }
 
-// burstMeter tells whether the packets of a frame come close behind each other, so that
-// waiting for the rest of it saves more than it delays.
-type burstMeter struct {
-	timestamp uint32
-	arrival   int64
-	gap       int64 // smoothed time between two packets of one frame
-}
-
-// more says that the rest of p's frame is about to come.
-func (m *burstMeter) more(p *packet.Packet) bool {
-	if p.Timestamp == m.timestamp {
-		m.gap += (min(p.ArrivalNS-m.arrival, int64(10*time.Millisecond)) - m.gap) / 8
-	}
-	m.timestamp, m.arrival = p.Timestamp, p.ArrivalNS
-	return !p.Marker && m.gap < int64(holdGap)
-}
-
-// keyframeGate merges keyframe requests: at most one per keyframeInterval, and one that
-// came too early goes out when it may, unless a keyframe came meanwhile.
-type keyframeGate struct {
-	mu      sync.Mutex // guards the fields below
-	sent    int64
-	pending bool
-	total   uint64
-}
-
-func (g *keyframeGate) request(now int64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.sent != 0 && now-g.sent < int64(keyframeInterval) {
-		g.pending = true
-		return false
-	}
-	g.sent, g.pending = now, false
-	g.total++
-	return true
-}
-
-func (g *keyframeGate) due(now int64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.pending || now-g.sent < int64(keyframeInterval) {
-		return false
-	}
-	g.sent, g.pending = now, false
-	g.total++
-	return true
-}
-
-// arrived cancels what is pending: whoever waited is served by the keyframe.
-func (g *keyframeGate) arrived(int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.pending = false
-}
-
-func (g *keyframeGate) count() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.total
-}
-
 // rtpOverhead is what IP, UDP, RTP and SRTP add to a payload, in bytes.
 const rtpOverhead = 20 + 8 + 12 + 8 + 16
-
-// rateMeter measures bit rates per temporal layer over windows of about half a second.
-type rateMeter struct {
-	bytes [4]uint64
-	bps   [4]uint64
-	since int64
-}
-
-func (m *rateMeter) add(temporal uint8, n int) { m.bytes[min(temporal, 3)] += uint64(n) }
-
-// roll ends the window when it is long enough.
-func (m *rateMeter) roll(now int64) {
-	if m.since == 0 {
-		m.since = now
-		return
-	}
-	d := now - m.since
-	if d < int64(500*time.Millisecond) {
-		return
-	}
-	for i := range m.bytes {
-		bps := m.bytes[i] * 8 * uint64(time.Second) / uint64(d)
-		// A keyframe fills half a second but is not the rate: changes count by a quarter.
-		if old := m.bps[i]; old != 0 {
-			bps = (bps + 3*old) / 4
-		}
-		m.bps[i], m.bytes[i] = bps, 0
-	}
-	m.since = now
-}
-
-func (m *rateMeter) upTo(t int8) uint64 {
-	var sum uint64
-	for i := range m.bps {
-		if int8(i) <= t {
-			sum += m.bps[i]
-		}
-	}
-	return sum
-}
-
-// topTemporal is the highest temporal layer that carries anything.
-func (m *rateMeter) topTemporal() int8 {
-	for t := int8(len(m.bps) - 1); t > 0; t-- {
-		if m.bps[t] > 0 {
-			return t
-		}
-	}
-	return 0
-}

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -184,16 +185,20 @@ func (ep *Endpoint) Negotiate(offer string, publish []Publish) (answer string, e
 			return "", fmt.Errorf("reading the offer: %w", err)
 		}
 	}
-	gone, err := ep.updateTracks(roles)
-	if err != nil {
-		return "", err
+	fresh := t == nil
+	if fresh {
+		if t, err = newTransport(ep, o); err != nil {
+			return "", err
+		}
 	}
-	if t == nil {
-		t, err = newTransport(ep, o)
-	} else {
+	gone, err := ep.updateTracks(roles)
+	if err == nil && !fresh {
 		err = t.update(o)
 	}
 	if err != nil {
+		if fresh {
+			err = errors.Join(err, t.close())
+		}
 		return "", err
 	}
 	ep.in.configure(roles, ep.publishedTracks())

@@ -13,6 +13,7 @@ import (
 	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/media/reception"
 )
 
 // inbound is the receiving half of an endpoint.
@@ -27,7 +28,7 @@ type inbound struct {
 	streams   map[uint32]*inStream
 	transport *twcc.Recorder // nil without transport-wide feedback
 	transID   uint8
-	clock     ntpClock
+	clock     reception.Clock
 	feedback  int64 // when feedback was sent last
 	reported  int64 // when reports were sent last
 	counts    inCounts

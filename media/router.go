@@ -82,8 +82,8 @@ func compareStrings(a, b string) int {
 	return 0
 }
 
-// OnTracks adds a function that is called after UpTracks came or went, on a
-// goroutine of the engine; it must not block.
+// OnTracks adds a function that is called after UpTracks came or went, and after a
+// new encoding of one appeared, on a goroutine of the engine; it must not block.
 func (r *Router) OnTracks(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

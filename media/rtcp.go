@@ -97,11 +97,11 @@ func (in *inbound) senderReport(sr *rtcp.SenderReport, now int64) {
 	if st == nil || st.rtx {
 		return
 	}
-	st.received.lastReport, st.received.lastReportAt = uint32(sr.NTPTime>>16), now
+	st.received.SenderReport(sr.NTPTime, now)
 	e := in.ep.router.e
 	st.enc.writeReport(packet.SenderReport{
 		SSRC: sr.SSRC, RTP: sr.RTPTime, ArrivalNS: now,
-		NTP: in.clock.translate(sr.NTPTime, e.start.Add(time.Duration(now))),
+		NTP: in.clock.Translate(sr.NTPTime, e.start.Add(time.Duration(now))),
 	})
 }
 
@@ -186,8 +186,8 @@ func (in *inbound) tick(now int64) {
 func (in *inbound) reports(now int64) []rtcp.Packet {
 	var blocks []rtcp.ReceptionReport
 	for _, st := range in.streams {
-		if !st.rtx && st.received.base != 0 {
-			blocks = append(blocks, st.received.report(st.ssrc, now))
+		if !st.rtx && st.received.Started() {
+			blocks = append(blocks, st.received.Report(st.ssrc, now))
 		}
 	}
 	var pkts []rtcp.Packet

@@ -192,11 +192,11 @@ func TestKeyframeRequestsAreMerged(t *testing.T) {
 	every(t, 10*time.Millisecond, func() { src.frame(t) })
 	eventually(t, "video is there", func() bool { return len(r.UpTrack("cam").Encodings()) == 1 })
 	enc := r.UpTrack("cam").Encodings()[0]
-	before, began := enc.gate.count(), time.Now()
+	before, began := enc.gate.Count(), time.Now()
 	stop := every(t, time.Millisecond, enc.RequestKeyframe)
-	eventually(t, "requests go out", func() bool { return enc.gate.count() >= before+4 })
+	eventually(t, "requests go out", func() bool { return enc.gate.Count() >= before+4 })
 	stop()
-	took, sent := time.Since(began), enc.gate.count()-before
+	took, sent := time.Since(began), enc.gate.Count()-before
 	if most := uint64(took/keyframeInterval) + 1; sent > most {
 		t.Fatalf("%d requests in %v", sent, took)
 	}

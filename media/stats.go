@@ -260,8 +260,8 @@ func (e *Encoding) stats(now int64) EncodingStats {
 	size := e.inspect.Size()
 	return EncodingStats{
 		RID: e.rid, Spatial: int(e.index), Codec: e.codec.String(), Width: size.Width, Height: size.Height,
-		Bitrate: e.rates.upTo(layer.Top), Packets: e.counts.packets, Bytes: e.counts.bytes,
-		Keyframes: e.counts.keyframes, KeyframeRequests: e.gate.count(),
+		Bitrate: e.rates.UpTo(layer.Top), Packets: e.counts.packets, Bytes: e.counts.bytes,
+		Keyframes: e.counts.keyframes, KeyframeRequests: e.gate.Count(),
 		Duplicates: e.counts.duplicates, Recovered: e.counts.recovered, Live: e.live(now),
 	}
 }

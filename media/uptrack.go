@@ -68,14 +68,20 @@ func (u *UpTrack) Encodings() []*Encoding {
 // encoding returns the encoding at an index, making it on first use.
 func (u *UpTrack) encoding(index int, rid string, up upstream) *Encoding {
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	if u.closed.Load() {
+		u.mu.Unlock()
 		return nil
 	}
-	if u.encodings[index] == nil {
-		u.encodings[index] = newEncoding(u, index, rid, up)
+	enc := u.encodings[index]
+	if enc != nil {
+		u.mu.Unlock()
+		return enc
 	}
-	return u.encodings[index]
+	enc = newEncoding(u, index, rid, up)
+	u.encodings[index] = enc
+	u.mu.Unlock()
+	u.router.tracksChanged()
+	return enc
 }
 
 // at returns the encoding at an index, nil when there is none.
