@@ -83,8 +83,13 @@ func (c *memConn) say(m *amphiv1.ClientMessage) {
 	b, _ := protobuf.Marshal(m)
 	head := []byte{0x82, 0x80 | 126, 0, 0, 0, 0, 0, 0}
 	binary.BigEndian.PutUint16(head[2:], uint16(len(b)))
+	c.feed(append(head, b...))
+}
+
+// feed adds bytes to what the client says.
+func (c *memConn) feed(b []byte) {
 	c.mu.Lock()
-	c.toRead = append(append(c.toRead, head...), b...)
+	c.toRead = append(c.toRead, b...)
 	c.mu.Unlock()
 	select {
 	case c.more <- struct{}{}:
@@ -102,14 +107,19 @@ func (h hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
 }
 
-// attend serves a client in memory until wg's owner closes it.
-func (w *world) attend(wg *sync.WaitGroup, t *tally) *memConn {
-	c := &memConn{tally: t, more: make(chan struct{}, 1), closed: make(chan struct{})}
+func upgrade() *http.Request {
 	req := httptest.NewRequest(http.MethodGet, "/v1/signal", nil)
 	for k, v := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
 		"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "amphi.v1.pb"} {
 		req.Header.Set(k, v)
 	}
+	return req
+}
+
+// attend serves a client in memory until wg's owner closes it.
+func (w *world) attend(wg *sync.WaitGroup, t *tally) *memConn {
+	c := &memConn{tally: t, more: make(chan struct{}, 1), closed: make(chan struct{})}
+	req := upgrade()
 	wg.Go(func() { w.Handler().ServeHTTP(hijacked{httptest.NewRecorder(), c}, req) })
 	return c
 }

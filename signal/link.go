@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -199,13 +200,14 @@ func (l *link) answered() {
 	}
 }
 
-// subscribe states what the client is to receive.
+// subscribe states what the client is to receive; saying the same again costs nothing.
 func (l *link) subscribe(subs []Subscribing) {
 	l.mu.Lock()
+	same := slices.Equal(l.subs, subs)
 	l.subs = subs
 	ep := l.ep
 	l.mu.Unlock()
-	if ep != nil {
+	if ep != nil && !same {
 		ep.Subscribe(subs)
 	}
 }

@@ -357,5 +357,10 @@ func (c *Conn) finish(end *outbox.End, alive bool) {
 		last := outbox.NewFrame(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Goodbye{Goodbye: goodbye(end.Reason)}})
 		_ = c.sock.Write(context.Background(), c.messageType(), last.Bytes(c.out.Encoding()))
 	}
+	if end.Reason != nil && end.Reason.Code == proto.ClientTimeout {
+		// A client that is silent will hardly shake hands: others shall not wait for it.
+		cut := time.AfterFunc(time.Second, func() { _ = c.cork.Conn.Close() })
+		defer cut.Stop()
+	}
 	_ = c.sock.Close(code, word)
 }
