@@ -334,14 +334,18 @@ func watch(t *testing.T, c *client, length time.Duration) (layers []int8) {
 	return layers
 }
 
-// checkFreeze fails when the viewer saw nothing new for longer than allowed, and than the
-// machine kept the publisher from sending.
+// stall is a gap between frames sent that says that the machine has no time for a test
+// of timing.
+const stall = 250 * time.Millisecond
+
+// checkFreeze fails when the viewer saw nothing new for longer than allowed, unless the
+// machine did not let the publisher send either.
 func checkFreeze(t *testing.T, p *player, sent *moments, from time.Time, allowed time.Duration) {
 	t.Helper()
 	now := time.Now()
 	f, own := p.shown.gap(from, now), sent.gap(from, now)
 	t.Logf("longest time between frames: %v sent, %v shown", own, f)
-	if f > allowed+own {
+	if f > allowed && own < stall {
 		t.Errorf("froze for %v", f)
 	}
 }

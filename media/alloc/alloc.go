@@ -91,6 +91,7 @@ type memory struct {
 	raised  time.Duration // when it last went up
 	dropped time.Duration // when it last went down for want of bandwidth
 	hold    time.Duration // no going up so long after dropped
+	starved time.Duration // since when the lowest layer does not fit; 0 when it does
 }
 
 // Config of an Allocator. The zero value of a field means its default.
@@ -105,6 +106,10 @@ type Config struct {
 	// It doubles, up to MaxHold (30 s), each time the track went up less than
 	// Flap (20 s) before it was reduced again.
 	Hold, MaxHold, Flap time.Duration
+	// Grace is how long the lowest layer, once it is being sent, is kept although it
+	// does not fit; default 3 s. A dip that long is more often a stall of some machine
+	// than a link that cannot carry the least there is.
+	Grace time.Duration
 }
 
 // Allocator divides budgets.
@@ -117,7 +122,7 @@ type Allocator struct {
 
 // New makes an Allocator. It may serve any number of subscribers, one after the other.
 func New(cfg Config) (*Allocator, error) {
-	if cfg.Headroom < 0 || cfg.Tolerance < 0 || cfg.Tolerance >= 1 || cfg.Hold < 0 || cfg.MaxHold < 0 || cfg.Flap < 0 {
+	if cfg.Headroom < 0 || cfg.Tolerance < 0 || cfg.Tolerance >= 1 || cfg.Hold < 0 || cfg.MaxHold < 0 || cfg.Flap < 0 || cfg.Grace < 0 {
 		return nil, errors.New("alloc: negative value, or a tolerance of 1 or more")
 	}
 	if cfg.Headroom == 0 {
@@ -129,7 +134,7 @@ func New(cfg Config) (*Allocator, error) {
 	for _, f := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&cfg.Hold, 2 * time.Second}, {&cfg.MaxHold, 30 * time.Second}, {&cfg.Flap, 20 * time.Second}} {
+	}{{&cfg.Hold, 2 * time.Second}, {&cfg.MaxHold, 30 * time.Second}, {&cfg.Flap, 20 * time.Second}, {&cfg.Grace, 3 * time.Second}} {
 		if *f.v == 0 {
 			*f.v = f.def
 		}
@@ -155,7 +160,7 @@ func (a *Allocator) Allocate(tracks []*Track, budget int64, now time.Duration) D
 	}
 	slices.SortStableFunc(a.order, compare)
 	a.audio()
-	a.base()
+	a.base(now)
 	a.raise(Screen, now)
 	a.raise(Camera, now)
 	var d Demand
@@ -308,13 +313,22 @@ func (a *Allocator) audio() {
 
 // base is phase 3: the lowest layer of every video, in order of class, priority
 // and size, as far as the budget goes.
-func (a *Allocator) base() {
+func (a *Allocator) base(now time.Duration) {
 	for _, t := range a.order {
 		if t.Class == Audio || t.top < 0 {
 			continue
 		}
-		if first := t.lowest(); a.fits(t, first) {
+		first := t.lowest()
+		if a.fits(t, first) {
+			t.memory.starved = 0
 			a.choose(t, first)
+		} else if t.heldIndex() >= 0 {
+			if t.memory.starved == 0 {
+				t.memory.starved = max(now, 1)
+			}
+			if now-t.memory.starved < a.cfg.Grace {
+				a.choose(t, first)
+			}
 		}
 	}
 }

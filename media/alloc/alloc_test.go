@@ -168,9 +168,13 @@ func TestHysteresis(t *testing.T) {
 	at(50*s, 5e6, 2, Full)
 	// The lowest layer is kept through a dip.
 	at(60*s, 120_000, 0, Bandwidth)
-	at(61*s, 90_000, -1, Paused)
-	at(61500*time.Millisecond, 160_000, -1, Paused)
-	at(61500*time.Millisecond, 170_000, 0, Settling)
+	at(61*s, 90_000, 0, Settling) // too little, but perhaps not for long
+	at(62*s, 120_000, 0, Settling)
+	at(63*s, 90_000, 0, Settling)
+	at(65900*time.Millisecond, 90_000, 0, Bandwidth)
+	at(66*s, 90_000, -1, Paused)
+	at(66500*time.Millisecond, 160_000, -1, Paused)
+	at(66500*time.Millisecond, 170_000, 0, Settling)
 }
 
 func TestDemand(t *testing.T) {
@@ -192,7 +196,7 @@ func TestDemand(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []Config{{Headroom: -1}, {Tolerance: 1}, {Hold: -1}} {
+	for _, cfg := range []Config{{Headroom: -1}, {Tolerance: 1}, {Hold: -1}, {Grace: -1}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)
 		}
@@ -275,7 +279,9 @@ func TestProperties(t *testing.T) {
 
 func checkResult(t *rapid.T, tracks []*Track, budget int64, d Demand) {
 	var used, audio float64
+	grace := false
 	for i, tr := range tracks {
+		grace = grace || tr.memory.starved != 0
 		used += float64(tr.Rate)
 		if tr.Class == Audio {
 			audio += float64(tr.Rate)
@@ -300,7 +306,7 @@ func checkResult(t *rapid.T, tracks []*Track, budget int64, d Demand) {
 			}
 		}
 	}
-	if video := used - audio; video > 0 && used > float64(budget)*1.05/(1-baseTolerance)+1 {
+	if video := used - audio; !grace && video > 0 && used > float64(budget)*1.05/(1-baseTolerance)+1 {
 		t.Fatalf("%.0f used of a budget of %d", used, budget)
 	}
 	if int64(used) != d.Used {
