@@ -29,6 +29,8 @@ type Config struct {
 	CompositorEnv []string
 	// Limits of each compositor process.
 	Limits compose.Limits
+	// Watchdog is how long a compositor may be without a picture; default as in compose.Config.
+	Watchdog time.Duration
 	// Authorizer is asked about every playlist request; nil lets everybody in.
 	Authorizer serve.Authorizer
 	// OnState is told when a program's state changes, with the reason if there is one. It is
@@ -236,7 +238,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 		return nil, err
 	}
 	p.composer, err = compose.New(compose.Config{
-		Logger: log, Path: o.cfg.CompositorPath, Env: o.cfg.CompositorEnv, Limits: o.cfg.Limits,
+		Logger: log, Path: o.cfg.CompositorPath, Env: o.cfg.CompositorEnv, Limits: o.cfg.Limits, Watchdog: o.cfg.Watchdog,
 		Start: s.start(), Epoch: epoch, FirstTick: p.firstTick,
 	}, output{p})
 	return p, err
