@@ -212,7 +212,7 @@ func (ep *Endpoint) Negotiate(offer string, publish []Publish) (answer string, e
 	a := negotiate.Answer{
 		SessionID: ep.session, Version: ep.version, Ufrag: t.ufrag, Pwd: t.pwd,
 		Fingerprint: ep.router.e.fingerprint, Active: t.active,
-		Candidates: ep.router.e.ice.candidates, Sections: sections,
+		Candidates: ep.router.e.ice.Candidates(), Sections: sections,
 	}
 	ep.mu.Unlock()
 	t.start()

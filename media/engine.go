@@ -21,6 +21,7 @@ import (
 
 	"github.com/pion/dtls/v3/pkg/crypto/selfsign"
 
+	"github.com/amphi-sfu/amphi/media/icenet"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/udp"
@@ -36,7 +37,7 @@ type Engine struct {
 	log         *slog.Logger
 	start       time.Time
 	conn        *udp.Conn
-	ice         *iceSide
+	ice         *icenet.Side
 	certificate tls.Certificate
 	fingerprint negotiate.Fingerprint
 	workers     []*worker
@@ -90,10 +91,16 @@ func New(cfg Config) (*Engine, error) {
 		endpoints:   map[*Endpoint]struct{}{},
 		publishing:  map[*Endpoint]struct{}{},
 	}
-	e.ice, err = newICESide(&cfg, conn)
+	ips, err := cfg.candidateIPs(conn.LocalAddr().Addr())
+	if err == nil {
+		e.ice, err = icenet.New(icenet.Config{
+			Logger: cfg.Logger, IPs: ips, TCPAddr: cfg.TCPAddr,
+			DisconnectedAfter: cfg.DisconnectedAfter, FailedAfter: cfg.FailedAfter,
+		}, conn)
+	}
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, fmt.Errorf("preparing ICE: %w", err)
 	}
 	for i := range cfg.Workers {
 		e.workers = append(e.workers, newWorker(e, i))
@@ -178,7 +185,7 @@ func (e *Engine) close() {
 		r.Close()
 	}
 	e.closeOnce.Do(func() { close(e.done) })
-	if err := e.ice.close(); err != nil {
+	if err := e.ice.Close(); err != nil {
 		e.log.Debug("closing the ICE side", "err", err)
 	}
 	if err := e.conn.Close(); err != nil {
@@ -270,7 +277,7 @@ func (e *Engine) readSocket() {
 					continue
 				}
 			}
-			e.ice.deliver(d)
+			e.ice.Deliver(d)
 		}
 		e.kickWorkers()
 	}

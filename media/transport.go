@@ -18,6 +18,7 @@ import (
 	"github.com/pion/srtp/v3"
 	"github.com/pion/transport/v4/packetio"
 
+	"github.com/amphi-sfu/amphi/media/icenet"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seal"
@@ -50,12 +51,12 @@ type path struct {
 func newTransport(ep *Endpoint, o *negotiate.Offer) (*transport, error) {
 	e := ep.router.e
 	t := &transport{
-		ep: ep, ufrag: randomToken(8), pwd: randomToken(24), remoteUfrag: o.Ufrag, fingerprints: o.Fingerprints,
+		ep: ep, ufrag: icenet.Token(8), pwd: icenet.Token(24), remoteUfrag: o.Ufrag, fingerprints: o.Fingerprints,
 		active: o.Setup == "passive", handshake: packetio.NewBuffer(), gathered: make(chan struct{}, 1),
 	}
 	t.handshake.SetLimitCount(64)
 	t.handshake.SetLimitSize(256 << 10)
-	agent, err := e.ice.newAgent(&e.cfg, t.ufrag, t.pwd)
+	agent, err := e.ice.NewAgent(t.ufrag, t.pwd)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +124,7 @@ func (t *transport) update(o *negotiate.Offer) error {
 	if o.Ufrag == t.remoteUfrag {
 		return nil
 	}
-	t.ufrag, t.pwd, t.remoteUfrag = randomToken(8), randomToken(24), o.Ufrag
+	t.ufrag, t.pwd, t.remoteUfrag = icenet.Token(8), icenet.Token(24), o.Ufrag
 	if err := t.agent.Restart(t.ufrag, t.pwd); err != nil {
 		return fmt.Errorf("restarting ICE: %w", err)
 	}
@@ -295,7 +296,7 @@ func (t *transport) associate() (*dtls.Conn, error) {
 		dtls.WithVerifyPeerCertificate(t.verify),
 		dtls.WithFlightInterval(200 * time.Millisecond),
 		dtls.WithReplayProtectionWindow(64),
-		dtls.WithLoggerFactory(e.ice.log),
+		dtls.WithLoggerFactory(e.ice.Log()),
 	}
 	remote := &net.UDPAddr{IP: net.IPv4zero}
 	if t.active {

@@ -1,11 +1,15 @@
-package media
+// Package icenet is the side of the media socket that ICE sees (RFC 8445): one UDP and one TCP
+// mux for the agents of all endpoints, and the candidates for answers.
+package icenet
 
 import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/pion/ice/v4"
 	piontransport "github.com/pion/transport/v4"
@@ -14,24 +18,33 @@ import (
 	"github.com/amphi-sfu/amphi/media/udp"
 )
 
-// iceSide is what all ICE agents share: the UDP mux behind the media socket, the
-// TCP mux, and the candidates for answers.
-type iceSide struct {
+// Config of a Side.
+type Config struct {
+	Logger *slog.Logger
+	// IPs are told to clients as candidates, in this order of preference.
+	IPs []netip.Addr
+	// TCPAddr is where ICE-TCP is served; empty: nowhere.
+	TCPAddr string
+	// DisconnectedAfter and FailedAfter are the agents' timeouts.
+	DisconnectedAfter, FailedAfter time.Duration
+}
+
+// Side is what all ICE agents share: the UDP mux behind the media socket, the
+// TCP mux, and the candidates for answers. Its methods are safe for concurrent use.
+type Side struct {
+	cfg        Config
 	mux        *udp.MuxConn
 	udpMux     *localMux
 	tcpMux     *ice.TCPMuxDefault
 	network    piontransport.Net
 	candidates []string
-	log        pionLog
+	log        Log
 }
 
-func newICESide(cfg *Config, conn *udp.Conn) (*iceSide, error) {
+// New makes the muxes, whose goroutines run until Close.
+func New(cfg Config, conn *udp.Conn) (*Side, error) {
 	bound := conn.LocalAddr()
-	ips, err := cfg.candidateIPs(bound.Addr())
-	if err != nil {
-		return nil, err
-	}
-	s := &iceSide{log: pionLog{log: cfg.Logger}}
+	s := &Side{cfg: cfg, log: Log{cfg.Logger}}
 	std, err := stdnet.NewNet()
 	if err != nil {
 		return nil, fmt.Errorf("preparing the network for ICE: %w", err)
@@ -54,7 +67,7 @@ func newICESide(cfg *Config, conn *udp.Conn) (*iceSide, error) {
 			Logger: s.log.NewLogger("ice"), UDPConn: s.mux, Net: s.network,
 		}),
 	}
-	for i, ip := range ips {
+	for i, ip := range cfg.IPs {
 		s.addCandidate(i, ip.Unmap(), bound.Port(), tcpPort)
 	}
 	return s, nil
@@ -63,7 +76,7 @@ func newICESide(cfg *Config, conn *udp.Conn) (*iceSide, error) {
 // addCandidate adds one address to the answers. An agent itself has one local
 // candidate per family and transport: its checks and answers leave by the same
 // socket whichever address a client was told.
-func (s *iceSide) addCandidate(i int, ip netip.Addr, port, tcpPort uint16) {
+func (s *Side) addCandidate(i int, ip netip.Addr, port, tcpPort uint16) {
 	local := &net.UDPAddr{IP: ip.AsSlice(), Port: int(port)}
 	known := false
 	for _, a := range s.udpMux.listen {
@@ -80,12 +93,12 @@ func (s *iceSide) addCandidate(i int, ip netip.Addr, port, tcpPort uint16) {
 	s.candidates = append(s.candidates, fmt.Sprintf("%d 1 udp %d %s %d typ host", i+1, udpPriority, ip, port))
 	if tcpPort != 0 {
 		// RFC 6544 section 4.2: passive, below every UDP candidate.
-		tcpPriority := 99<<24 | (4<<13|i)<<8 | 255
+		tcpPriority := 99<<24 | (4<<13|8191-i)<<8 | 255
 		s.candidates = append(s.candidates, fmt.Sprintf("%d 1 tcp %d %s %d typ host tcptype passive", 100+i, tcpPriority, ip, tcpPort))
 	}
 }
 
-func (s *iceSide) listenTCP(addr string) (uint16, error) {
+func (s *Side) listenTCP(addr string) (uint16, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return 0, fmt.Errorf("listening for ICE-TCP: %w", err)
@@ -103,9 +116,17 @@ func (s *iceSide) listenTCP(addr string) (uint16, error) {
 	return uint16(tcp.Port), nil
 }
 
-func (s *iceSide) deliver(d udp.Datagram) { s.mux.Deliver(d) }
+// Deliver hands over a datagram that is not media of a known address.
+func (s *Side) Deliver(d udp.Datagram) { s.mux.Deliver(d) }
 
-func (s *iceSide) close() error {
+// Candidates are the values of a=candidate lines for answers.
+func (s *Side) Candidates() []string { return s.candidates }
+
+// Log is the log for pion's libraries.
+func (s *Side) Log() Log { return s.log }
+
+// Close closes the muxes; the UDP socket stays open.
+func (s *Side) Close() error {
 	err := s.udpMux.Close()
 	if s.tcpMux != nil {
 		err = errors.Join(err, s.tcpMux.Close())
@@ -113,10 +134,10 @@ func (s *iceSide) close() error {
 	return errors.Join(err, s.mux.Close())
 }
 
-// newAgent makes the full, controlled agent of one endpoint. Candidates of the
+// NewAgent makes the full, controlled agent of one endpoint. Candidates of the
 // client are ignored: it is heard of by its checks alone, so nobody can point us
 // at a third party's address.
-func (s *iceSide) newAgent(cfg *Config, ufrag, pwd string) (*ice.Agent, error) {
+func (s *Side) NewAgent(ufrag, pwd string) (*ice.Agent, error) {
 	networks := []ice.NetworkType{ice.NetworkTypeUDP4, ice.NetworkTypeUDP6}
 	opts := []ice.AgentOption{
 		ice.WithLocalCredentials(ufrag, pwd),
@@ -125,8 +146,8 @@ func (s *iceSide) newAgent(cfg *Config, ufrag, pwd string) (*ice.Agent, error) {
 		ice.WithMulticastDNSMode(ice.MulticastDNSModeDisabled),
 		ice.WithIncludeLoopback(),
 		ice.WithNet(s.network),
-		ice.WithDisconnectedTimeout(cfg.DisconnectedAfter),
-		ice.WithFailedTimeout(cfg.FailedAfter),
+		ice.WithDisconnectedTimeout(s.cfg.DisconnectedAfter),
+		ice.WithFailedTimeout(s.cfg.FailedAfter),
 		ice.WithLoggerFactory(s.log),
 		ice.WithDisableActiveTCP(),
 	}
@@ -191,8 +212,8 @@ func (c loopbackConn) LocalAddr() net.Addr {
 	return addr
 }
 
-// randomToken returns n random letters and digits, about 5.9 bits each.
-func randomToken(n int) string {
+// Token returns n random letters and digits, about 5.9 bits each.
+func Token(n int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	b := make([]byte, n)
 	rand.Read(b) // never fails
