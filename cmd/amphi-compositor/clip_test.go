@@ -54,6 +54,10 @@ func makeClip(t testing.TB, codec string, w, h int, l look) *clip {
 		out := filepath.Join(dir, "v.ivf")
 		ffmpeg(t, pictures(w, h, l), append(append(in, "-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0"), append(gop, out)...))
 		c.video = readIVF(t, out)
+	case "av1":
+		out := filepath.Join(dir, "v.ivf")
+		ffmpeg(t, pictures(w, h, l), append(append(in, "-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "8", "-lag-in-frames", "0"), append(gop, out)...))
+		c.video = readIVF(t, out)
 	case "h264":
 		out := filepath.Join(dir, "v.264")
 		ffmpeg(t, pictures(w, h, l), append(append(in, "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-profile:v", "baseline", "-sc_threshold", "0",

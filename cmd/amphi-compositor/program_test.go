@@ -22,7 +22,7 @@ func looks(i int) look {
 func (l look) colour() av.YUV { return av.YUV{Y: l.y, U: l.u, V: l.v} }
 
 // clips are made once, before any clock runs: encoding them takes all there is.
-type clips struct{ vp8, h264, vp9 *clip }
+type clips struct{ vp8, h264, vp9, av1 *clip }
 
 // TestProgram drives a compositor process with real RTP. Its parts run one after the
 // other: each needs the time to be its own.
@@ -31,6 +31,7 @@ func TestProgram(t *testing.T) {
 		vp8:  makeClip(t, "vp8", 640, 360, looks(0)),
 		h264: makeClip(t, "h264", 640, 360, looks(1)),
 		vp9:  makeClip(t, "vp9", 320, 180, looks(2)),
+		av1:  makeClip(t, "av1", 320, 180, looks(2)),
 	}
 	for _, part := range []struct {
 		name string
@@ -146,7 +147,7 @@ func testDynamics(t *testing.T, c clips) {
 	}
 	wild.Input = 99
 	st.announce(99)
-	st.send(99, c.vp9, 0, 0)
+	st.send(99, c.av1, 0, 0)
 	all()
 	end := first + 400
 	st.wait(end)

@@ -211,6 +211,7 @@ type peer struct {
 func (st *stage) announce(id uint32) {
 	b, err := wire.AppendAddInput(nil, &wire.AddInput{ID: id, Kind: wire.Video, Sync: fmt.Sprint(id), Formats: []wire.Format{
 		{PayloadType: 96, Codec: wire.VP8, ClockRate: 90000}, {PayloadType: 97, Codec: wire.H264, ClockRate: 90000}, {PayloadType: 98, Codec: wire.VP9, ClockRate: 90000},
+		{PayloadType: 99, Codec: wire.AV1, ClockRate: 90000},
 	}})
 	if err != nil {
 		st.t.Fatal(err)
@@ -284,6 +285,8 @@ func (p *peer) sendVideo(ctx context.Context) {
 		pay = &codecs.VP8Payloader{EnablePictureID: true}
 	case "vp9":
 		pay, pt = &codecs.VP9Payloader{}, 98
+	case "av1":
+		pay, pt = &codecs.AV1Payloader{}, 99
 	case "h264":
 		pay, pt = &codecs.H264Payloader{}, 97
 	}
