@@ -156,7 +156,9 @@ for (const names of [liveEvent, playhouse]) {
       await noteClick(vera.page, "role-accept");
       const decoded = firstFrame(host.page, '[data-testid="tile"][data-name="Vera"] video', people.blue.rgb);
       await vera.id("role-accept").click();
-      console.log(`# role change, accepted until the host decodes the first frame: ${(await decoded) - (await clickedAt(vera.page))} ms`);
+      const took = (await decoded) - (await clickedAt(vera.page));
+      console.log(`# role change, accepted until the host decodes the first frame: ${took} ms`);
+      if (took > 3_000) console.log(`# ${(await vera.diagnosis()).replaceAll("\n", "\n# ")}`);
       await host.sees("Vera", "blue");
       await host.hears("blue");
       await vera.sees("Rita", "red");

@@ -70,7 +70,7 @@ test("a muted microphone sends nothing, a muted camera is released", async () =>
 });
 
 test("a mute by somebody else is obeyed, and says so", async () => {
-  server.state = { ...server.state, peers: [{ id: "pe_self", role: "host", tracks: [{ id: "tr_1", source: "mic", kind: 1 }] }] };
+  server.state = { seq: 1n, room: "demo", peers: [{ id: "pe_self", role: "host", tracks: [{ id: "tr_1", source: "mic", kind: 1 }] }] };
   const told: string[] = [];
   room.on("muted-by-other", ({ by }) => told.push(by));
   await room.join({ name: "Ada" });
@@ -157,7 +157,7 @@ test("after a reconnection a kept transport goes on, a lost one is replaced", as
 
 test("from the live stream to the stage: connects, shows the old picture until the new one is there", async () => {
   server.role = "watcher";
-  server.state = { ...server.state, peers: [{ id: "pe_self", name: "Vera", role: "watcher" }] };
+  server.state = { seq: 1n, room: "demo", peers: [{ id: "pe_self", name: "Vera", role: "watcher" }] };
   await room.join({ name: "Vera" });
   assert.equal(room.state.picture.shown, "hls");
   assert.equal(platform.connections.length, 0, "the live-stream audience has no transport");

@@ -111,7 +111,7 @@ export class FakeServer {
             resumeToken: "resume-2",
             resumed: true,
             server,
-            ...(body.value.lastSeq === 0n ? { state: this.state } : {}),
+            ...(body.value.lastSeq === 0n ? { state: { ...this.state, template: template() } } : {}),
           },
         });
       case "ping":

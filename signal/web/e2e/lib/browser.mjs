@@ -28,12 +28,18 @@ export async function openBrowser(colour, { args = [], executable = chromiumPath
 
 // Runs in the page before anything else: keeps what tests look at and the app does not show.
 export function observe() {
-  window.e2e = { peerConnections: [], sockets: [], events: [] };
+  window.e2e = { peerConnections: [], sockets: [], events: [], timeline: [] };
   const RTC = window.RTCPeerConnection;
   window.RTCPeerConnection = class extends RTC {
     constructor(...args) {
       super(...args);
       window.e2e.peerConnections.push(this);
+      const note = (what) => window.e2e.timeline.push([Date.now(), what]);
+      note("new");
+      this.addEventListener("connectionstatechange", () => note(this.connectionState));
+      this.addEventListener("signalingstatechange", () => note(this.signalingState));
+      this.addEventListener("icegatheringstatechange", () => note("gathering " + this.iceGatheringState));
+      this.addEventListener("iceconnectionstatechange", () => note("ice " + this.iceConnectionState));
     }
   };
   const Socket = window.WebSocket;
@@ -125,12 +131,14 @@ export class Guest {
   diagnosis() {
     return this.page.evaluate(async () => {
       const { phase, transport, roleName } = window.amphi.room.state;
+      const now = Date.now();
       const lines = [`phase ${phase}, transport ${transport}, role ${roleName}`];
       for (const pc of window.e2e.peerConnections) {
         const stats = [...(await pc.getStats()).values()].filter((s) => s.type.includes("candidate"));
         const told = stats.map((s) => [s.type, s.state, s.address, s.port, s.candidateType, s.requestsSent, s.responsesReceived]);
         lines.push(`${pc.connectionState} ${pc.signalingState} ${JSON.stringify(told)}`);
       }
+      lines.push(window.e2e.timeline.map(([at, what]) => `${at - now} ${what}`).join(", "));
       return lines.join("\n");
     });
   }

@@ -9,6 +9,8 @@ import type { ClientBody, ServerBody } from "./socket.js";
 export type CommandBody = NonNullable<MessageInitShape<typeof CommandSchema>["body"]>;
 
 export interface ClientObserver {
+  /** What hello was answered with: in the preview, before a join without one, and before joining anew. */
+  welcomed(welcome: Welcome): void;
   /** A first join, a resume or a join anew. Comes before the events that follow it. */
   joined(joined: Joined): void;
   /** Events in order, each once, and everything unnumbered. */
@@ -68,12 +70,16 @@ export class Client {
   }
 
   /** Connects and learns about the room, without joining. */
-  async hello(): Promise<Welcome> {
+  async hello(): Promise<void> {
     const socket = this.connect();
-    const welcome = await this.greet(socket);
+    try {
+      await this.greet(socket);
+    } catch (thrown) {
+      socket.close();
+      throw thrown;
+    }
     this.socket = socket;
     this.state = "open";
-    return welcome;
   }
 
   async join(name: string, metadata: string): Promise<Joined> {
@@ -159,13 +165,13 @@ export class Client {
     return socket;
   }
 
-  private async greet(socket: Socket): Promise<Welcome> {
+  private async greet(socket: Socket): Promise<void> {
     const [token] = await Promise.all([this.config.token(), socket.opened]);
     const welcome = await socket.request({ case: "hello", value: { token, client: clientName } });
     if (welcome.case !== "welcome") throw new AmphiError("invalid_message", "the server sent no welcome");
     const server = welcome.value.server;
     socket.startHeartbeat(server?.pingIntervalMs || 5_000, server?.pingTimeoutMs || 15_000, () => this.lastSeq);
-    return welcome.value;
+    this.config.observer.welcomed(welcome.value);
   }
 
   private async sendJoin(socket: Socket): Promise<Joined> {

@@ -80,6 +80,7 @@ export class Room {
       platform: this.platform,
       token: () => this.token(),
       observer: {
+        welcomed: (welcome) => this.welcomed(welcome),
         joined: (joined) => this.joined(joined),
         message: (body) => this.message(body),
         reconnecting: (error) => this.reconnecting(error),
@@ -131,7 +132,7 @@ export class Room {
   async preview(): Promise<void> {
     this.states.update({ phase: "connecting", error: undefined });
     try {
-      this.welcomed(await this.client.hello());
+      await this.client.hello();
     } catch (thrown) {
       throw this.failedToEnter(thrown);
     }
@@ -277,7 +278,7 @@ export class Room {
   private welcomed(welcome: Welcome): void {
     const basics: RoomState = {
       ...this.state,
-      phase: "preview",
+      phase: this.state.phase === "connecting" ? "preview" : this.state.phase,
       room: welcome.room,
       roleName: welcome.role,
       userId: welcome.userId,

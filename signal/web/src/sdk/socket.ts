@@ -66,6 +66,7 @@ export class Socket {
         this.end(error, this.goodbye?.resumable ?? error.retryable);
       };
     });
+    this.ws.onerror = () => undefined; // a close follows and tells
     this.opened.catch(() => undefined); // whoever waits hears of it; nobody must
     this.ws.onmessage = (event: MessageEvent<ArrayBuffer>) => this.receive(new Uint8Array(event.data));
   }
