@@ -44,6 +44,7 @@ func TestProgram(t *testing.T) {
 		{"under a node", testUnderNode},
 		{"starved of time", testStarved},
 		{"forced keyframe", testForced},
+		{"openh264", testOpenH264},
 		{"refused messages", testRefused},
 		{"nonsense from the node", testNonsense},
 	} {
@@ -331,6 +332,33 @@ func testForced(t *testing.T, _ clips) {
 		}
 		if n != 1 {
 			t.Errorf("variant %d: %d keyframes off the grid", v, n)
+		}
+	}
+}
+
+// testOpenH264 runs where this build has that encoder; where not, the program must say so and end.
+func testOpenH264(t *testing.T, c clips) {
+	start := newStart(2)
+	start.Encoder = "openh264"
+	st := startStage(t, "", start)
+	select {
+	case err := <-st.err:
+		if err == nil {
+			t.Error("ended without an error")
+		}
+		t.Skip("not in this build: use -tags openh264")
+	case <-st.ready:
+	}
+	st.announce(1)
+	st.scene(quarter(0, 1))
+	st.send(1, c.vp8, 0, 0)
+	first := st.first()
+	st.wait(first + 120)
+	st.continuous()
+	for v := range 2 {
+		s := st.look(v, tileRect(quarter(0, 1)))
+		if m := s[0].motion(first+60, first+120); m.blank > 0 || m.longest > stuck || !near(last(s[0].ground), looks(0).colour()) {
+			t.Errorf("variant %d: %+v, colour %v", v, m, last(s[0].ground))
 		}
 	}
 }

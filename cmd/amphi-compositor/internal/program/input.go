@@ -44,13 +44,7 @@ type input struct {
 
 	// Of the input's goroutine.
 	ingest *ingest.Input
-	dec    *av.Decoder
-	codec  wire.Codec
-	failed int
-	opus   *av.Opus
-	pcm    []float32
-	bent   []float32
-	spent  time.Duration // CPU of codecs that were replaced
+	codecs codecs
 
 	// Of the video clock.
 	shown   *av.Frame // the picture in the tile
@@ -65,6 +59,42 @@ type input struct {
 	pushed  map[string]int64 // drops of ingest, as of the last snapshot
 }
 
+// codecs are the decoders of one input.
+type codecs struct {
+	video     *av.Decoder
+	codec     wire.Codec // of video
+	failed    int        // access units in a row
+	opus      *av.Opus
+	pcm, bent []float32
+	spent     time.Duration // CPU of codecs that were replaced
+}
+
+// close frees them; decoded pictures stay.
+func (c *codecs) close() {
+	if c.video != nil {
+		c.spent += c.video.CPU()
+		c.video.Close()
+		c.video = nil
+	}
+	if c.opus != nil {
+		c.spent += c.opus.CPU()
+		c.opus.Close()
+		c.opus = nil
+	}
+}
+
+// cpu is the thread time of all decoding so far.
+func (c *codecs) cpu() time.Duration {
+	d := c.spent
+	if c.video != nil {
+		d += c.video.CPU()
+	}
+	if c.opus != nil {
+		d += c.opus.CPU()
+	}
+	return d
+}
+
 func newInput(p *Program, a *wire.AddInput, sync *ingest.Sync, cancel context.CancelFunc) *input {
 	in := &input{
 		p: p, id: a.ID, kind: a.Kind, name: a.Name, cancel: cancel, sync: sync,
@@ -73,8 +103,8 @@ func newInput(p *Program, a *wire.AddInput, sync *ingest.Sync, cancel context.Ca
 	}
 	if a.Kind == wire.Audio {
 		in.voice = mix.NewVoice(p.audio.mixed())
-		in.pcm = make([]float32, 2*av.MaxOpusSamples)
-		in.bent = make([]float32, 2*(av.MaxOpusSamples+64))
+		in.codecs.pcm = make([]float32, 2*av.MaxOpusSamples)
+		in.codecs.bent = make([]float32, 2*(av.MaxOpusSamples+64))
 	}
 	return in
 }
@@ -116,12 +146,7 @@ func (in *input) run(ctx context.Context) {
 // close frees the codecs; decoded pictures stay until free.
 func (in *input) close() {
 	in.ingest.Close()
-	if in.dec != nil {
-		in.dec.Close()
-	}
-	if in.opus != nil {
-		in.opus.Close()
-	}
+	in.codecs.close()
 }
 
 // free releases the pictures. The video clock must have let go of the input.
@@ -167,27 +192,24 @@ func decoderOf(c wire.Codec) string {
 }
 
 func (in *input) decodeVideo(f ingest.Frame) {
-	if in.dec == nil || in.codec != f.Codec || in.failed >= failures {
-		if in.dec != nil {
-			in.spent += in.dec.CPU()
-			in.dec.Close()
-			in.dec = nil
-		}
+	c := &in.codecs
+	if c.video == nil || c.codec != f.Codec || c.failed >= failures {
+		c.close()
 		dec, err := av.NewDecoder(decoderOf(f.Codec))
 		if err != nil {
 			in.drop(dropUndecodable)
 			return
 		}
-		in.dec, in.codec, in.failed = dec, f.Codec, 0
+		c.video, c.codec, c.failed = dec, f.Codec, 0
 	}
-	pic, err := in.dec.Decode(f.Data, f.Due)
+	pic, err := c.video.Decode(f.Data, f.Due)
 	if err != nil {
-		in.failed++
+		c.failed++
 		in.drop(dropUndecodable)
 		in.ingest.Undecodable()
 		return
 	}
-	in.failed = 0
+	c.failed = 0
 	if pic == nil {
 		return
 	}
@@ -205,18 +227,15 @@ func (in *input) decodeVideo(f ingest.Frame) {
 }
 
 func (in *input) decodeAudio(f ingest.Frame) {
-	if in.opus == nil || f.Fresh {
-		if in.opus != nil {
-			in.spent += in.opus.CPU()
-			in.opus.Close()
-			in.opus = nil
-		}
+	c := &in.codecs
+	if c.opus == nil || f.Fresh {
+		c.close()
 		dec, err := av.NewOpus()
 		if err != nil {
 			in.drop(dropUndecodable)
 			return
 		}
-		in.opus = dec
+		c.opus = dec
 	}
 	in.mu.Lock()
 	conceal, stretch := in.voice.Plan(mix.SampleAt(f.Due), f.Lost)
@@ -228,23 +247,23 @@ func (in *input) decodeAudio(f ingest.Frame) {
 		made := 0
 		var err error
 		if conceal == 0 { // the packet after a loss may carry the lost one in short
-			made, err = in.opus.Recover(f.Data, in.pcm, n)
+			made, err = c.opus.Recover(f.Data, c.pcm, n)
 		} else {
-			made, err = in.opus.Conceal(in.pcm, n)
+			made, err = c.opus.Conceal(c.pcm, n)
 		}
 		if err != nil {
 			break
 		}
-		in.write(in.pcm[:2*made], int64(made))
+		in.write(c.pcm[:2*made], int64(made))
 	}
-	n, err := in.opus.Decode(f.Data, in.pcm)
+	n, err := c.opus.Decode(f.Data, c.pcm)
 	if err != nil {
 		in.drop(dropUndecodable)
 		return
 	}
-	pcm := in.pcm[:2*n]
+	pcm := c.pcm[:2*n]
 	if stretch != 0 && n >= step/4 {
-		pcm = mix.Stretch(in.bent, pcm, n+stretch*n/step)
+		pcm = mix.Stretch(c.bent, pcm, n+stretch*n/step)
 	}
 	in.write(pcm, 0)
 }
@@ -309,13 +328,7 @@ func (in *input) snapshot() {
 	f := &in.figures
 	f.Codec, f.Synced, f.DelayNS = in.ingest.Codec(), in.ingest.Synced(), int64(in.sync.Delay())
 	f.Packets, f.Lost, f.Keys, f.KeyframeRq = c.Packets, c.Lost, c.Keys, c.Requests
-	f.DecodeNS = int64(in.spent)
-	if in.dec != nil {
-		f.DecodeNS += int64(in.dec.CPU())
-	}
-	if in.opus != nil {
-		f.DecodeNS += int64(in.opus.CPU())
-	}
+	f.DecodeNS = int64(in.codecs.cpu())
 	in.pushed = c.Drops
 }
 
