@@ -6,6 +6,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/hls/layout"
 	"github.com/amphi-sfu/amphi/hls/wire"
+	"github.com/amphi-sfu/amphi/media/packet"
 )
 
 func newTestFeed(c *composer) *feed {
@@ -264,5 +265,32 @@ func BenchmarkStep(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.step(p.started)
+	}
+}
+
+// nowhere is a Composer that takes packets and keeps nothing.
+type nowhere struct{ composer }
+
+func (*nowhere) WriteRTP(uint32, *packet.Packet) {}
+
+func forwarding() (*tap, *packet.Packet) {
+	f := &feed{in: wire.AddInput{ID: 1, Kind: wire.Video}, to: &nowhere{}, video: true, failed: map[Encoding]int{}}
+	e := video(1, 640, 360)
+	f.step(track{e}, 640, 360)
+	return f.attached[0], &packet.Packet{Keyframe: true, Payload: make([]byte, 1000)}
+}
+
+func TestForwardingDoesNotAllocate(t *testing.T) {
+	sink, p := forwarding()
+	if n := testing.AllocsPerRun(100, func() { sink.WriteRTP(p) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkForward(b *testing.B) {
+	sink, p := forwarding()
+	b.ReportAllocs()
+	for b.Loop() {
+		sink.WriteRTP(p)
 	}
 }
