@@ -15,6 +15,7 @@ import (
 	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/client"
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load/clip"
 )
 
@@ -304,6 +305,13 @@ func (r *run) received() (n uint64) {
 		n += s.received.Load()
 	}
 	return n
+}
+
+// leave says goodbye, so that the next load finds the room empty, and closes in any case.
+func leave(c *client.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = c.Leave(ctx)
 }
 
 // sleep waits for d; false if ctx ended first.

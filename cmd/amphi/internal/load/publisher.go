@@ -64,7 +64,7 @@ func (r *run) startPublishers(ctx context.Context, wg *sync.WaitGroup) error {
 			return fmt.Errorf("publisher %d: %w", i, err)
 		}
 		wg.Go(func() {
-			defer p.client.Close()
+			defer leave(p.client)
 			defer p.media.Close()
 			// Publishers don't send in step.
 			offset := time.Duration(i) * r.clip.FrameInterval / time.Duration(r.cfg.Publishers)

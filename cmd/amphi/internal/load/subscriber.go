@@ -76,7 +76,7 @@ func (s *subscriber) close() {
 		_ = m.Close()
 	}
 	if s.client != nil {
-		_ = s.client.Close()
+		leave(s.client)
 	}
 }
 

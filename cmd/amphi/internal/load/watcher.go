@@ -35,7 +35,7 @@ func (r *run) watch(ctx context.Context, i int, ready func()) {
 		}
 		return
 	}
-	defer c.Close()
+	defer leave(c)
 	r.chat.add(c)
 	ready()
 	w := &watcher{result: player.Play(ctx, player.Config{URL: r.stream, Client: r.http})}
