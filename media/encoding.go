@@ -39,15 +39,13 @@ type Encoding struct {
 	// lostTooMuch is set when so much is missing that only a keyframe helps.
 	lostTooMuch atomic.Bool
 
-	mu       sync.Mutex // guards the fields below; nothing else is locked under it but ring, gate and worker queues
-	unwrap   seq.Unwrapper
-	inspect  codec.Inspector
-	codec    codec.Codec
-	sinks    []packet.Sink
-	report   packet.SenderReport
-	counts   encodingCounts
-	rates    meter.Rate
-	burst    meter.Burst
+	mu      sync.Mutex // guards the fields below; nothing else is locked under it but ring, gate and worker queues
+	unwrap  seq.Unwrapper
+	inspect codec.Inspector
+	codec   codec.Codec
+	sinks   []packet.Sink
+	report  packet.SenderReport
+	encodingMeters
 	finished bool
 }
 
@@ -56,6 +54,13 @@ type Encoding struct {
 type subscribers struct {
 	n    atomic.Int32
 	list []*DownTrack
+}
+
+// encodingMeters measure what arrives.
+type encodingMeters struct {
+	counts encodingCounts
+	rates  meter.Rate
+	burst  meter.Burst
 }
 
 type encodingCounts struct {

@@ -42,7 +42,6 @@ type Endpoint struct {
 	log      *slog.Logger
 	observer Observer
 	ssrc     uint32 // of our RTCP
-	session  uint64 // SDP session id
 	in       inbound
 	out      *outbound
 	outRTCP  rtcpSealer
@@ -52,7 +51,7 @@ type Endpoint struct {
 
 	mu        sync.Mutex // guards the fields below; taken before a Router's
 	transport *transport
-	version   uint64
+	sdp       sdpSession
 	state     State
 	slots     []*slot
 	published map[string]*UpTrack // by mid
@@ -60,6 +59,11 @@ type Endpoint struct {
 	told      toldObserver
 	snapshot  outSnapshot
 	closed    bool
+}
+
+// sdpSession is the origin line of the answers (RFC 8866 section 5.2).
+type sdpSession struct {
+	id, version uint64
 }
 
 // rtcpSealer encrypts outgoing RTCP; a mutex of its own as it is used from the
@@ -82,7 +86,7 @@ func (r *Router) NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 		cfg.Observer = NoObserver{}
 	}
 	ep := &Endpoint{
-		router: r, id: cfg.ID, observer: cfg.Observer, ssrc: rand.Uint32(), session: rand.Uint64() >> 2,
+		router: r, id: cfg.ID, observer: cfg.Observer, ssrc: rand.Uint32(), sdp: sdpSession{id: rand.Uint64() >> 2},
 		log:       r.e.log.With("room", r.room, "peer", cfg.ID),
 		published: map[string]*UpTrack{},
 		subs:      map[string]Subscription{},
@@ -208,10 +212,10 @@ func (ep *Endpoint) Negotiate(offer string, publish []Publish) (answer string, e
 	sections := ep.applySlots(roles)
 	ep.mu.Lock()
 	ep.transport = t
-	ep.version++
+	ep.sdp.version++
 	a := negotiate.Answer{
-		SessionID: ep.session, Version: ep.version, Ufrag: t.ufrag, Pwd: t.pwd,
-		Fingerprint: ep.router.e.fingerprint, Active: t.active,
+		SessionID: ep.sdp.id, Version: ep.sdp.version, Ufrag: t.ufrag, Pwd: t.pwd,
+		Fingerprint: ep.router.e.identity.fingerprint, Active: t.active,
 		Candidates: ep.router.e.ice.Candidates(), Sections: sections,
 	}
 	ep.mu.Unlock()

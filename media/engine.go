@@ -33,21 +33,20 @@ var ErrClosed = errors.New("media: closed")
 // Engine is the data plane of a node: one media socket, its readers and workers,
 // and the routers of all rooms. Its methods are safe for concurrent use.
 type Engine struct {
-	cfg         Config
-	log         *slog.Logger
-	start       time.Time
-	conn        *udp.Conn
-	ice         *icenet.Side
-	certificate tls.Certificate
-	fingerprint negotiate.Fingerprint
-	workers     []*worker
-	notify      *notifier
-	pool        packet.Pool
-	drops       dropCounters
-	addrs       addrTable
-	done        chan struct{} // closed when the engine is closed
-	closeOnce   sync.Once
-	nextSource  atomic.Uint32
+	cfg        Config
+	log        *slog.Logger
+	start      time.Time
+	conn       *udp.Conn
+	ice        *icenet.Side
+	identity   identity
+	workers    []*worker
+	notify     *notifier
+	pool       packet.Pool
+	drops      dropCounters
+	addrs      addrTable
+	done       chan struct{} // closed when the engine is closed
+	closeOnce  sync.Once
+	nextSource atomic.Uint32
 
 	mu        sync.Mutex // guards the fields below
 	routers   map[string]*Router
@@ -58,6 +57,25 @@ type Engine struct {
 	closed     bool
 }
 
+// identity is what clients verify the node by (RFC 8122).
+type identity struct {
+	certificate tls.Certificate
+	fingerprint negotiate.Fingerprint
+}
+
+func newIdentity() (identity, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return identity{}, fmt.Errorf("making the DTLS key: %w", err)
+	}
+	cert, err := selfsign.SelfSign(key)
+	if err != nil {
+		return identity{}, fmt.Errorf("making the DTLS certificate: %w", err)
+	}
+	digest := sha256.Sum256(cert.Certificate[0])
+	return identity{cert, negotiate.Fingerprint{Hash: "sha-256", Value: negotiate.FormatFingerprint(digest[:])}}, nil
+}
+
 // New opens the sockets. The engine serves from the call of Run on; one that is
 // never run has to be closed.
 func New(cfg Config) (*Engine, error) {
@@ -65,15 +83,10 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	id, err := newIdentity()
 	if err != nil {
-		return nil, fmt.Errorf("making the DTLS key: %w", err)
+		return nil, err
 	}
-	cert, err := selfsign.SelfSign(key)
-	if err != nil {
-		return nil, fmt.Errorf("making the DTLS certificate: %w", err)
-	}
-	digest := sha256.Sum256(cert.Certificate[0])
 	segments := 0
 	if cfg.NoGSO {
 		segments = 1
@@ -83,13 +96,12 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("opening the media socket: %w", err)
 	}
 	e := &Engine{
-		cfg: cfg, log: cfg.Logger, start: time.Now(), conn: conn, certificate: cert,
-		fingerprint: negotiate.Fingerprint{Hash: "sha-256", Value: negotiate.FormatFingerprint(digest[:])},
-		notify:      newNotifier(),
-		done:        make(chan struct{}),
-		routers:     map[string]*Router{},
-		endpoints:   map[*Endpoint]struct{}{},
-		publishing:  map[*Endpoint]struct{}{},
+		cfg: cfg, log: cfg.Logger, start: time.Now(), conn: conn, identity: id,
+		notify:     newNotifier(),
+		done:       make(chan struct{}),
+		routers:    map[string]*Router{},
+		endpoints:  map[*Endpoint]struct{}{},
+		publishing: map[*Endpoint]struct{}{},
 	}
 	ips, err := cfg.candidateIPs(conn.LocalAddr().Addr())
 	if err == nil {

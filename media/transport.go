@@ -287,7 +287,7 @@ func (t *transport) secure() {
 func (t *transport) associate() (*dtls.Conn, error) {
 	e := t.ep.router.e
 	opts := []dtls.Option{
-		dtls.WithCertificates(e.certificate),
+		dtls.WithCertificates(e.identity.certificate),
 		dtls.WithSRTPProtectionProfiles(
 			dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80,
 		),
