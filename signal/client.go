@@ -20,6 +20,8 @@ const (
 	ownerWait = 10 * time.Second
 	// negotiationsPerSecond bounds what costs the server most.
 	negotiationsPerSecond = 5
+	// listsPerSecond bounds what costs most in a large room.
+	listsPerSecond = 5
 )
 
 // client is one WebSocket: first it says who it is, then it may be in the preview, then it speaks for a peer.
@@ -27,7 +29,8 @@ const (
 type client struct {
 	server *Server
 	conn   *ws.Conn
-	pace   *rate.Limiter
+	pace   *rate.Limiter // of negotiations
+	lists  *rate.Limiter // of ListPeers
 
 	grant auth.Grant
 	room  *replica.Room // nil before hello or resume
@@ -38,7 +41,8 @@ type client struct {
 }
 
 func (s *Server) open(conn *ws.Conn) ws.Handler {
-	c := &client{server: s, conn: conn, pace: rate.NewLimiter(negotiationsPerSecond, 2*negotiationsPerSecond)}
+	c := &client{server: s, conn: conn, pace: rate.NewLimiter(negotiationsPerSecond, 2*negotiationsPerSecond),
+		lists: rate.NewLimiter(listsPerSecond, 2*listsPerSecond)}
 	s.clients.add(c)
 	return c
 }
@@ -203,6 +207,10 @@ func (c *client) command(id uint32, cmd *amphiv1.Command) {
 		c.refuse(id, proto.Errorf(proto.NotJoined, "join first"))
 		return
 	}
+	if list := cmd.GetListPeers(); list != nil {
+		c.list(id, list)
+		return
+	}
 	c.left = cmd.GetLeave() != nil
 	p := c.peer
 	p.requests.begin()
@@ -213,6 +221,19 @@ func (c *client) command(id uint32, cmd *amphiv1.Command) {
 	if err != nil {
 		c.refuse(id, err)
 		p.requests.done()
+	}
+}
+
+// list answers from the replica: a page of a large room is dear, but costs only this node, and only so often.
+func (c *client) list(id uint32, q *amphiv1.ListPeers) {
+	err := error(proto.Errorf(proto.RateLimited, "more than %d lists per second", listsPerSecond))
+	if c.lists.Allow() {
+		err = c.room.Do(func(rep *room.Replica) {
+			c.answer(id, &amphiv1.Result{Body: &amphiv1.Result_ListPeers{ListPeers: rep.List(q)}})
+		})
+	}
+	if err != nil {
+		c.refuse(id, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/amphi-sfu/amphi/media"
 	"github.com/amphi-sfu/amphi/proto"
@@ -45,7 +46,8 @@ func (r router) NewEndpoint(peerID string, to EndpointObserver) (Endpoint, error
 	if err != nil {
 		return nil, offerError(err)
 	}
-	return &endpoint{ep, w}, nil
+	w.ep.Store(ep)
+	return endpoint{ep}, nil
 }
 
 // Mute implements MediaRouter.
@@ -67,13 +69,10 @@ func (r router) Watch(tracks func(), speakers func([]Speaking)) {
 	})
 }
 
-type endpoint struct {
-	*media.Endpoint
-	watcher *watcher
-}
+type endpoint struct{ *media.Endpoint }
 
 // Negotiate implements Endpoint.
-func (ep *endpoint) Negotiate(offer string, publish []Publishing) (string, error) {
+func (ep endpoint) Negotiate(offer string, publish []Publishing) (string, error) {
 	list := make([]media.Publish, len(publish))
 	for i, p := range publish {
 		list[i] = media.Publish{Mid: p.Mid, TrackID: p.TrackID, Kind: media.Audio, Source: p.Source}
@@ -107,7 +106,7 @@ func offerError(err error) error {
 }
 
 // Subscribe implements Endpoint. In media a higher priority comes first, in a template a lower number.
-func (ep *endpoint) Subscribe(subs []Subscribing) {
+func (ep endpoint) Subscribe(subs []Subscribing) {
 	list := make([]media.Subscription, len(subs))
 	for i, s := range subs {
 		list[i] = media.Subscription{TrackID: s.TrackID, MaxWidth: s.Width, MaxHeight: s.Height,
@@ -117,7 +116,10 @@ func (ep *endpoint) Subscribe(subs []Subscribing) {
 }
 
 // watcher translates what an endpoint tells.
-type watcher struct{ to EndpointObserver }
+type watcher struct {
+	to EndpointObserver
+	ep atomic.Pointer[media.Endpoint] // nil until it has been made
+}
 
 // EndpointState implements media.Observer.
 func (w *watcher) EndpointState(s media.State) {
@@ -141,6 +143,9 @@ func (w *watcher) SlotsNeeded(audio, video int) { w.to.SlotsNeeded(audio, video)
 // TracksQuality implements media.Observer.
 func (w *watcher) TracksQuality(stats []media.DownTrackStats) {
 	q := &amphiv1.Quality{Network: network(stats)}
+	if ep := w.ep.Load(); ep != nil {
+		q.EstimateKbps = uint32(ep.Stats().Estimate / 1000)
+	}
 	for _, d := range stats {
 		q.Tracks = append(q.Tracks, &amphiv1.TrackQuality{
 			TrackId: d.TrackID, Max: int32(d.Max.Spatial), Target: int32(d.Target.Spatial), Current: int32(d.Current.Spatial),

@@ -1,7 +1,10 @@
 package signal
 
 import (
+	"net/http"
 	"testing"
+
+	"github.com/coder/websocket"
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -48,6 +51,55 @@ func TestWelcomeShowsThePreviewOnlyToThoseWhoMay(t *testing.T) {
 		}
 		if a := b.do(say("hello")); a.GetError().GetCode() != string(proto.NotJoined) {
 			t.Errorf("%s spoke in the preview: %v", role, a)
+		}
+	}
+}
+
+func TestListOfPeersIsAnsweredHere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann := w.enter(t, "steward", "Ann")
+	for _, name := range []string{"Bob", "Bobby", "Cleo"} {
+		w.enter(t, "field", name)
+	}
+	ans := ann.do(&amphiv1.Command{Body: &amphiv1.Command_ListPeers{ListPeers: &amphiv1.ListPeers{Search: "bob", Limit: 1}}})
+	if l := ans.GetResult().GetListPeers(); l.GetTotal() != 2 || len(l.GetPeers()) != 1 || l.GetNext() == "" {
+		t.Errorf("answered %v", ans)
+	}
+	var last *amphiv1.Answer
+	for range 30 {
+		last = ann.do(&amphiv1.Command{Body: &amphiv1.Command_ListPeers{ListPeers: &amphiv1.ListPeers{}}})
+		if last.GetError() != nil {
+			break
+		}
+	}
+	if last.GetError().GetCode() != string(proto.RateLimited) || !last.GetError().GetRetryable() {
+		t.Errorf("answered %v", last)
+	}
+	if ans := ann.do(say("still here")); ans.GetError() != nil {
+		t.Errorf("answered %v", ans)
+	}
+}
+
+// TestBrowserOrigins has every page allowed, or those that are named.
+func TestBrowserOrigins(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		allowed []string
+		origin  string
+		ok      bool
+	}{
+		{nil, "https://any.example", true},
+		{[]string{"app.example"}, "https://app.example", true},
+		{[]string{"app.example"}, "https://evil.example", false},
+	} {
+		w := newWorld(t, func(c *Config, _ *Deps) { c.WebSocket.Origins = tt.allowed })
+		sock, _, err := websocket.Dial(t.Context(), w.url+"/v1/signal", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {tt.origin}}})
+		if (err == nil) != tt.ok {
+			t.Errorf("%v: %v", tt, err)
+		}
+		if err == nil {
+			_ = sock.CloseNow()
 		}
 	}
 }

@@ -160,7 +160,7 @@ func (s *services) view(ctx context.Context, name string, f func(*room.Replica) 
 	}
 	var inner error
 	err = s.Rooms.View(ctx, key(record.GetName()), func(rep *room.Replica) {
-		if rep.Snapshot().GetStartedMs() == 0 || rep.Ended() {
+		if rep.Idle() || rep.Ended() {
 			inner = proto.Errorf(proto.NotFound, "no session runs in this room")
 			return
 		}
