@@ -35,8 +35,9 @@ type feed struct {
 
 // tap is the sink of one encoding.
 type tap struct {
-	f   *feed
-	enc Encoding
+	f     *feed
+	enc   Encoding
+	heard bool // a packet has come; guarded by the feed's mu
 }
 
 // WriteRTP implements packet.Sink; any goroutine.
@@ -44,6 +45,7 @@ func (t *tap) WriteRTP(p *packet.Packet) {
 	f := t.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	t.heard = true
 	if f.next == t && (p.Keyframe || !f.video) {
 		f.current, f.next = t, nil
 	}
@@ -69,8 +71,9 @@ func (t *tap) WriteSenderReport(sr packet.SenderReport) {
 const (
 	lowerAfter  = 10 // 2 s
 	silentAfter = 8  // 1.6 s; screens may send one picture a second
-	giveUpAfter = 15 // 3 s
-	failedFor   = 25 // 5 s
+	unheardFor  = 6  // 1.2 s without any packet
+	giveUpAfter = 15 // 3 s without a keyframe
+	failedFor   = 40 // 8 s
 )
 
 // enough is how much an encoding may be scaled up and still be the right one.
@@ -118,10 +121,15 @@ func (f *feed) step(t Track, w, h int) {
 	want.RequestKeyframe()
 }
 
-// wait asks again for the keyframe of the next encoding, and gives up in the end.
+// wait asks again for the keyframe of the next encoding if that is being sent at all, and
+// gives up in the end.
 func (f *feed) wait(next *tap) {
-	if f.waiting++; f.waiting < giveUpAfter {
-		if f.waiting%3 == 0 {
+	f.mu.Lock()
+	heard := next.heard
+	f.mu.Unlock()
+	f.waiting++
+	if f.waiting < unheardFor || heard && f.waiting < giveUpAfter {
+		if heard && f.waiting%4 == 0 {
 			next.enc.RequestKeyframe()
 		}
 		return

@@ -107,16 +107,24 @@ func TestFeedGivesUp(t *testing.T) {
 	f.step(list, 320, 180)
 	low.push(true, nil)
 	f.step(list, 1280, 720) // high never sends
-	steps(f, list, 1280, 720, giveUpAfter+1, low)
-	if high.attached() != 0 || high.keyframesAsked() < 3 {
+	steps(f, list, 1280, 720, unheardFor+1, low)
+	if high.attached() != 0 || high.keyframesAsked() != 1 {
 		t.Errorf("attached %d, asked %d", high.attached(), high.keyframesAsked())
-	}
-	if got := c.got(1); slices.Contains(got, 2) || len(got) < giveUpAfter {
-		t.Errorf("got %v", got)
 	}
 	steps(f, list, 1280, 720, failedFor+1, low)
 	if high.attached() != 1 {
 		t.Error("never tries again")
+	}
+	steps(f, list, 1280, 720, giveUpAfter-1, low, high) // high sends, and no keyframe
+	if high.attached() != 1 || high.keyframesAsked() < 4 {
+		t.Errorf("attached %d, asked %d", high.attached(), high.keyframesAsked())
+	}
+	steps(f, list, 1280, 720, 2, low, high)
+	if high.attached() != 0 {
+		t.Error("does not give up")
+	}
+	if got := c.got(1); slices.Contains(got, 2) || len(got) < giveUpAfter {
+		t.Errorf("got %v", got)
 	}
 }
 
