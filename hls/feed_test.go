@@ -115,11 +115,11 @@ func TestFeedGivesUp(t *testing.T) {
 	if high.attached() != 1 {
 		t.Error("never tries again")
 	}
-	steps(f, list, 1280, 720, giveUpAfter-1, low, high) // high sends, and no keyframe
-	if high.attached() != 1 || high.keyframesAsked() < 4 {
+	steps(f, list, 1280, 720, giveUpAfter-4, low, high) // high sends, and no keyframe
+	if high.attached() != 1 || high.keyframesAsked() < 3 {
 		t.Errorf("attached %d, asked %d", high.attached(), high.keyframesAsked())
 	}
-	steps(f, list, 1280, 720, 2, low, high)
+	steps(f, list, 1280, 720, 4, low, high)
 	if high.attached() != 0 {
 		t.Error("does not give up")
 	}
