@@ -168,13 +168,26 @@ func (dt *DownTrack) describe(now int64) {
 	s.Options = dt.track.options(s.Options[:0], now)
 }
 
-// options appends the layers there are, ascending.
+// options appends the layers there are, ascending. When nothing is being sent, as of a
+// screen that does not move, the last one that was counts as live: what comes next follows it.
 func (u *UpTrack) options(dst []alloc.Option, now int64) []alloc.Option {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	var newest *Encoding
+	anyLive := false
 	for _, enc := range u.encodings {
-		if enc != nil {
-			dst = enc.options(dst, now)
+		if enc == nil {
+			continue
+		}
+		dst = enc.options(dst, now)
+		anyLive = anyLive || enc.live(now)
+		if last := enc.last.Load(); last != 0 && (newest == nil || last > newest.last.Load()) {
+			newest = enc
+		}
+	}
+	if !anyLive && newest != nil {
+		for i := range dst {
+			dst[i].Live = dst[i].Layer.Spatial == newest.index
 		}
 	}
 	return dst

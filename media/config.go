@@ -17,6 +17,7 @@ const (
 	maxSlots         = 96  // sending slots per endpoint
 	maxSubscriptions = 1000
 	workerQueue      = 16384 // packets waiting for one worker
+	workerFull       = 64    // endpoints on a worker before the next one gets any
 	videoRing        = 512
 	audioRing        = 128
 	// replayLimit is how many packets since the last keyframe a newcomer is sent

@@ -136,7 +136,7 @@ func (e *Encoding) Detach(s packet.Sink) {
 // RequestKeyframe asks the publisher for a keyframe. However often it is called, at
 // most one request per 200 ms goes out.
 func (e *Encoding) RequestKeyframe() {
-	if e.track.kind != codec.Video || e.track.closed.Load() {
+	if e.track.kind != codec.Video || e.track.closed.Load() || e.track.muted.Load() {
 		return
 	}
 	if e.gate.Request(e.track.router.e.now()) {

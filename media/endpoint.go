@@ -99,7 +99,7 @@ func (r *Router) NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 		r.e.removeEndpoint(ep)
 		return nil, fmt.Errorf("adding an endpoint: %w", err)
 	}
-	w := r.e.leastWorker()
+	w := r.e.chooseWorker()
 	ep.out = &outbound{ep: ep, w: w, transport: uint64(rand.Uint32N(1 << 15))}
 	w.post(func() { w.endpoints[ep.out] = struct{}{} })
 	return ep, nil

@@ -248,11 +248,18 @@ func (e *Engine) removeEndpoint(ep *Endpoint) {
 	delete(e.endpoints, ep)
 }
 
-// leastWorker picks the worker with the fewest endpoints.
-func (e *Engine) leastWorker() *worker {
+// chooseWorker picks the worker for an endpoint: the first that is not full, else the
+// one with the fewest. Few workers with much to do wake up less often per packet than
+// many with little.
+func (e *Engine) chooseWorker() *worker {
 	best := e.workers[0]
-	for _, w := range e.workers[1:] {
-		if w.load.Load() < best.load.Load() {
+	for _, w := range e.workers {
+		n := w.load.Load()
+		if n < workerFull {
+			best = w
+			break
+		}
+		if n < best.load.Load() {
 			best = w
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pion/rtp/codecs"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -135,7 +136,14 @@ func TestServerMute(t *testing.T) {
 	if again := u.Stats().Encodings[0].Packets; again != sent {
 		t.Fatalf("packets pass although muted: %d, then %d", sent, again)
 	}
-	u.SetMuted(false)
 	before := rec.count()
+	u.SetMuted(false)
 	eventually(t, "video is back", func() bool { return rec.count() > before+30 })
+	var v codecs.VP8Packet
+	payload, err := v.Unmarshal(rec.all()[before].Payload)
+	if err != nil || payload[0]&1 != 0 {
+		t.Fatalf("it does not go on with a keyframe: %v", err)
+	}
+	continuous(t, rec.all())
+	checkVP8(t, rec.all())
 }

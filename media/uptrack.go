@@ -47,10 +47,30 @@ func (u *UpTrack) SetMuted(muted bool) {
 	}
 	if muted {
 		u.router.forgetSpeaker(u.id)
+		u.interrupt()
 		return
 	}
 	for _, enc := range u.Encodings() {
-		enc.RequestKeyframe() // what was dropped cannot be decoded against
+		enc.RequestKeyframe()
+	}
+}
+
+// interrupt makes subscribers begin again with a keyframe, as what comes next cannot be
+// decoded against what they have.
+func (u *UpTrack) interrupt() {
+	for _, enc := range u.Encodings() {
+		enc.ring.Clear()
+	}
+	for _, w := range u.router.e.workers {
+		w.post(func() {
+			for o := range w.endpoints {
+				for _, dt := range o.tracks {
+					if dt.track == u {
+						dt.sel.Reset()
+					}
+				}
+			}
+		})
 	}
 }
 
