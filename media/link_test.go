@@ -27,7 +27,7 @@ type liveLayer struct {
 var browserLayers = []liveLayer{{"q", 320, 150_000, 1}, {"h", 640, 500_000, 2}, {"f", 1280, 1_500_000, 6}}
 
 // keyframeFactor is how much larger than the others a keyframe is.
-const keyframeFactor = 5
+const keyframeFactor = 8
 
 // publishLive makes a client that publishes a camera of three layers at 30 frames per
 // second, keyframes on demand only, and a microphone.

@@ -3,6 +3,7 @@
 package meter
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,10 +14,16 @@ const window = 500 * time.Millisecond
 // layers is how many temporal layers are told apart; higher ones count as the last.
 const layers = 4
 
-// Rate measures bit rates. The zero value is ready; not safe for concurrent use.
+// windows is how many of them a rate is the median of.
+const windows = 5
+
+// Rate measures bit rates: the median of the last windows, since a keyframe fills one but
+// is not the rate. The zero value is ready; not safe for concurrent use.
 type Rate struct {
 	bytes [layers]uint64
+	past  [layers][windows]uint64
 	bps   [layers]uint64
+	n     int // windows so far
 	since int64
 }
 
@@ -24,7 +31,7 @@ type Rate struct {
 func (r *Rate) Add(temporal uint8, n int) { r.bytes[min(temporal, layers-1)] += uint64(n) }
 
 // Roll ends the window when it is long enough; call it several times per second, with the
-// time in nanoseconds. A fall is followed at half speed: frames differ.
+// time in nanoseconds.
 func (r *Rate) Roll(now int64) {
 	if r.since == 0 {
 		r.since = now
@@ -34,13 +41,14 @@ func (r *Rate) Roll(now int64) {
 	if d < int64(window) {
 		return
 	}
+	known := min(r.n+1, windows)
 	for i := range r.bytes {
-		bps := r.bytes[i] * 8 * uint64(time.Second) / uint64(d)
-		if bps < r.bps[i] {
-			bps = (bps + r.bps[i]) / 2
-		}
-		r.bps[i], r.bytes[i] = bps, 0
+		r.past[i][r.n%windows] = r.bytes[i] * 8 * uint64(time.Second) / uint64(d)
+		sorted := r.past[i]
+		slices.Sort(sorted[:known])
+		r.bps[i], r.bytes[i] = sorted[(known-1)/2], 0
 	}
+	r.n++
 	r.since = now
 }
 

@@ -84,3 +84,33 @@ func TestGate(t *testing.T) {
 		t.Fatalf("%d requests", g.Count())
 	}
 }
+
+func TestKeyframeIsNotTheRate(t *testing.T) {
+	t.Parallel()
+	var r Rate
+	now := ms
+	r.Roll(now)
+	half := func(bytes int) {
+		r.Add(0, bytes)
+		now += 500 * ms
+		r.Roll(now)
+	}
+	half(62_500 + 75_000) // 1 Mbit/s, begun with a keyframe
+	half(62_500)
+	for i := range 20 {
+		if got := r.UpTo(0); got != 1_000_000 {
+			t.Fatalf("%d bit/s after %d windows, want 1,000,000", got, i+2)
+		}
+		extra := 0
+		if i%4 == 3 {
+			extra = 75_000
+		}
+		half(62_500 + extra)
+	}
+	for range 3 {
+		half(125_000)
+	}
+	if got := r.UpTo(0); got != 2_000_000 {
+		t.Errorf("%d bit/s 1.5 s after the rate doubled", got)
+	}
+}
