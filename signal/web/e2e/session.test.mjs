@@ -221,6 +221,31 @@ for (const names of [liveEvent, playhouse]) {
       assert.ok(stream.latencyMs > 0 && stream.cpuCores > 0, JSON.stringify(stream));
     });
 
+    test("the ops page shows rooms, peers, DownTracks with layers and reason, and the stream", { timeout: 60_000 }, async () => {
+      const context = await red().newContext({ viewport: { width: 1400, height: 900 } });
+      const page = await context.newPage();
+      await page.goto(platform.links().ops);
+      const rows = async (tab, table) => {
+        await page.getByTestId(`tab-${tab}`).click();
+        await page.getByTestId("ops-search").fill(room);
+        return (await page.locator(`[data-testid="${table}"] tbody tr`).allInnerTexts()).map((text) => text.split("\t").map((cell) => cell.trim()));
+      };
+      await until("the room is there", async () => (await rows("Rooms", "ops-rooms")).some((row) => row[0] === room));
+      const peers = await rows("Peers", "ops-peers");
+      assert.deepEqual(peers.map((row) => row[1]).sort(), ["Anna", "Greg", "Rita", "Vera", "Victor"]);
+      const header = await page.getByTestId("tab-DownTracks").click().then(() => page.locator('[data-testid="ops-downtracks"] th').allInnerTexts());
+      const [max, current, reason] = ["Max", "Current", "Reason"].map((name) => header.findIndex((text) => text.startsWith(name)));
+      const down = (await rows("DownTracks", "ops-downtracks")).filter((row) => row.includes("Anna"));
+      assert.ok(down.length >= 4, `${down.length} DownTracks to the audience`);
+      for (const row of down) {
+        assert.match(row[max], /\d|–|-|none/, row.join(" | "));
+        assert.ok(row[current] !== "" && row[reason] !== "", row.join(" | "));
+      }
+      const streams = await rows("Streams", "ops-streams");
+      assert.ok(streams.some((row) => row.includes(room) && row.join(" ").includes(names.stream)), JSON.stringify(streams));
+      await context.close();
+    });
+
     test("everybody leaves", { timeout: 30_000 }, async () => {
       await victor.id("control-leave").click();
       await victor.id("over").waitFor();
