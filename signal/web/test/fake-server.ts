@@ -111,7 +111,7 @@ export class FakeServer {
             resumeToken: "resume-2",
             resumed: true,
             server,
-            ...(body.value.lastSeq === 0n ? { state: { ...this.state, template: template() } } : {}),
+            ...(body.value.lastSeq === 0n ? { state: this.wholeState() } : {}),
           },
         });
       case "ping":
@@ -124,6 +124,10 @@ export class FakeServer {
       case "command":
         return this.command(connection, id, body.value.body.case);
     }
+  }
+
+  private wholeState(): StateInit {
+    return { ...this.state, template: template() } as StateInit;
   }
 
   private command(connection: Connection, id: number, kind: string | undefined): void {

@@ -7,6 +7,9 @@ import { wordsFor } from "./words.js";
 // After these there is nothing to come back to.
 const final: ReadonlySet<string> = new Set(["code_unknown", "code_disabled", "banned", "unauthenticated", "not_found"]);
 
+// One was in the room before.
+const inRoom: ReadonlySet<string> = new Set(["left", "replaced", "removed", "room_ended"]);
+
 /** The end: left, removed, ended, or why one could not come in. */
 export function Over({ error, again }: { error: AmphiError; again: () => void }) {
   const { embedded } = useSession();
@@ -18,7 +21,7 @@ export function Over({ error, again }: { error: AmphiError; again: () => void })
       <p>{words.text}</p>
       {!final.has(error.code) && (
         <Button kind="primary" testid="over-again" onClick={again}>
-          {error.code === "left" || error.code === "replaced" ? "Join again" : "Try again"}
+          {inRoom.has(error.code) ? "Join again" : "Try again"}
         </Button>
       )}
     </main>

@@ -57,9 +57,20 @@ export function downTrackRows(rooms: readonly RoomStatusJson[]): DownTrackRow[] 
 export function upTrackRows(rooms: readonly RoomStatusJson[]): UpTrackRow[] {
   return rooms.flatMap((room) =>
     (room.peers ?? []).flatMap((peer) =>
-      (peer.up ?? []).map((track) => ({ key: track.trackId ?? "", room: room.name ?? "", peer, track })),
+      mergedTracks(peer.up ?? []).map((track) => ({ key: track.trackId ?? "", room: room.name ?? "", peer, track })),
     ),
   );
+}
+
+/** One entry per track, where the room's and the media's view of it come apart. */
+export function mergedTracks(tracks: readonly UpTrackStatusJson[]): UpTrackStatusJson[] {
+  const byId = new Map<string, UpTrackStatusJson>();
+  for (const track of tracks) {
+    const before = byId.get(track.trackId ?? "");
+    const encodings = [...(before?.encodings ?? []), ...(track.encodings ?? [])];
+    byId.set(track.trackId ?? "", { ...before, ...track, encodings });
+  }
+  return [...byId.values()];
 }
 
 export function streamRows(status: NodeStatusJson): StreamStatusJson[] {

@@ -1,5 +1,5 @@
 import type { RoomStatusJson, StreamStatusJson } from "../gen/amphi/v1/api_pb.js";
-import { bytes, count, kbps, matches, number, worthALook } from "./rows.js";
+import { bytes, count, kbps, matches, mergedTracks, number, worthALook } from "./rows.js";
 import type { DownTrackRow, PeerRow, UpTrackRow } from "./rows.js";
 import { Table } from "./table.js";
 
@@ -52,7 +52,7 @@ export function Peers({ rows }: { rows: readonly PeerRow[] }) {
         { name: "RTT", numeric: true, order: (r) => Number(r.peer.rttMs ?? 0), cell: (r) => `${number(r.peer.rttMs, 0)} ms` },
         { name: "Loss", numeric: true, order: (r) => Number(r.peer.loss ?? 0), cell: (r) => `${(Number(r.peer.loss ?? 0) * 100).toFixed(1)} %` },
         { name: "Estimate", title: "Bandwidth towards the peer", numeric: true, order: (r) => r.peer.estimateKbps ?? 0, cell: (r) => kbps(r.peer.estimateKbps) },
-        { name: "Up", title: "UpTracks", numeric: true, order: (r) => r.peer.up?.length ?? 0, cell: (r) => r.peer.up?.length ?? 0 },
+        { name: "Up", title: "UpTracks", numeric: true, order: (r) => mergedTracks(r.peer.up ?? []).length, cell: (r) => mergedTracks(r.peer.up ?? []).length },
         { name: "Down", title: "DownTracks", numeric: true, order: (r) => r.peer.down?.length ?? 0, cell: (r) => r.peer.down?.length ?? 0 },
         { name: "Remote", cell: (r) => <code>{r.peer.remote}</code> },
       ]}
