@@ -1,7 +1,9 @@
 package packager_test
 
 import (
+	"bytes"
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,34 @@ import (
 
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
+
+// An overloaded compositor that leaves out the end of one segment and the start of the next,
+// where the keyframe was due: it sends it as soon as it can, and both segments are whole.
+func TestKeyframeIsLate(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, packager.Config{Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}}})
+	s.begin(0)
+	s.video(0, 80) // parts 6 and 7 are missing
+	s.video(126, 180)
+	s.sound(180)
+	p := s.parsed("720p")
+	if len(p.Segments) != 3 || s.p.Stats().Filled != 2 || strings.Count(s.full("720p"), "INDEPENDENT=YES") != 5 {
+		t.Fatalf("%+v in\n%s", s.p.Stats(), s.full("720p"))
+	}
+	files := [][]byte{s.object("720p", p.Map.URI)}
+	for _, seg := range p.Segments {
+		if seg.Duration != 2*time.Second {
+			t.Errorf("%+v", seg)
+		}
+		files = append(files, s.object("720p", seg.URI))
+	}
+	cmd := exec.Command("ffprobe", "-v", "error", "-count_frames", "-show_entries", "stream=nb_read_frames,duration_ts", "-of", "csv=p=0", "-")
+	cmd.Stdin = bytes.NewReader(bytes.Join(files, nil))
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprint(80 + 2 + 54); err != nil || !strings.Contains(string(out), want) || strings.Contains(string(out), "rror") {
+		t.Errorf("%v: %s, want %s frames", err, out, want)
+	}
+}
 
 // Whenever the compositor dies and whatever was ahead then: no gaps, the same segment
 // numbers and discontinuities everywhere, and segments that are as long in audio as in video.

@@ -40,9 +40,10 @@ func (p *Packager) indexLocked(m *Media, at int64) int64 {
 	return i
 }
 
-// writeVideoLocked adds a picture. One that comes after whole parts without any stands for
-// the first of them, the next one for the second, and so on: players stumble at gaps, and
-// a picture early by a moment is not seen.
+// writeVideoLocked adds a picture. When whole parts before it have none, a keyframe stands
+// for each of them and then for itself; another picture stands for the first of them, the
+// next picture for the second, and so on. Players stumble at gaps; a picture that is early by
+// a moment is not seen.
 func (p *Packager) writeVideoLocked(m *Media, tick int64, s fmp4.Sample) error {
 	index := p.indexLocked(m, tick)
 	if len(m.open.samples) > 0 && m.open.index < index {
@@ -50,10 +51,14 @@ func (p *Packager) writeVideoLocked(m *Media, tick int64, s fmp4.Sample) error {
 			return err
 		}
 	}
-	if m.open.index < index {
+	for m.open.index < index {
 		m.filled++
-		at := m.open.index * m.unitsPerPart
-		return p.writeLocked(m, at, m.unitsPerPart, s)
+		if err := p.writeLocked(m, m.open.index*m.unitsPerPart, m.unitsPerPart, s); err != nil {
+			return err
+		}
+		if !s.Key {
+			return nil
+		}
 	}
 	return p.writeLocked(m, tick, 1, s)
 }
