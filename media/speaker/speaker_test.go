@@ -153,13 +153,17 @@ func TestAtMostFiveChangesPerSecond(t *testing.T) {
 		var times []time.Duration
 		now := time.Duration(0)
 		levels := make([]uint8, voices)
-		for range 1500 {
+		ids := make([]string, voices)
+		for i := range ids {
+			ids[i] = fmt.Sprint(i)
+		}
+		for range 500 {
 			now += time.Duration(rng.IntN(30)) * ms
 			for i := range levels {
 				if rng.IntN(10) == 0 {
 					levels[i] = uint8(rng.IntN(256))
 				}
-				d.Observe(fmt.Sprint(i), levels[i], now)
+				d.Observe(ids[i], levels[i], now)
 			}
 			active, _, changed := d.Update(now)
 			for i := 1; i < len(active); i++ {
