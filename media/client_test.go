@@ -46,6 +46,9 @@ func startEngine(t testing.TB, cfg Config) *Engine {
 		case <-time.After(deadline):
 			t.Error("Run does not end")
 		}
+		if n := e.drops.snapshot()["nonce_reuse"]; n != 0 {
+			t.Errorf("%d packets would have reused a nonce", n)
+		}
 	})
 	return e
 }

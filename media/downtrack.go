@@ -9,6 +9,7 @@ import (
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/reception"
+	"github.com/amphi-sfu/amphi/media/seal"
 	"github.com/amphi-sfu/amphi/media/seq"
 )
 
@@ -33,14 +34,13 @@ type DownTrack struct {
 	sourcePT uint8
 
 	seqs    *seq.Map
+	used    seal.Guard
 	rtxNext uint64
 	recent  recentSources
 	cursor  outputCursor
 	resent  resendMemory
 	skip    replayed
 	counts  downCounts
-	// notBefore is until when a new slot waits for the client to know it.
-	notBefore int64
 }
 
 // outputCursor is where the output stands, for the next source to go on from.
@@ -52,6 +52,7 @@ type outputCursor struct {
 	tl0       uint8
 	asked     int64 // when a keyframe was asked for last
 	switched  int64
+	notBefore int64 // until when a new slot waits for the client to know it
 }
 
 // replayed remembers up to which packet a source was sent from the ring, as the
@@ -115,7 +116,7 @@ func (dt *DownTrack) unbind() {
 
 // follow brings the slot in line with what was allocated and is being sent.
 func (dt *DownTrack) follow(now int64) {
-	if dt.track == nil || !dt.out.ready() || now < dt.notBefore {
+	if dt.track == nil || !dt.out.ready() || now < dt.cursor.notBefore {
 		return
 	}
 	target := dt.share.Target
@@ -142,8 +143,9 @@ func (dt *DownTrack) follow(now int64) {
 // awaitKeyframe begins with the last keyframe if it is near enough and nothing is
 // being shown, else asks for a new one.
 func (dt *DownTrack) awaitKeyframe(enc *Encoding, now int64) {
-	if dt.source == nil && dt.skip.enc != enc {
+	if dt.source == nil {
 		w := dt.out.w
+		dt.skip = replayed{}
 		if dt.kind == codec.Video && dt.mapCodec(enc.Codec()) {
 			w.replay = enc.ring.SinceKeyframe(w.replay[:0], replayLimit)
 			for _, p := range w.replay {
@@ -269,6 +271,10 @@ func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
 	if !ok {
 		return
 	}
+	if !dt.used.Use(index) { // never, unless numbering is wrong; a nonce must not be reused
+		dt.out.w.e.drops.add(dropReuse)
+		return
+	}
 	dt.cursor.advance(p, meta)
 	if o := dt.out; dt.kind == codec.Video && !o.pacer.take(len(p.Payload), o.w.now) {
 		o.pacer.hold(dt, p, index, meta, o.w.now)
@@ -360,8 +366,8 @@ func rewriteCounters(payload []byte, p *packet.Packet, meta seq.Meta) {
 
 // tick lets go of a track that has ended, and begins on a slot that has waited.
 func (dt *DownTrack) tick(now int64) {
-	if dt.notBefore != 0 && now >= dt.notBefore {
-		dt.notBefore = 0
+	if dt.cursor.notBefore != 0 && now >= dt.cursor.notBefore {
+		dt.cursor.notBefore = 0
 		dt.follow(now)
 	}
 	if dt.track != nil && dt.track.closed.Load() {

@@ -171,7 +171,7 @@ func (ep *Endpoint) slotLocked(s *negotiate.Section) *slot {
 			seqs: seq.NewMap(uint64(rand.Uint32N(1 << 15))), rtxNext: uint64(rand.Uint32N(1 << 15)),
 		}
 		if ep.transport != nil {
-			sl.dt.notBefore = ep.router.e.now() + int64(slotGrace)
+			sl.dt.cursor.notBefore = ep.router.e.now() + int64(slotGrace)
 		}
 		ep.out.w.post(func() { ep.out.tracks = append(ep.out.tracks, sl.dt) })
 	}

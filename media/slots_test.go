@@ -110,11 +110,15 @@ func TestHiddenTrackIsPausedAndComesBack(t *testing.T) {
 		}
 	}
 	eventually(t, "it is hidden", reason(ReasonHidden))
+	asked := r.UpTrack("cam").Stats().Encodings[0].KeyframeRequests
 	subscribeAll(c.ep, "cam")
 	before := rec.count()
 	eventually(t, "video is back", func() bool { return rec.count() > before+30 })
 	continuous(t, rec.all())
 	checkVP8(t, rec.all())
+	if again := r.UpTrack("cam").Stats().Encodings[0].KeyframeRequests; again != asked {
+		t.Fatalf("%d keyframes were asked for, although one was at hand", again-asked)
+	}
 }
 
 func TestServerMute(t *testing.T) {

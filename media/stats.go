@@ -322,6 +322,7 @@ const (
 	dropQueueFull
 	dropRTCP
 	dropSeal
+	dropReuse
 	dropNotConnected
 	dropNACKMiss
 	dropResendLimit
@@ -332,7 +333,7 @@ func (d drop) String() string {
 	return [drops]string{
 		"unknown_source", "malformed_rtp", "srtp_auth", "srtp_replay", "no_keys", "unknown_ssrc", "too_many_ssrcs",
 		"muted", "payload_type", "payload", "oversize", "duplicate", "too_late", "queue_full", "malformed_rtcp",
-		"seal", "not_connected", "nack_miss", "resend_limit",
+		"seal", "nonce_reuse", "not_connected", "nack_miss", "resend_limit",
 	}[d]
 }
 

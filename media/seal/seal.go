@@ -17,9 +17,6 @@ import (
 // MaxOverhead is how many bytes Seal adds to a packet at most.
 const MaxOverhead = 16
 
-// ErrReuse is returned instead of sealing a packet index a second time.
-var ErrReuse = errors.New("srtp index used before")
-
 // Sealer holds the sending keys towards one receiver. Not safe for concurrent use.
 type Sealer struct {
 	aead  cipher.AEAD
