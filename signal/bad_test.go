@@ -96,14 +96,10 @@ func TestBadFramesCloseTheirSenderAlone(t *testing.T) {
 
 func TestFirstMessageHasToBeHello(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, func(c *Config, _ *Deps) { c.WebSocket.FirstMessage = 50 * time.Millisecond })
+	w := newWorld(t)
 	c := w.dial(t, true)
 	c.send(command(1, say("hello")))
 	if status, code := c.ends(); status != 4002 || code != proto.InvalidMessage {
-		t.Errorf("closed with %d %s", status, code)
-	}
-	silent := w.dial(t, true)
-	if status, code := silent.ends(); status != 4008 || code != proto.ClientTimeout {
 		t.Errorf("closed with %d %s", status, code)
 	}
 }
@@ -114,6 +110,7 @@ func TestFloodClosesItsSenderAlone(t *testing.T) {
 	a, b := w.enter(t, "steward", "Ann"), w.enter(t, "gallery", "Bob")
 	flood := w.enter(t, "singer", "Flo")
 	typ, frame := flood.raw(command(0, say("spam")))
+	began := time.Now()
 	go func() {
 		for range 10_000 {
 			if flood.sock.Write(context.Background(), typ, frame) != nil {
@@ -133,8 +130,8 @@ func TestFloodClosesItsSenderAlone(t *testing.T) {
 			spam++
 		}
 	}
-	if spam > 210 {
-		t.Errorf("%d messages of the flood came through", spam)
+	if most := 210 + int(50*time.Since(began).Seconds()); spam > most {
+		t.Errorf("%d messages of the flood came through, more than %d", spam, most)
 	}
 }
 
@@ -152,11 +149,15 @@ func TestSubscriberThatNeverReads(t *testing.T) {
 	deadline := time.Now().Add(patience)
 	sent := 0
 	for w.Stats().Clients.Closed[proto.SlowClient] == 0 && time.Now().Before(deadline) {
-		if ans := a.do(say(text)); ans.GetError() != nil {
-			t.Fatal(ans.GetError())
+		for range 100 {
+			a.send(command(0, say(text)))
 		}
-		sent++
-		b.hears(text)
+		sent += 100
+		mark := fmt.Sprint("mark ", sent)
+		a.send(command(0, say(mark)))
+		a.hears(mark)
+		b.hears(mark)
+		a.seen, b.seen = nil, nil
 	}
 	if w.Stats().Clients.Closed[proto.SlowClient] != 1 {
 		t.Fatalf("after %d messages: %+v", sent, w.Stats().Clients)
