@@ -321,6 +321,15 @@ func testForced(t *testing.T, _ clips) {
 	st.wait(off)
 	st.write(wire.AppendForceKeyframe(nil))
 	st.wait(off + 10)
+	_ = st.cmd.Process.Signal(syscall.SIGTERM) // some stop it this way
+	select {
+	case err := <-st.err:
+		if err != nil {
+			t.Errorf("after SIGTERM: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("still running 10 s after SIGTERM")
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for v, aus := range st.video {

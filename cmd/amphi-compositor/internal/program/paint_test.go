@@ -3,6 +3,7 @@
 package program
 
 import (
+	"fmt"
 	"image"
 	"net"
 	"testing"
@@ -256,6 +257,23 @@ func TestProgramNeedsAStart(t *testing.T) {
 		if err := <-ended; (err != nil) != c.fails {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestHungUp(t *testing.T) {
+	t.Parallel()
+	conn, child, err := wire.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Close()
+	_, err = conn.Write([]byte{1})
+	if !hungUp(fmt.Errorf("writing: %w", err)) {
+		t.Errorf("%v", err)
+	}
+	_ = conn.Close()
+	if _, err := conn.Write([]byte{1}); hungUp(err) || hungUp(nil) || hungUp(av.ErrMemory) {
+		t.Error("our own end is closed, that is another thing")
 	}
 }
 

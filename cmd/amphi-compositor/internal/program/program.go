@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
@@ -69,10 +70,10 @@ func New(cfg Config, conn net.Conn) (*Program, error) {
 	return &Program{log: cfg.Logger, cfg: cfg, conn: conn, out: newSender(conn)}, nil
 }
 
-// Run serves until the node closes its end (nil), ctx ends, or something fails
+// Run serves until the node closes its end or parent ends (nil), or something fails
 // that a new process would do better. It returns after all its goroutines have.
-func (p *Program) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (p *Program) Run(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.Close() }) // ends reads and writes
 	defer stop()
@@ -80,7 +81,7 @@ func (p *Program) Run(ctx context.Context) error {
 	r := wire.NewReader(p.conn)
 	f, err := r.Next()
 	if err != nil {
-		return p.outcome(ctx, err)
+		return outcome(parent, ctx, err)
 	}
 	s, err := f.Start()
 	if err != nil {
@@ -107,18 +108,30 @@ func (p *Program) Run(ctx context.Context) error {
 	p.video.close()
 	p.audio.close()
 	p.inputs.free()
-	return p.outcome(ctx, err)
+	return outcome(parent, ctx, err)
 }
 
-// outcome turns what ended the reader into what ended the program.
-func (p *Program) outcome(ctx context.Context, err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil // the node closed its end
+// outcome turns what ended the reader into what ended the program: nil when it was told
+// to end, else what failed first, such as an encoder.
+func outcome(parent, ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
 	}
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
+	if parent.Err() != nil || hungUp(err) {
+		return nil
 	}
 	return err
+}
+
+// hungUp tells whether the node closed its end: the reader sees EOF, but a writer may
+// notice before.
+func hungUp(err error) bool {
+	for _, e := range []error{io.EOF, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // open makes everything that Start describes, and answers Ready.
