@@ -3,7 +3,7 @@
 /** Notes for how long the page shows no decoded picture of others, from now on. */
 export function watchPicture(page) {
   return page.evaluate(() => {
-    const watch = (window.e2e.watch = { last: performance.now(), longest: 0, kinds: new Set() });
+    const watch = (window.e2e.watch = { last: performance.now(), longest: 0, kinds: new Set(), meanwhile: new Set() });
     clearInterval(window.e2e.watching);
     window.e2e.watching = setInterval(() => {
       const now = performance.now();
@@ -14,16 +14,22 @@ export function watchPicture(page) {
       });
       for (const video of shown) watch.kinds.add(video.dataset.testid);
       if (shown.length > 0) watch.last = now;
+      else {
+        const { picture, roleName, transport, streams } = window.amphi.room.state;
+        const videos = [...document.querySelectorAll("video")].map((video) => `${video.dataset.testid} ${video.readyState}`);
+        const phases = [...streams.values()].map((stream) => stream.phase);
+        watch.meanwhile.add(`${roleName} ${transport} shown ${picture.shown} next ${picture.next} stream ${phases} ${videos}`);
+      }
       watch.longest = Math.max(watch.longest, now - watch.last);
     }, 40);
   });
 }
 
-/** The longest time without a picture since watchPicture, in ms, and what was shown. */
+/** The longest time without a picture since watchPicture, in ms, what was shown, and how things stood without one. */
 export function pictureGap(page) {
   return page.evaluate(() => {
     clearInterval(window.e2e.watching);
-    return { longest: Math.round(window.e2e.watch.longest), kinds: [...window.e2e.watch.kinds] };
+    return { longest: Math.round(window.e2e.watch.longest), kinds: [...window.e2e.watch.kinds], meanwhile: [...window.e2e.watch.meanwhile] };
   });
 }
 

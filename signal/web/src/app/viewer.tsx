@@ -78,6 +78,7 @@ function Player() {
           Turn the sound on
         </Button>
       )}
+      <Latency player={player} />
       <PlayerControls player={player} video={video.current} root={root.current} levels={levels} />
     </div>
   );
@@ -116,8 +117,6 @@ function PlayerControls({
   };
   return (
     <div class="player-controls">
-      <Latency player={player} />
-      <span class="spacer" />
       <IconButton
         icon={muted || volume === 0 ? "soundOff" : "sound"}
         label={muted ? "Turn the sound on" : "Turn the sound off"}
