@@ -97,6 +97,16 @@ func (m *Media) sampleDuration(units int64) uint32 {
 	return uint32(units) * videoUnit
 }
 
+// indexOf is the part of the grid that a time belongs to. Audio may begin a little before
+// the first part of its run.
+func (m *Media) indexOf(at, first int64) int64 {
+	i := at / m.unitsPerPart
+	if m.isAudio() && i == first-1 {
+		return first
+	}
+	return i
+}
+
 // add puts a sample into the open part. A hole since the last one makes that one
 // longer; a picture missing at the part's start makes the first one begin there, so
 // that parts keep the length of the grid.

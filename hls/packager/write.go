@@ -17,12 +17,12 @@ func (p *Packager) admitLocked(m *Media, at int64, size int) error {
 	case !p.running:
 		p.drops[DropNoRun]++
 		return ErrNoRun
-	case len(m.open.samples) > 0 && at <= m.open.last, p.indexLocked(m, at) < m.open.index:
+	case len(m.open.samples) > 0 && at <= m.open.last, m.indexOf(at, p.first) < m.open.index:
 		p.drops[DropLate]++
 		return ErrLate
-	case p.indexLocked(m, at) > m.open.index+maxAhead:
+	case m.indexOf(at, p.first) > m.open.index+maxAhead:
 		p.drops[DropMalformed]++
-		return fmt.Errorf("access unit of %s at %d is %d parts ahead", m.name, at, p.indexLocked(m, at)-m.open.index)
+		return fmt.Errorf("access unit of %s at %d is %d parts ahead", m.name, at, m.indexOf(at, p.first)-m.open.index)
 	case m.open.bytes+size > m.maxBytes || len(m.open.samples) >= fmp4.MaxSamples:
 		p.drops[DropTooLong]++
 		return ErrTooLong
@@ -30,22 +30,12 @@ func (p *Packager) admitLocked(m *Media, at int64, size int) error {
 	return nil
 }
 
-// indexLocked is the part of the grid that a time belongs to. Audio may begin a little
-// before the run's first tick.
-func (p *Packager) indexLocked(m *Media, at int64) int64 {
-	i := at / m.unitsPerPart
-	if m.isAudio() && i == p.first-1 {
-		return p.first
-	}
-	return i
-}
-
 // writeVideoLocked adds a picture. When whole parts before it have none, a keyframe stands
 // for each of them and then for itself; another picture stands for the first of them, the
 // next picture for the second, and so on. Players stumble at gaps; a picture that is early by
 // a moment is not seen.
 func (p *Packager) writeVideoLocked(m *Media, tick int64, s fmp4.Sample) error {
-	index := p.indexLocked(m, tick)
+	index := m.indexOf(tick, p.first)
 	if len(m.open.samples) > 0 && m.open.index < index {
 		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
 			return err
@@ -77,7 +67,7 @@ func (p *Packager) fillAudioLocked(m *Media, until int64) error {
 // writeLocked adds a sample that lasts n units and closes what it completes.
 func (p *Packager) writeLocked(m *Media, at, n int64, s fmp4.Sample) error {
 	closed := false
-	for index := p.indexLocked(m, at); m.open.index < index; closed = true {
+	for index := m.indexOf(at, p.first); m.open.index < index; closed = true {
 		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
 			return err
 		}
