@@ -73,7 +73,7 @@ for (const names of [liveEvent, playhouse]) {
       assert.equal(await audience.id("control-camera").count(), 0, "the audience has a camera button");
       const raw = await RawClient.join(platform.url, links[names.audience], "Mallory");
       assert.equal(await raw.refusal({ publish: { kind: "KIND_VIDEO", source: "camera" } }), "permission_denied");
-      raw.close();
+      await raw.leave();
       const sends = await audience.page.evaluate(() => window.e2e.peerConnections.flatMap((pc) => pc.getSenders()).filter((s) => s.track).length);
       assert.equal(sends, 0, "the audience's browser sends");
     });

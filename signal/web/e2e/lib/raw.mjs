@@ -49,7 +49,8 @@ export class RawClient {
     return answer?.error?.code ?? answer?.result?.error?.code ?? "";
   }
 
-  close() {
+  async leave() {
+    await this.request({ command: { leave: {} } });
     this.socket.close();
   }
 }
