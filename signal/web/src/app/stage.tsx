@@ -109,7 +109,7 @@ function ScreenLayout({
   speaking: readonly string[];
 }) {
   const upright = box.width < box.height * 1.1;
-  const fits = Math.max(2, upright ? Math.floor(box.width / 130) : Math.floor(box.height / 125));
+  const fits = Math.max(2, upright ? Math.floor(box.width / 110) : Math.floor(box.height / 125));
   const order = promoteSpeakers(rest.map((tile) => tile.key), new Set(speaking), fits);
   const byKey = new Map(rest.map((tile) => [tile.key, tile]));
   const more = rest.length - fits;
