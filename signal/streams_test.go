@@ -1,0 +1,208 @@
+package signal
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+// diary collects what a fake is told, and lets a test wait for it.
+type diary struct {
+	mu    sync.Mutex // guards the fields below
+	lines []string
+	more  chan struct{}
+}
+
+func newDiary() *diary { return &diary{more: make(chan struct{})} }
+
+func (d *diary) write(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, fmt.Sprintf(format, args...))
+	close(d.more)
+	d.more = make(chan struct{})
+}
+
+// wait waits for a line.
+func (d *diary) wait(t *testing.T, line string) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		d.mu.Lock()
+		found, lines, more := slices.Contains(d.lines, line), slices.Clone(d.lines), d.more
+		d.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			t.Fatalf("no line %q in %q", line, lines)
+		}
+	}
+}
+
+// fakeStreams is an origin that does as it is told.
+type fakeStreams struct {
+	*diary
+	fail error
+}
+
+func (s *fakeStreams) Start(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream) error {
+	s.write("start %s %s of %v as %s", room, settings.GetName(), settings.GetRoles(), stream.GetLayout())
+	return s.fail
+}
+
+func (s *fakeStreams) SetLayout(room, stream string, layout amphiv1.LayoutKind) {
+	s.write("layout %s %s %s", room, stream, layout)
+}
+
+func (s *fakeStreams) Stop(room, stream string) { s.write("stop %s %s", room, stream) }
+
+func control(action amphiv1.ControlStream_Action, layout amphiv1.LayoutKind) *amphiv1.Command {
+	return &amphiv1.Command{Body: &amphiv1.Command_ControlStream{ControlStream: &amphiv1.ControlStream{Action: action, Layout: layout}}}
+}
+
+func (b *browser) stream(state amphiv1.StreamState) *amphiv1.Stream {
+	b.t.Helper()
+	return b.event(state.String(), func(e *amphiv1.Event) bool { return e.GetStreamChanged().GetStream().GetState() == state }).GetStreamChanged().GetStream()
+}
+
+func TestStreamsAreCarriedOut(t *testing.T) {
+	t.Parallel()
+	origin := &fakeStreams{diary: newDiary()}
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Streams = origin })
+	ann, vera := w.enter(t, "steward", "Ann"), w.enter(t, "field", "Vera")
+	if ans := vera.do(control(amphiv1.ControlStream_ACTION_START, 0)); ans.GetError().GetCode() != string(proto.PermissionDenied) {
+		t.Errorf("a viewer was answered %v", ans)
+	}
+	if ans := ann.do(control(amphiv1.ControlStream_ACTION_START, 0)); ans.GetError() != nil {
+		t.Fatal(ans.GetError())
+	}
+	origin.wait(t, "start hall main of [singer steward] as LAYOUT_KIND_AUTO")
+	w.ReportStream("Hall", &amphiv1.Stream{Name: "main", State: amphiv1.StreamState_STREAM_STATE_LIVE, Url: "/v1/hls/hall/main/index.m3u8"})
+	if st := vera.stream(amphiv1.StreamState_STREAM_STATE_LIVE); st.GetUrl() == "" {
+		t.Errorf("live with %v", st)
+	}
+	ann.do(control(amphiv1.ControlStream_ACTION_LAYOUT, amphiv1.LayoutKind_LAYOUT_KIND_GRID))
+	origin.wait(t, "layout hall main LAYOUT_KIND_GRID")
+	ann.do(control(amphiv1.ControlStream_ACTION_STOP, 0))
+	origin.wait(t, "stop hall main")
+	vera.stream(amphiv1.StreamState_STREAM_STATE_STOPPED)
+	// The end of the session ends what runs.
+	ann.do(control(amphiv1.ControlStream_ACTION_START, amphiv1.LayoutKind_LAYOUT_KIND_SINGLE))
+	origin.wait(t, "start hall main of [singer steward] as LAYOUT_KIND_SINGLE")
+	ann.do(&amphiv1.Command{Body: &amphiv1.Command_EndRoom{EndRoom: &amphiv1.EndRoom{}}})
+	deadline := time.Now().Add(patience)
+	for n := 0; n < 2 && time.Now().Before(deadline); {
+		origin.wait(t, "stop hall main")
+		origin.mu.Lock()
+		n = 0
+		for _, l := range origin.lines {
+			if l == "stop hall main" {
+				n++
+			}
+		}
+		more := origin.more
+		origin.mu.Unlock()
+		if n < 2 {
+			select {
+			case <-more:
+			case <-time.After(patience):
+				t.Fatal("the stream outlived its session")
+			}
+		}
+	}
+}
+
+func TestStreamThatCannotStartFails(t *testing.T) {
+	t.Parallel()
+	origin := &fakeStreams{diary: newDiary(), fail: proto.Errorf(proto.StreamFailed, "no room for it")}
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Streams = origin })
+	ann := w.enter(t, "steward", "Ann")
+	ann.do(control(amphiv1.ControlStream_ACTION_START, 0))
+	if st := ann.stream(amphiv1.StreamState_STREAM_STATE_FAILED); st.GetFailure() != "no room for it" {
+		t.Errorf("failed with %v", st)
+	}
+	// It can be asked for again.
+	ann.do(control(amphiv1.ControlStream_ACTION_START, 0))
+	ann.stream(amphiv1.StreamState_STREAM_STATE_FAILED)
+}
+
+// TestWatchShowsTheStage follows what a composer follows: who publishes what, muted or not, and who speaks.
+func TestWatchShowsTheStage(t *testing.T) {
+	t.Parallel()
+	m := newFakeMedia()
+	w := newWorld(t, withMedia(m))
+	book := newDiary()
+	w.Watch(func(room string, v *StageView) {
+		if v == nil {
+			book.write("%s closed", room)
+			return
+		}
+		line := room
+		for _, p := range v.Peers {
+			line += " " + p.GetName()
+			for _, t := range p.GetTracks() {
+				line += fmt.Sprintf(" %s:%v", t.GetSource(), t.GetMuted())
+			}
+		}
+		for _, s := range v.Speakers {
+			line += fmt.Sprint(" speaks ", s.GetLevel())
+		}
+		book.write("%s", line)
+	})
+	ann, bob := w.enter(t, "steward", "Ann"), w.enter(t, "singer", "Bob")
+	w.enter(t, "field", "Vera")
+	mic := ann.publish(audio, "mic", false)
+	ann.offer(1, "v=0\r\n", "0", mic)
+	bob.publish(video, "camera", true)
+	book.wait(t, "hall Ann mic:false Bob camera:true")
+	m.rooms["hall"].speakers([]Speaking{{mic, -20}})
+	book.wait(t, "hall Ann mic:false Bob camera:true speaks -20")
+	if v := w.Stage("HALL"); len(v.Peers) != 2 || v.Template.GetName() != "concert" || v.SessionID == "" {
+		t.Errorf("the stage is %+v", v)
+	}
+	late := newDiary()
+	w.Watch(func(room string, v *StageView) {
+		if v != nil {
+			late.write("%s has %d", room, len(v.Peers))
+		}
+	})
+	late.wait(t, "hall has 2")
+	if ans := bob.do(&amphiv1.Command{Body: &amphiv1.Command_Leave{Leave: &amphiv1.Leave{}}}); ans.GetError() != nil {
+		t.Error(ans.GetError())
+	}
+	book.wait(t, "hall Ann mic:false speaks -20")
+	ann.do(&amphiv1.Command{Body: &amphiv1.Command_EndRoom{EndRoom: &amphiv1.EndRoom{}}})
+	book.wait(t, "hall")
+}
+
+func TestRoomsForTheDashboard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if rooms := w.Rooms(t.Context()); len(rooms) != 0 {
+		t.Errorf("%v", rooms)
+	}
+	ann := w.enter(t, "steward", "Ann")
+	w.enter(t, "field", "Vera")
+	ann.publish(audio, "mic", true)
+	rooms := w.Rooms(t.Context())
+	if len(rooms) != 1 || rooms[0].GetOwner() != "no_a" || rooms[0].GetEpoch() != 1 || len(rooms[0].GetPeers()) != 2 {
+		t.Fatalf("%v", rooms)
+	}
+	if d := cmp.Diff(map[uint32]uint32{1: 1, 3: 1}, rooms[0].GetPeersByLevel()); d != "" {
+		t.Error(d)
+	}
+	first := rooms[0].GetPeers()[0]
+	if first.GetName() != "Ann" || first.GetLevel() != 1 || len(first.GetUp()) != 1 || !first.GetUp()[0].GetMuted() || first.GetRemote() == "" {
+		t.Errorf("%v", first)
+	}
+}
