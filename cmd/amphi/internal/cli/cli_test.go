@@ -194,6 +194,11 @@ func (s *server) ChangeRole(_ context.Context, r *connect.Request[amphiv1.Change
 }
 
 func (s *server) StartStream(_ context.Context, r *connect.Request[amphiv1.StartStreamRequest]) (*connect.Response[amphiv1.Stream], error) {
+	if r.Msg.GetRoom() == "broken" {
+		return connect.NewResponse(&amphiv1.Stream{
+			Name: "main", State: amphiv1.StreamState_STREAM_STATE_FAILED, Failure: "no compositor",
+		}), nil
+	}
 	return connect.NewResponse(&amphiv1.Stream{
 		Name: "main", State: amphiv1.StreamState_STREAM_STATE_STARTING, Layout: r.Msg.GetLayout(), Url: "/v1/hls/demo/main/index.m3u8",
 	}), nil
@@ -240,7 +245,7 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	url := startServer(t)
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: "testdata/fake",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("AMPHI_URL", url)
 			return nil

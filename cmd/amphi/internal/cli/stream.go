@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -72,11 +73,25 @@ func streamStart(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(cmd, s, func(w io.Writer) { streamTable(w, a.url, s) })
+			if err := a.print(cmd, s, func(w io.Writer) { streamTable(w, a.url, s) }); err != nil {
+				return err
+			}
+			return streamFailure(s)
 		},
 	}
 	cmd.Flags().StringVar(&word, "layout", "", layoutWords)
 	return cmd
+}
+
+// streamFailure is the error of a stream that could not be started.
+func streamFailure(s *amphiv1.Stream) error {
+	if s.GetState() != amphiv1.StreamState_STREAM_STATE_FAILED {
+		return nil
+	}
+	return &problem{
+		err:    proto.Errorf(proto.StreamFailed, "stream %s: %s", s.GetName(), s.GetFailure()),
+		advice: advice[proto.StreamFailed], exit: exitRefused,
+	}
 }
 
 func streamStop(a *app) *cobra.Command {
