@@ -100,9 +100,13 @@ describe("figures", { concurrency: false }, () => {
       await vera.id("role-dialog").waitFor();
       await until("the device preview shows a picture", () =>
         vera.page.evaluate(() => document.querySelector('[data-testid="role-dialog"] video')?.videoWidth > 0));
-      const decoded = firstFrame(host.page, '[data-testid="tile"][data-name="Vera"] video', people.blue.rgb);
+      const decoded = firstFrame(host.page, '[data-testid="tile"][data-name="Vera"] video', people.blue.rgb, 15_000);
       await vera.id("role-accept").click();
-      took.push((await decoded) - (await clickedAt(vera.page)));
+      const at = await decoded.catch(async (thrown) => {
+        const { rooms } = await platform.cli("node", "show");
+        throw new Error(`round ${i}: ${thrown.message}\n${await host.diagnosis()}\n${await vera.diagnosis()}\n${JSON.stringify(rooms)}`);
+      });
+      took.push(at - (await clickedAt(vera.page)));
       await host.room((room, peer) => room.roles.change(peer, "viewer", { force: true }), vera.peerId);
       await until("Vera watches the stream again", async () => (await vera.transports()) === 0, { timeout: 30_000 });
     }

@@ -146,8 +146,9 @@ export class Room {
     try {
       await this.client.join(options.name, options.metadata ?? "");
     } catch (thrown) {
+      if (before !== "preview") throw this.failedToEnter(thrown);
       const error = asAmphiError(thrown);
-      this.states.update({ phase: before === "preview" ? "preview" : "failed", error });
+      this.states.update({ phase: "preview", error });
       throw error;
     }
     await this.enter();
@@ -415,6 +416,14 @@ export class Room {
 
   private ended(error: AmphiError): void {
     this.shelf.clear();
+    this.shutDown();
+    const phase = goodEnds.has(error.code) ? "left" : "failed";
+    this.states.update({ phase, error, picture: { shown: "none", next: "none" } });
+    this.events.emit("ended", { error });
+  }
+
+  /** Lets go of everything; a room object is used once. */
+  private shutDown(): void {
     this.client.close();
     this.endTouch();
     this.endNetworkWatch();
@@ -423,13 +432,11 @@ export class Room {
     this.handover.stop();
     this.local.release();
     this.engine.stop();
-    const phase = goodEnds.has(error.code) ? "left" : "failed";
-    this.states.update({ phase, error, picture: { shown: "none", next: "none" } });
-    this.events.emit("ended", { error });
   }
 
   private failedToEnter(thrown: unknown): AmphiError {
     const error = asAmphiError(thrown);
+    this.shutDown();
     this.states.update({ phase: "failed", error });
     return error;
   }
