@@ -13,6 +13,7 @@ import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/code"
 	"github.com/amphi-sfu/amphi/signal/room"
+	"github.com/amphi-sfu/amphi/signal/template"
 )
 
 type rooms struct{ *services }
@@ -76,13 +77,15 @@ func (s rooms) CreateRoom(ctx context.Context, req *connect.Request[amphiv1.Crea
 	return s.answer(name)
 }
 
-// template finds a stored template; an empty name means the only one there is.
+// template finds a stored template; an empty name means the only one there is, or else the default preset's.
 func (s *services) template(name string) (*amphiv1.Template, error) {
 	var t *amphiv1.Template
-	several := false
 	s.Registry.Read(func(reg *amphiv1.Registry) {
-		t = reg.GetTemplates()[name]
-		if several = len(reg.GetTemplates()) != 1; name == "" && !several {
+		if t = reg.GetTemplates()[name]; name != "" {
+			return
+		}
+		t = reg.GetTemplates()[template.DefaultPreset]
+		if len(reg.GetTemplates()) == 1 {
 			for _, only := range reg.GetTemplates() {
 				t = only
 			}
@@ -91,7 +94,7 @@ func (s *services) template(name string) (*amphiv1.Template, error) {
 	switch {
 	case t != nil:
 		return t, nil
-	case name == "" && several:
+	case name == "":
 		return nil, proto.Errorf(proto.InvalidArgument, "name a template")
 	}
 	return nil, proto.Errorf(proto.NotFound, "there is no template of this name")
