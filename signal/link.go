@@ -31,6 +31,8 @@ type link struct {
 	conn       *ws.Conn   // nil while the client is lost
 	ep         Endpoint   // nil before the first offer and after the end
 	generation uint32
+	identity   string    // of the client's PeerConnection
+	observer   *observer // of ep
 	subs       []Subscribing
 	slots      *amphiv1.Slots
 	needed     *amphiv1.SlotsNeeded
@@ -78,7 +80,7 @@ func (l *link) negotiate(ctx context.Context, n *amphiv1.Negotiate) (string, err
 	}
 	l.turn.Lock()
 	defer l.turn.Unlock()
-	ep, err := l.endpoint(ctx, n.GetGeneration())
+	ep, err := l.endpoint(ctx, n.GetGeneration(), identity(n.GetSdp()))
 	if err != nil {
 		return "", err
 	}
@@ -143,16 +145,23 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-// endpoint is the present one, or a new one for a new generation. turn is held.
-func (l *link) endpoint(ctx context.Context, generation uint32) (Endpoint, error) {
+// identity tells one PeerConnection from another: the fingerprint of its certificate (RFC 8122 section 5).
+func identity(sdp string) string {
+	_, rest, _ := strings.Cut(sdp, "\na=fingerprint:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(line)
+}
+
+// endpoint is the present one, or a new one for a new generation, or for a client that began to count anew. turn is held.
+func (l *link) endpoint(ctx context.Context, generation uint32, identity string) (Endpoint, error) {
 	l.mu.Lock()
 	old, ended := l.ep, l.ended
-	if old != nil && generation == l.generation && !ended {
+	if old != nil && generation == l.generation && identity == l.identity && !ended {
 		l.held = true
 		l.mu.Unlock()
 		return old, nil
 	}
-	l.ep = nil
+	l.ep, l.observer = nil, nil
 	l.mu.Unlock()
 	if old != nil {
 		_ = old.Close()
@@ -164,7 +173,8 @@ func (l *link) endpoint(ctx context.Context, generation uint32) (Endpoint, error
 	if err != nil {
 		return nil, err
 	}
-	ep, err := router.NewEndpoint(l.peer, &observer{l, generation})
+	o := &observer{l, generation}
+	ep, err := router.NewEndpoint(l.peer, o)
 	if err != nil {
 		// A router that closed under the room's feet is not asked again.
 		_ = l.edge.room.Do(func(*room.Replica) { l.edge.forgetRouter(router) })
@@ -176,7 +186,8 @@ func (l *link) endpoint(ctx context.Context, generation uint32) (Endpoint, error
 		l.edge.server.background(func() { _ = ep.Close() })
 		return nil, proto.Errorf(proto.NotJoined, "the peer has left")
 	}
-	l.ep, l.generation, l.slots, l.needed, l.held = ep, generation, nil, nil, true
+	l.ep, l.observer, l.generation, l.identity = ep, o, generation, identity
+	l.slots, l.needed, l.held = nil, nil, true
 	return ep, nil
 }
 
@@ -228,7 +239,7 @@ func (l *link) end() { l.let(true) }
 func (l *link) let(ended bool) {
 	l.mu.Lock()
 	ep := l.ep
-	l.ep, l.slots, l.needed, l.ended = nil, nil, nil, l.ended || ended
+	l.ep, l.observer, l.slots, l.needed, l.ended = nil, nil, nil, nil, l.ended || ended
 	l.mu.Unlock()
 	if ep != nil {
 		l.edge.server.background(func() { _ = ep.Close() })
@@ -245,8 +256,7 @@ type observer struct {
 func (o *observer) tell(m *amphiv1.ServerMessage, note func(l *link) (send bool)) {
 	l := o.link
 	l.mu.Lock()
-	current := l.generation == o.generation && !l.ended
-	send := current && note(l)
+	send := l.observer == o && note(l)
 	conn := l.conn
 	l.mu.Unlock()
 	if send && conn != nil {
@@ -289,7 +299,7 @@ func (o *observer) Interest(in *amphiv1.Interest) {
 func (o *observer) Gone() {
 	l := o.link
 	l.mu.Lock()
-	current, gone := l.generation == o.generation && l.ep != nil, l.onGone
+	current, gone := l.observer == o, l.onGone
 	l.mu.Unlock()
 	if !current {
 		return

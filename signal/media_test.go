@@ -274,6 +274,24 @@ func TestMediaMessagesReachTheClient(t *testing.T) {
 	m.when(t, "the end of the failed transport", func() bool { return room.endpoints[bob.self].closed })
 }
 
+// TestReloadedPageThatCountsAnew offers a second PeerConnection under the generation of the first.
+func TestReloadedPageThatCountsAnew(t *testing.T) {
+	t.Parallel()
+	m := newFakeMedia()
+	w := newWorld(t, withMedia(m))
+	ann := w.enter(t, "steward", "Ann")
+	ann.offer(1, "v=0\r\na=fingerprint:sha-256 AA\r\n")
+	first := m.rooms["hall"].endpoints[ann.self]
+	ann.offer(1, "v=0\r\na=fingerprint:sha-256 AA\r\n")
+	if first.closed || m.rooms["hall"].endpoints[ann.self] != first {
+		t.Error("the second offer of one PeerConnection made another endpoint")
+	}
+	if ans := ann.offer(1, "v=0\r\na=fingerprint:sha-256 BB\r\n"); ans.GetNegotiated() == nil {
+		t.Error(ans)
+	}
+	m.when(t, "another endpoint", func() bool { return first.closed && m.rooms["hall"].endpoints[ann.self] != first })
+}
+
 func TestBadOffersAreAnswered(t *testing.T) {
 	t.Parallel()
 	m := newFakeMedia()
