@@ -11,11 +11,15 @@ import (
 	"time"
 )
 
-// How long a client may take over its headers, and how long open requests get at the end.
+// Bounds of a request. A node ends within 5 s of being told to, of which signalling's goodbye takes up to
+// drainTimeout and open requests get shutdownTimeout.
 const (
 	headerTimeout   = 10 * time.Second
+	bodyTimeout     = 15 * time.Second
+	sendTimeout     = 30 * time.Second
 	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 3 * time.Second
+	drainTimeout    = 1500 * time.Millisecond
+	shutdownTimeout = time.Second
 	maxHeaderBytes  = 32 << 10
 )
 
@@ -35,7 +39,7 @@ func newFront(address string, config *tls.Config, handler http.Handler, logger *
 		listener: listener,
 		secure:   config != nil,
 		server: &http.Server{
-			Handler:           handler,
+			Handler:           bounded(handler),
 			TLSConfig:         config,
 			ReadHeaderTimeout: headerTimeout,
 			IdleTimeout:       idleTimeout,
@@ -76,6 +80,40 @@ func (f *front) Run(ctx context.Context) error {
 
 // Close frees the listener of a front that never ran.
 func (f *front) Close() error { return f.listener.Close() }
+
+// bounded limits how long a client may take to send a request's body and to read what it is answered. The time to
+// read begins with the first byte of the answer, so that a request may wait for its answer as long as it needs, as a
+// blocking playlist reload does; a WebSocket has taken its connection over by then and has limits of its own.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") == "" {
+			if r.ContentLength != 0 {
+				// A connection that can't have deadlines is not a network connection: nothing to bound.
+				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+			}
+			w = &deadlined{ResponseWriter: w}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// deadlined sets the deadline for reading an answer when it begins, and again for each further piece of it.
+type deadlined struct{ http.ResponseWriter }
+
+// Unwrap lets http.ResponseController reach the connection.
+func (d *deadlined) Unwrap() http.ResponseWriter { return d.ResponseWriter }
+
+// Write implements http.ResponseWriter.
+func (d *deadlined) Write(b []byte) (int, error) {
+	_ = http.NewResponseController(d.ResponseWriter).SetWriteDeadline(time.Now().Add(sendTimeout))
+	return d.ResponseWriter.Write(b)
+}
+
+// loopback tells whether only this machine reaches the front.
+func (f *front) loopback() bool {
+	address, ok := f.listener.Addr().(*net.TCPAddr)
+	return ok && address.IP.IsLoopback()
+}
 
 // URL is how people on this machine reach the front.
 func (f *front) URL() string {

@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/hls/serve"
 	"github.com/amphi-sfu/amphi/media"
 	"github.com/amphi-sfu/amphi/signal"
 )
@@ -38,6 +39,7 @@ type scrape struct {
 	media    media.EngineStats
 	signal   signal.Stats
 	programs []hls.ProgramStats
+	requests serve.Stats
 }
 
 // sum adds up a figure over all endpoints.
@@ -49,6 +51,15 @@ func (s *scrape) sum(figure func(*media.EndpointStats) uint64) float64 {
 		}
 	}
 	return float64(total)
+}
+
+// named turns counts by a component's own kind of name into counts by label.
+func named[K ~string, V int64 | uint64](counts map[K]V) map[string]uint64 {
+	labelled := make(map[string]uint64, len(counts))
+	for name, n := range counts {
+		labelled[string(name)] = uint64(n)
+	}
+	return labelled
 }
 
 // exporter reads the components' counters when Prometheus asks, so that they need not know of it.
@@ -81,18 +92,33 @@ func newExporter(n *Node) *exporter {
 				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsIn }) }),
 			one("open_endpoint_packets_sent", "Media packets to the endpoints that are open now.", gauge,
 				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsOut }) }),
+			one("records_lost_total", "Durable changes that could not be written.", counter, func(s *scrape) float64 { return float64(s.signal.Lost) }),
+			one("hls_waiting", "HLS requests that wait for their part.", gauge, func(s *scrape) float64 { return float64(s.requests.Waiting) }),
+			one("compositor_exits_total", "Ends of compositors of the programs that run.", counter, func(s *scrape) float64 {
+				var exits float64
+				for i := range s.programs {
+					exits += float64(s.programs[i].Composer.Exits)
+				}
+				return exits
+			}),
 			one("programs", "Programs composed.", gauge, func(s *scrape) float64 { return float64(len(s.programs)) }),
 		},
 		families: []family{
 			by("media_dropped_total", "Media packets dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.media.Drops }),
-			by("room_messages_dropped_total", "Messages between nodes dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Owner.Dropped }),
-			by("clients_closed_total", "Signalling connections ended by the server, by code.", "code", func(s *scrape) map[string]uint64 {
-				closed := make(map[string]uint64, len(s.signal.Clients.Closed))
-				for code, n := range s.signal.Clients.Closed {
-					closed[string(code)] = n
+			by("socket_dropped_total", "Datagrams dropped at the media socket, by reason.", "reason", func(s *scrape) map[string]uint64 { return named(s.media.Socket.Drops) }),
+			by("replica_messages_dropped_total", "Messages from owners dropped by replicas, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Replica.Dropped }),
+			by("program_dropped_total", "Packets and pictures dropped by running programs, by reason.", "reason", func(s *scrape) map[string]uint64 {
+				drops := map[string]uint64{}
+				for i := range s.programs {
+					for reason, n := range s.programs[i].Drops() {
+						drops[reason] += uint64(n)
+					}
 				}
-				return closed
+				return drops
 			}),
+			by("hls_requests_total", "HLS requests, by outcome.", "outcome", func(s *scrape) map[string]uint64 { return named(s.requests.Requests) }),
+			by("room_messages_dropped_total", "Messages between nodes dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Owner.Dropped }),
+			by("clients_closed_total", "Signalling connections ended by the server, by code.", "code", func(s *scrape) map[string]uint64 { return named(s.signal.Clients.Closed) }),
 		},
 	}
 }
@@ -109,7 +135,8 @@ func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (e *exporter) Collect(out chan<- prometheus.Metric) {
-	s := &scrape{media: e.node.media.Stats(), signal: e.node.signal.Stats(), programs: e.node.origin.Programs()}
+	s := &scrape{media: e.node.media.Stats(), signal: e.node.signal.Stats(), programs: e.node.origin.Programs(),
+		requests: e.node.origin.Requests()}
 	for _, m := range e.metrics {
 		out <- prometheus.MustNewConstMetric(m.desc, m.kind, m.read(s))
 	}

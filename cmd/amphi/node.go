@@ -105,7 +105,7 @@ func (n *Node) open() error {
 		return err
 	}
 	n.signal, err = signal.New(signal.Config{
-		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(),
+		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,
 	}, signal.Deps{
 		Registry: n.registry, Directory: n.cfg.Directory, Carrier: n.cfg.Carrier, Media: signal.Engine(n.media), Streams: n.streams, Nodes: n,
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -66,6 +67,8 @@ func addMedia(room *amphiv1.RoomStatus, stats *media.RouterStats) {
 	for _, u := range stats.UpTracks {
 		publisher[u.ID] = u.Origin
 		if p := peers[u.Origin]; p != nil {
+			// Signalling has announced the track; media knows what arrives of it.
+			p.Up = slices.DeleteFunc(p.Up, func(known *amphiv1.UpTrackStatus) bool { return known.GetTrackId() == u.ID })
 			p.Up = append(p.Up, upStatus(&u))
 		}
 	}
