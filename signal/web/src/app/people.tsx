@@ -70,11 +70,11 @@ function Hands() {
         {hands.map((peer, i) => (
           <li key={peer.id} class="person" data-testid="hand-row" data-peer={peer.id} data-name={peer.name}>
             <span class="place">{i + 1}</span>
-            <Avatar name={peer.name || "?"} id={peer.id} />
+            <Avatar name={peer.name || "?"} id={peer.id} size={26} />
             <PersonName peer={peer} />
             <BringOnStage peer={peer} />
             {(may?.changeRole || may?.manageRoom) && (
-              <IconButton icon="close" label={`Lower ${peer.name}’s hand`} onClick={() => attempt(room.peers.raiseHand(false, peer.id))} />
+              <IconButton icon="close" class="small" label={`Lower ${peer.name}’s hand`} onClick={() => attempt(room.peers.raiseHand(false, peer.id))} />
             )}
           </li>
         ))}
