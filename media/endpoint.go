@@ -77,7 +77,6 @@ type rtcpSealer struct {
 type toldObserver struct {
 	audioNeeded, videoNeeded int
 	quality                  []DownTrackStats
-	qualityAt                int64
 }
 
 // NewEndpoint makes an endpoint, which connects when it has negotiated.
@@ -92,17 +91,32 @@ func (r *Router) NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 		subs:      map[string]Subscription{},
 	}
 	ep.in.init(ep)
-	if err := r.e.addEndpoint(ep); err != nil {
+	w := r.e.chooseWorker()
+	ep.out = &outbound{ep: ep, w: w, transport: uint64(rand.Uint32N(1 << 15))}
+	// Once it is registered a router or engine that closes may close it: that waits until it is whole.
+	ep.negotiating.Lock()
+	defer ep.negotiating.Unlock()
+	if err := r.register(ep); err != nil {
+		ep.mu.Lock()
+		ep.closed = true
+		ep.mu.Unlock()
+		w.load.Add(-1)
 		return nil, fmt.Errorf("adding an endpoint: %w", err)
+	}
+	w.post(func() { w.endpoints[ep.out] = struct{}{} })
+	return ep, nil
+}
+
+// register makes the engine and the router know an endpoint; neither does after an error.
+func (r *Router) register(ep *Endpoint) error {
+	if err := r.e.addEndpoint(ep); err != nil {
+		return err
 	}
 	if err := r.addEndpoint(ep); err != nil {
 		r.e.removeEndpoint(ep)
-		return nil, fmt.Errorf("adding an endpoint: %w", err)
+		return err
 	}
-	w := r.e.chooseWorker()
-	ep.out = &outbound{ep: ep, w: w, transport: uint64(rand.Uint32N(1 << 15))}
-	w.post(func() { w.endpoints[ep.out] = struct{}{} })
-	return ep, nil
+	return nil
 }
 
 // ID is the peer's id.
