@@ -59,10 +59,19 @@ func (e *edge) Reset(rep *room.Replica) {
 		case rep.Peer(p.id) == nil:
 			e.remove(p, codes.Errorf(codes.ResumeExpired, "the peer is no longer in the room"))
 		default:
-			p.close(codes.Errorf(codes.Unavailable, "the node was cut off from the room's owner"))
+			e.cut(p, codes.Errorf(codes.Unavailable, "the node was cut off from the room's owner"))
 		}
 	}
 	e.touch()
+}
+
+// cut ends a peer's connection so that its client resumes; should it not, the owner learns that it is gone.
+func (e *edge) cut(p *peer, reason *codes.Error) {
+	if p.conn == nil {
+		return
+	}
+	p.since, p.unreported = p.conn.Heard(), true
+	p.close(reason)
 }
 
 // Applied implements replica.Follower.
@@ -335,11 +344,29 @@ func (e *edge) report(p *peer) {
 	p.unreported = false
 	cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{PeerConnection: &amphiv1.PeerConnection{PeerId: p.id, SinceMs: p.since}}}
 	err := e.room.Request("", cmd, func(res *amphiv1.Result) {
-		if res.GetError().GetRetryable() && p.conn == nil && e.peers[p.id] == p {
+		switch {
+		case e.peers[p.id] != p:
+		case res.GetError() == nil && p.conn != nil:
+			// It came back meanwhile, and the owner may have heard of that first.
+			e.reclaim(p)
+		case res.GetError().GetRetryable() && p.conn == nil:
 			p.unreported = true
 		}
 	})
 	if err != nil {
 		p.unreported = true
+	}
+}
+
+// reclaim tells the owner that a client is here.
+func (e *edge) reclaim(p *peer) {
+	cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{PeerConnection: &amphiv1.PeerConnection{PeerId: p.id, Connected: true}}}
+	err := e.room.Request("", cmd, func(res *amphiv1.Result) {
+		if res.GetError() != nil && p.conn != nil && e.peers[p.id] == p {
+			e.cut(p, codes.Errorf(codes.Unavailable, "the room's owner does not answer"))
+		}
+	})
+	if err != nil {
+		e.cut(p, codes.Errorf(codes.Unavailable, "the room is too busy"))
 	}
 }

@@ -1,0 +1,51 @@
+package signal
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/amphi-sfu/amphi/signal/replica"
+	"github.com/amphi-sfu/amphi/signal/room"
+)
+
+// hall holds the room of the tests and its edge.
+func (b *stageTest) hall() (*replica.Room, *edge) {
+	b.t.Helper()
+	r, err := b.replicas.Open("hall")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return r, r.Follower().(*edge)
+}
+
+// TestClientCutOffThatNeverResumesExpires has a node jump to a new state: who does not come back does not stay for ever.
+func TestClientCutOffThatNeverResumesExpires(t *testing.T) {
+	inBubble(t, func(b *stageTest) {
+		host, hj := b.join("steward")
+		tab, j := b.join("singer")
+		r, e := b.hall()
+		defer r.Release()
+		if err := r.Do(func(rep *room.Replica) { e.Reset(rep) }); err != nil {
+			t.Fatal(err)
+		}
+		if host.ended() != 1013 || tab.ended() != 1013 {
+			t.Errorf("closed with %d and %d", host.ended(), tab.ended())
+		}
+		back := b.resume(hj, hj.GetState().GetSeq())
+		pass(30*time.Second, back)
+		if got := story(back.take(), j.GetPeerId()); len(got) == 0 || got[len(got)-1] != "LEAVE_REASON_LOST" {
+			t.Errorf("the silent one: %v", got)
+		}
+		pass(60*time.Second, back)
+		synctest.Wait()
+		if err := r.View(context.Background(), func(rep *room.Replica) {
+			if rep.Peer(j.GetPeerId()) != nil || rep.Peer(hj.GetPeerId()).GetLost() || rep.Counts().GetTotal() != 1 {
+				t.Errorf("in the room: %v", rep.Counts())
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+}
