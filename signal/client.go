@@ -54,7 +54,7 @@ func (c *client) Closed() {
 		return
 	}
 	if p := c.peer; p != nil {
-		_ = c.room.Do(func(*room.Replica) { p.edge.lost(p, c.conn) })
+		c.server.insist(c.room, func(*room.Replica) { p.edge.lost(p, c.conn) })
 	}
 	c.room.Release()
 }

@@ -49,3 +49,30 @@ func TestClientCutOffThatNeverResumesExpires(t *testing.T) {
 		}
 	})
 }
+
+// TestClosedConnectionIsNoticedByABusyRoom closes a connection while the room takes no more work.
+func TestClosedConnectionIsNoticedByABusyRoom(t *testing.T) {
+	inBubble(t, func(b *stageTest) {
+		tab, j := b.join("singer")
+		r, e := b.hall()
+		defer r.Release()
+		free := make(chan struct{})
+		if err := r.Do(func(*room.Replica) { <-free }); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for r.Do(func(*room.Replica) {}) == nil {
+		}
+		_ = tab.Close()
+		synctest.Wait()
+		close(free)
+		pass(time.Second)
+		if err := r.View(context.Background(), func(*room.Replica) {
+			if p := e.peers[j.GetPeerId()]; p == nil || p.conn != nil {
+				t.Errorf("the peer still has its connection: %v", p)
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+}

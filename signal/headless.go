@@ -258,7 +258,7 @@ func (h *headless) leave(p *peer) {
 	_, err := p.edge.room.Call(ctx, p.id, &amphiv1.Command{Body: &amphiv1.Command_Leave{Leave: &amphiv1.Leave{}}})
 	if err != nil {
 		// It is gone from this node at least; the owner learns of it as of any lost client.
-		_ = p.edge.room.Do(func(*room.Replica) {
+		h.server.insist(p.edge.room, func(*room.Replica) {
 			p.since, p.unreported = time.Now().UnixMilli(), false
 			p.edge.report(p)
 			p.edge.remove(p, nil)

@@ -18,6 +18,7 @@ import (
 	"github.com/amphi-sfu/amphi/signal/exchange"
 	"github.com/amphi-sfu/amphi/signal/owner"
 	"github.com/amphi-sfu/amphi/signal/replica"
+	"github.com/amphi-sfu/amphi/signal/room"
 	"github.com/amphi-sfu/amphi/signal/ws"
 )
 
@@ -151,6 +152,30 @@ func (c carrier) Send(node, room string, msg []byte) error {
 
 // background runs what waits for others, such as closing an endpoint; Run waits for it.
 func (s *Server) background(f func()) { s.tasks.Go(f) }
+
+// insist has f run on the room's goroutine even when that is too busy to take more work now, unless the room closes.
+func (s *Server) insist(r *replica.Room, f func(*room.Replica)) {
+	if r.Do(f) == nil {
+		return
+	}
+	s.background(func() {
+		again := time.NewTicker(insistEvery)
+		defer again.Stop()
+		for {
+			select {
+			case <-r.Over():
+				return
+			case <-again.C:
+			}
+			if r.Do(f) == nil {
+				return
+			}
+		}
+	})
+}
+
+// insistEvery is how often a room that is too busy is asked again.
+const insistEvery = 100 * time.Millisecond
 
 // resumeFor bounds the life of a resume token; what ends it earlier is that the peer's place is given up.
 const resumeFor = 7 * 24 * time.Hour
