@@ -132,7 +132,7 @@ func (e *Engine) Run(ctx context.Context) error {
 
 	var clients, rest sync.WaitGroup
 	stop := make(chan struct{})
-	rest.Go(e.readSocket)
+	rest.Go(func() { e.readSocket(e.conn.NewReader().ReadBatch) })
 	for _, w := range e.workers {
 		rest.Go(func() { w.run(stop) })
 	}
@@ -224,6 +224,14 @@ func (e *Engine) Router(room string) *Router {
 	return r
 }
 
+// LookupRouter returns the router of a room if there is one; it makes none.
+func (e *Engine) LookupRouter(room string) (r *Router, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r, ok = e.routers[room]
+	return r, ok
+}
+
 func (e *Engine) removeRouter(r *Router) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -270,17 +278,20 @@ func (e *Engine) chooseWorker() *worker {
 // now is the node's monotonic clock in nanoseconds. It is never zero.
 func (e *Engine) now() int64 { return int64(time.Since(e.start)) + 1 }
 
+// readPause is how long the reader rests after an error of the media socket.
+const readPause = 100 * time.Millisecond
+
 // readSocket is the goroutine of the media socket: media of known addresses is
 // handled here, all else goes to the ICE side.
-func (e *Engine) readSocket() {
-	r := e.conn.NewReader()
+func (e *Engine) readSocket(read func() ([]udp.Datagram, error)) {
 	for {
-		batch, err := r.ReadBatch()
+		batch, err := read()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			e.log.Warn("reading the media socket", "err", err)
+			time.Sleep(readPause)
 			continue
 		}
 		now := e.now()
@@ -295,6 +306,9 @@ func (e *Engine) readSocket() {
 					ep.in.datagram(d.Data, now)
 					continue
 				}
+				// Of no selected pair. ICE may know it still: what a client sends before its pair
+				// is registered arrives by way of the agent.
+				e.drops.add(dropUnknownSource)
 			}
 			e.ice.Deliver(d)
 		}

@@ -3,8 +3,14 @@ package media
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/udp"
 )
 
 // crowd makes endpoints of a router from several goroutines, which begin when start is closed.
@@ -82,4 +88,21 @@ func TestEngineClosesWhileEndpointsAreMade(t *testing.T) {
 		wg.Wait()
 		forgotten(t, e)
 	}
+}
+
+func TestReaderRestsAfterAnError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := &Engine{log: slog.New(slog.DiscardHandler), start: time.Now()}
+		began, calls := time.Now(), 0
+		e.readSocket(func() ([]udp.Datagram, error) {
+			if calls++; calls > 20 {
+				return nil, net.ErrClosed
+			}
+			return nil, errors.New("persistent")
+		})
+		if took := time.Since(began); took < 20*readPause {
+			t.Errorf("20 failed reads took %v", took)
+		}
+	})
 }

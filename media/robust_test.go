@@ -181,7 +181,7 @@ func TestGarbageOnTheMediaPortChangesNothing(t *testing.T) {
 	}
 	defer stranger.Close()
 	rng := rand.New(rand.NewPCG(3, 4))
-	now := e.now()
+	now, strangers := e.now(), e.Stats().Drops["unknown_source"]
 	for i := range 3000 {
 		b := make([]byte, rng.IntN(1600))
 		for j := range b {
@@ -200,6 +200,7 @@ func TestGarbageOnTheMediaPortChangesNothing(t *testing.T) {
 			pub.ep.in.datagram(raw, now)
 		}
 	}
+	eventually(t, "what comes from strangers is counted", func() bool { return e.Stats().Drops["unknown_source"] > strangers+100 })
 	before := rec.count()
 	eventually(t, "video goes on", func() bool { return rec.count() > before+100 })
 	continuous(t, rec.all())
