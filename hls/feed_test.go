@@ -2,7 +2,9 @@ package hls
 
 import (
 	"slices"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/amphi-sfu/amphi/hls/layout"
 	"github.com/amphi-sfu/amphi/hls/wire"
@@ -300,5 +302,28 @@ func BenchmarkForward(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		sink.WriteRTP(p)
+	}
+}
+
+// What the compositor is told is valid UTF-8 and not too long.
+func TestNamesAreCutBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "Ada", strings.Repeat("x", wire.MaxLabelBytes), strings.Repeat("x", 300), "\xff" + strings.Repeat("x", 300)} {
+		if got := bounded(s); got != s[:min(len(s), wire.MaxLabelBytes)] {
+			t.Errorf("%q became %q", s, got)
+		}
+	}
+	for _, char := range []string{"é", "€", "😀"} {
+		for lead := range 5 {
+			s := strings.Repeat("x", lead) + strings.Repeat(char, 200)
+			got := bounded(s)
+			if !utf8.ValidString(got) || !strings.HasPrefix(s, got) || len(got) > wire.MaxLabelBytes || len(got) <= wire.MaxLabelBytes-len(char) {
+				t.Errorf("%q became %q, %d bytes", s, got, len(got))
+			}
+		}
+	}
+	// Not UTF-8 at all: no longer than allowed nonetheless.
+	if n := len(bounded(strings.Repeat("\x80", 1000))); n > wire.MaxLabelBytes {
+		t.Errorf("%d bytes", n)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/amphi-sfu/amphi/hls/compose"
 	"github.com/amphi-sfu/amphi/hls/layout"
@@ -250,8 +251,17 @@ func (l *loop) newFeed(w want) *feed {
 	}
 }
 
-// bounded cuts a name to what the compositor accepts.
-func bounded(s string) string { return s[:min(len(s), wire.MaxLabelBytes)] }
+// bounded cuts a name to what the compositor accepts, at the beginning of a character.
+func bounded(s string) string {
+	if len(s) <= wire.MaxLabelBytes {
+		return s
+	}
+	n := wire.MaxLabelBytes
+	for n > wire.MaxLabelBytes-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
 
 // desired is what the compositor shall have and show.
 func (l *loop) desired(stage *Stage, tiles []layout.Tile) compose.Desired {

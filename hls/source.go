@@ -37,7 +37,11 @@ func Engine(e *media.Engine) Source { return engine{e} }
 type engine struct{ e *media.Engine }
 
 func (s engine) Track(room, id string) (Track, bool) {
-	u := s.e.Router(room).UpTrack(id)
+	r, ok := s.e.LookupRouter(room) // a room without media gets no router by being asked about
+	if !ok {
+		return nil, false
+	}
+	u := r.UpTrack(id)
 	if u == nil {
 		return nil, false
 	}

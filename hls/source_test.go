@@ -22,6 +22,16 @@ func TestEngineWithoutTrack(t *testing.T) {
 	if track, ok := Engine(e).Track("demo", "nothing"); ok || track != nil {
 		t.Errorf("a track that isn't there: %v", track)
 	}
+	if _, ok := e.LookupRouter("demo"); ok || len(e.Stats().Routers) != 0 {
+		t.Error("asking for a track made a router")
+	}
+	r := e.Router("demo")
+	if found, ok := e.LookupRouter("demo"); !ok || found != r {
+		t.Error("a router that is there is not found")
+	}
+	if track, ok := Engine(e).Track("demo", "nothing"); ok || track != nil {
+		t.Errorf("a track that isn't there: %v", track)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
