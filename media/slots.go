@@ -24,8 +24,6 @@ type Subscription struct {
 	MaxSpatial int
 }
 
-func (s Subscription) hidden() bool { return s.MaxWidth == 0 && s.MaxHeight == 0 }
-
 // slot is a receiving section of the client and the DownTrack that sends on it.
 type slot struct {
 	mid       string

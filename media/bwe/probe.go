@@ -210,7 +210,7 @@ func (e *Estimator) cluster() (sent, got float64, ok bool) {
 		}
 		if arrivals == 0 {
 			firstSent, firstGot, lastGot = h.sent, h.arrival, h.arrival
-			firstSize, lastSize = int(h.size), int(h.size)
+			firstSize = int(h.size)
 		}
 		if h.arrival < firstGot {
 			firstGot, firstSize = h.arrival, int(h.size)

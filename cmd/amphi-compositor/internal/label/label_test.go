@@ -159,7 +159,8 @@ func TestPlaceholder(t *testing.T) {
 	}
 	f.Placeholder(2, 2, "AL", ground)
 	f.Placeholder(0, 0, strings.Repeat("W", 60), ground)
-	if Colour("", "Ada") != Colour("", "Ada") || Colour("", "Ada") == Colour("", "Grace") || Colour("#zzzzzz", "Ada").A != 255 {
+	ada, again := Colour("", "Ada"), Colour("", "Ada")
+	if ada != again || ada == Colour("", "Grace") || Colour("#zzzzzz", "Ada").A != 255 {
 		t.Error("colours of texts")
 	}
 }
