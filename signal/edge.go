@@ -307,19 +307,39 @@ func (e *edge) readmit(c *client, requestID uint32, id string, lastSeq uint64) {
 	c.peer = p
 	joined := &amphiv1.Joined{RequestId: requestID, PeerId: id, ResumeToken: e.server.resumeToken(e, id), Resumed: true,
 		Server: e.server.info(), MediaKept: p.link.alive()}
-	missed, ok := e.rep.Since(lastSeq)
-	if !ok || lastSeq == 0 {
-		missed, joined.State = nil, e.rep.StateFor(id)
+	missed, ok := e.missed(id, lastSeq)
+	if !ok {
+		joined.State = e.rep.StateFor(id)
 	}
 	c.conn.Send(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Joined{Joined: joined}})
 	for _, ev := range missed {
-		if e.rep.Audience(ev).Includes(id) {
-			c.conn.Push(eventFrame(ev))
-		}
+		c.conn.Push(eventFrame(ev))
 	}
 	p.link.connect(c.conn)
 	e.greet(p)
 	e.sync(p)
+}
+
+// maxMissed is how many events are sent one by one to a client that comes back. It leaves room in its queue, which
+// on a slow link holds all of them at first.
+const maxMissed = 900
+
+// missed lists what a peer may see of the events after lastSeq; not ok: they are not to be had, or too many.
+func (e *edge) missed(id string, lastSeq uint64) (list []*amphiv1.Event, ok bool) {
+	all, ok := e.rep.Since(lastSeq)
+	if !ok || lastSeq == 0 {
+		return nil, false
+	}
+	for _, ev := range all {
+		if !e.rep.Audience(ev).Includes(id) {
+			continue
+		}
+		if len(list) == maxMissed {
+			return nil, false
+		}
+		list = append(list, ev)
+	}
+	return list, true
 }
 
 // greet tells a newcomer what is otherwise told only on change.

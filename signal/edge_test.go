@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/replica"
 	"github.com/amphi-sfu/amphi/signal/room"
 )
@@ -73,6 +74,40 @@ func TestClosedConnectionIsNoticedByABusyRoom(t *testing.T) {
 			}
 		}); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestResumeAfterMuchGetsTheState comes back after more events than a client's queue holds.
+func TestResumeAfterMuchGetsTheState(t *testing.T) {
+	inBubble(t, func(b *stageTest) {
+		host, hj := b.join("steward")
+		r, _ := b.hall()
+		defer r.Release()
+		for _, tt := range []struct {
+			events int
+			state  bool
+		}{{maxMissed - 10, false}, {maxMissed + 10, true}} {
+			tab, j := b.join("singer")
+			var seq uint64
+			view := func(rep *room.Replica) { seq = rep.Seq() }
+			if err := r.View(context.Background(), view); err != nil {
+				t.Fatal(err)
+			}
+			_ = tab.Close()
+			synctest.Wait()
+			for range tt.events {
+				if err := r.Request(hj.GetPeerId(), say("again"), func(*amphiv1.Result) {}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+			back := b.resume(j, seq)
+			seen := back.take()
+			if got := seen[0].GetJoined().GetState() != nil; got != tt.state || !tt.state && len(seen) < tt.events {
+				t.Errorf("after %d events: state %v, %d messages", tt.events, got, len(seen))
+			}
+			host.take()
 		}
 	})
 }
