@@ -188,3 +188,25 @@ test("what goes wrong with a device has a code and can be tried again", async ()
   await room.local.enable("camera");
   assert.equal(room.state.local.get("camera")?.status, "on");
 });
+
+test("whoever joins anew publishes anew, and names no track of the old peer", async () => {
+  await room.join({ name: "Ada" });
+  await Promise.all([room.local.enable("mic"), room.local.enable("camera")]);
+  const old = new Set([...room.state.local.values()].map((local) => local.trackId));
+  const before = offers().length;
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    connection.refuse(message.id, "resume_expired");
+    return true;
+  };
+  server.last.cut();
+  await until("both are on again", () =>
+    room.state.phase === "joined" &&
+    ["mic", "camera"].every((source) => {
+      const local = room.state.local.get(source);
+      return local?.status === "on" && local.trackId !== undefined && !old.has(local.trackId);
+    }));
+  await until("an offer names both", () => offers().at(-1)!.publish.length === 2);
+  const named = offers().slice(before).flatMap((offer) => offer.publish.map((p) => p.trackId));
+  assert.deepEqual(named.filter((id) => old.has(id)), []);
+});

@@ -94,11 +94,15 @@ export class Engine implements Publisher {
     this.store.update({ transport: "none", qualities: new Map() });
   }
 
-  /** The signalling is back: goes on with the transport if it lives, else makes the next one. */
-  recover(mediaKept: boolean): void {
+  /**
+   * The signalling is back: goes on with the transport if it lives, else makes the next one. A peer that joined anew
+   * has no tracks yet: what was published is forgotten, or the first offer would name tracks of the old peer.
+   */
+  recover(resumed: boolean, mediaKept: boolean): void {
+    if (!resumed) this.sent.clear();
     if (!this.running) return;
     this.subscribed = "";
-    if (!mediaKept || this.transport?.state !== "connected") return this.replaceTransport();
+    if (!resumed || !mediaKept || this.transport?.state !== "connected") return this.replaceTransport();
     this.negotiateSoon();
     this.subscribeSoon();
   }

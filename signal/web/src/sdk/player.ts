@@ -27,6 +27,9 @@ export interface PlayerConfig {
 
 // How long the picture may stand still before the player jumps to the live edge, and before it starts over.
 const stallJumpMs = 4_000;
+// How far behind the wished latency playing faster gives way to a jump, and how long to leave it alone then.
+const catchUpBehindS = 4;
+const catchUpPauseMs = 5_000;
 const stallReloadMs = 9_000;
 const watchIntervalMs = 500;
 const reloadPausesMs = [500, 1_000, 2_000, 3_000];
@@ -44,6 +47,7 @@ export class StreamPlayer {
   private readonly watch: ReturnType<typeof setInterval>;
   private lastTime = -1;
   private movedMs = Date.now();
+  private caughtUpMs = 0;
   private jumped = false;
 
   constructor(
@@ -178,6 +182,16 @@ export class StreamPlayer {
     void this.load();
   }
 
+  /** Playing faster makes up for little only: whoever is far behind, as after a sleep, jumps. */
+  private catchUp(now: number): void {
+    const hls = this.hls;
+    if (!hls || now - this.caughtUpMs < catchUpPauseMs) return;
+    if (hls.latency - (hls.targetLatency ?? hls.latency) < catchUpBehindS) return;
+    this.caughtUpMs = now;
+    const live = hls.liveSyncPosition;
+    if (live && live > this.element.currentTime) this.element.currentTime = live;
+  }
+
   private watchProgress(): void {
     const { currentTime, paused } = this.element;
     const now = Date.now();
@@ -185,6 +199,7 @@ export class StreamPlayer {
       this.lastTime = currentTime;
       this.movedMs = now;
       this.jumped = false;
+      if (!paused) this.catchUp(now);
       return;
     }
     const stoodMs = now - this.movedMs;

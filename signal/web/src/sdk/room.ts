@@ -399,7 +399,7 @@ export class Room {
   }
 
   private reconnected(resumed: boolean): void {
-    this.engine.recover(resumed && this.mediaKept);
+    this.engine.recover(resumed, this.mediaKept);
     this.reconcileSoon();
     this.events.emit("reconnected", { resumed });
   }
