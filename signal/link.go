@@ -90,8 +90,13 @@ func (l *link) negotiate(ctx context.Context, n *amphiv1.Negotiate) (string, err
 		return "", err
 	}
 	l.resubscribe(ep)
-	// New tracks start as the room has them.
-	_ = l.edge.room.Do(func(*room.Replica) { l.edge.mute() })
+	l.edge.server.insist(l.edge.room, func(*room.Replica) {
+		// New tracks start as the room has them; the role may have changed since it was asked.
+		l.edge.mute()
+		if p := l.edge.peers[l.peer]; p != nil && p.link == l {
+			l.edge.sync(p)
+		}
+	})
 	return answer, nil
 }
 
@@ -231,19 +236,25 @@ func (l *link) resubscribe(ep Endpoint) {
 }
 
 // drop closes the endpoint, if any; a later offer makes a new one.
-func (l *link) drop() { l.let(false) }
+func (l *link) drop() { l.let(false, nil) }
 
 // end closes the endpoint for good.
-func (l *link) end() { l.let(true) }
+func (l *link) end() { l.let(true, nil) }
 
-func (l *link) let(ended bool) {
+// let closes the endpoint; with an observer, only if it is that one's.
+func (l *link) let(ended bool, of *observer) bool {
 	l.mu.Lock()
+	if of != nil && l.observer != of {
+		l.mu.Unlock()
+		return false
+	}
 	ep := l.ep
 	l.ep, l.observer, l.slots, l.needed, l.ended = nil, nil, nil, nil, l.ended || ended
 	l.mu.Unlock()
 	if ep != nil {
 		l.edge.server.background(func() { _ = ep.Close() })
 	}
+	return true
 }
 
 // observer passes on to the client what happens to one endpoint of a link.
@@ -298,13 +309,12 @@ func (o *observer) Interest(in *amphiv1.Interest) {
 // Gone implements EndpointObserver.
 func (o *observer) Gone() {
 	l := o.link
-	l.mu.Lock()
-	current, gone := l.observer == o, l.onGone
-	l.mu.Unlock()
-	if !current {
+	if !l.let(false, o) {
 		return
 	}
-	l.drop()
+	l.mu.Lock()
+	gone := l.onGone
+	l.mu.Unlock()
 	if gone != nil {
 		gone()
 	}

@@ -24,6 +24,8 @@ type fakeMedia struct {
 	changed chan struct{}
 	rooms   map[string]*fakeRouter
 	offers  []Section
+	// making, where set, is called while an endpoint is made.
+	making func()
 }
 
 func newFakeMedia() *fakeMedia {
@@ -83,7 +85,11 @@ type fakeRouter struct {
 
 func (r *fakeRouter) NewEndpoint(id string, to EndpointObserver) (Endpoint, error) {
 	ep := &fakeEndpoint{r: r, to: to}
-	r.m.note(func() { r.endpoints[id] = ep })
+	var making func()
+	r.m.note(func() { r.endpoints[id], making = ep, r.m.making })
+	if making != nil {
+		making()
+	}
 	return ep, nil
 }
 
