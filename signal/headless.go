@@ -188,12 +188,9 @@ func (h *headless) join(ctx context.Context, r whip.Request) (*peer, error) {
 	if key(grant.Room) != key(r.Room) {
 		return nil, proto.Errorf(proto.PermissionDenied, "the token is for another room")
 	}
-	record, err := h.server.records.room(grant.Room)
+	record, err := h.server.records.enabled(grant.Room)
 	if err != nil {
 		return nil, err
-	}
-	if record.GetDisabled() {
-		return nil, proto.Errorf(proto.RoomDisabled, "the room is disabled")
 	}
 	held, err := h.server.replicas.Open(key(record.GetName()))
 	if err != nil {

@@ -317,3 +317,19 @@ func TestAddressesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestRoomDisabledDuringThePreviewIsNotJoined disables the room between hello and join.
+func TestRoomDisabledDuringThePreviewIsNotJoined(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.enter(t, "steward", "Ann")
+	late := w.dial(t, true)
+	late.send(hello(token(t, "singer")))
+	late.until("welcome", func(m *amphiv1.ServerMessage) bool { return m.GetWelcome() != nil })
+	w.registry.note(func(reg *amphiv1.Registry) {
+		reg.Rooms["hall"] = &amphiv1.Room{Name: "Hall", Template: "concert", Disabled: true}
+	})
+	if ans := late.do(&amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{}}}); ans.GetError().GetCode() != string(proto.RoomDisabled) {
+		t.Errorf("answered %v", ans)
+	}
+}

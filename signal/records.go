@@ -38,6 +38,15 @@ func (r *records) room(name string) (*amphiv1.Room, error) {
 	return room, nil
 }
 
+// enabled finds the record of a room that may be joined.
+func (r *records) enabled(name string) (*amphiv1.Room, error) {
+	record, err := r.room(name)
+	if err == nil && record.GetDisabled() {
+		return nil, proto.Errorf(proto.RoomDisabled, "the room is disabled")
+	}
+	return record, err
+}
+
 func (r *records) template(name string) (*amphiv1.Template, error) {
 	var t *amphiv1.Template
 	r.registry.Read(func(reg *amphiv1.Registry) { t = reg.GetTemplates()[name] })
