@@ -92,15 +92,12 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 	if err != nil {
 		return err
 	}
-	record, err := c.server.records.room(grant.Room)
+	record, err := c.server.records.enabled(grant.Room)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := c.waiting()
 	defer cancel()
-	if record.GetDisabled() {
-		return proto.Errorf(proto.RoomDisabled, "the room is disabled")
-	}
 	if err := c.enter(record); err != nil {
 		return err
 	}
@@ -211,9 +208,12 @@ func (c *client) command(id uint32, cmd *amphiv1.Command) {
 		c.list(id, list)
 		return
 	}
-	c.left = cmd.GetLeave() != nil
 	p := c.peer
-	p.requests.begin()
+	if !p.requests.begin() {
+		c.refuse(id, proto.Errorf(proto.NotJoined, "the peer has left"))
+		return
+	}
+	c.left = cmd.GetLeave() != nil
 	err := c.room.Request(p.id, cmd, func(res *amphiv1.Result) {
 		c.answer(id, res)
 		p.requests.done()
@@ -244,6 +244,11 @@ func (c *client) join(id uint32, j *amphiv1.Join) {
 	}
 	if c.grant.Role == "" {
 		c.refuse(id, proto.Errorf(proto.NotJoined, "a client that resumed and left has to come anew"))
+		return
+	}
+	// The room may have been disabled or deleted while the client was in the preview.
+	if _, err := c.server.records.enabled(c.grant.Room); err != nil {
+		c.refuse(id, err)
 		return
 	}
 	done := make(chan error, 1)

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	codes "github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/replica"
 	"github.com/amphi-sfu/amphi/signal/room"
@@ -108,6 +109,92 @@ func TestResumeAfterMuchGetsTheState(t *testing.T) {
 				t.Errorf("after %d events: state %v, %d messages", tt.events, got, len(seen))
 			}
 			host.take()
+		}
+	})
+}
+
+// TestRoleThatChangesDuringAnOfferLeavesNoEndpoint moves a peer to HLS while its endpoint is made.
+func TestRoleThatChangesDuringAnOfferLeavesNoEndpoint(t *testing.T) {
+	t.Parallel()
+	m := newFakeMedia()
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Media = m })
+	sue := w.enter(t, "singer", "Sue")
+	making := func() {
+		change := &amphiv1.ChangeRole{Peers: []string{sue.self}, Role: "field", Force: true}
+		if _, err := (management{w.Server}).Call(context.Background(), "hall", &amphiv1.Command{Body: &amphiv1.Command_ChangeRole{ChangeRole: change}}); err != nil {
+			t.Error(err)
+		}
+		// The edge has acted on it when the next look at the room is over.
+		_ = management{w.Server}.View(context.Background(), "hall", func(*room.Replica) {})
+		_ = management{w.Server}.View(context.Background(), "hall", func(*room.Replica) {})
+	}
+	m.note(func() { m.making = making })
+	sue.send(&amphiv1.ClientMessage{Id: sue.id(), Body: &amphiv1.ClientMessage_Negotiate{Negotiate: &amphiv1.Negotiate{Sdp: "v=0", Generation: 1}}})
+	m.when(t, "closing the endpoint", func() bool {
+		r := m.rooms["hall"]
+		return r != nil && r.endpoints[sue.self] != nil && r.endpoints[sue.self].closed
+	})
+}
+
+// TestLateEndOfAnOldEndpointSparesTheNewOne has the endpoint of a page that was reloaded end after the new one was made.
+func TestLateEndOfAnOldEndpointSparesTheNewOne(t *testing.T) {
+	t.Parallel()
+	m := newFakeMedia()
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Media = m })
+	sue := w.enter(t, "singer", "Sue")
+	offer := func(fingerprint string) *fakeEndpoint {
+		id := sue.id()
+		sue.send(&amphiv1.ClientMessage{Id: id, Body: &amphiv1.ClientMessage_Negotiate{Negotiate: &amphiv1.Negotiate{
+			Sdp: "v=0\na=fingerprint:" + fingerprint + "\n", Generation: 1}}})
+		if ans := sue.answer(id); ans.GetNegotiated() == nil {
+			t.Fatal(ans)
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.rooms["hall"].endpoints[sue.self]
+	}
+	old, now := offer("one"), offer("two")
+	old.to.Gone()
+	if again := offer("two"); again != now || old == now {
+		t.Error("the new endpoint did not outlive the old one's end")
+	}
+	now.to.Gone()
+	m.when(t, "the end of the new one", func() bool { return now.closed })
+}
+
+// TestNothingNewIsBegunOnAConnectionThatEnds shows that a client that keeps on asking does not keep its connection open.
+func TestNothingNewIsBegunOnAConnectionThatEnds(t *testing.T) {
+	inBubble(t, func(b *stageTest) {
+		tab, j := b.join("singer")
+		r, e := b.hall()
+		defer r.Release()
+		var p *peer
+		if err := r.View(context.Background(), func(*room.Replica) {
+			p = e.peers[j.GetPeerId()]
+			// As if two requests were under way when the peer is removed.
+			if !p.requests.begin() || !p.requests.begin() {
+				t.Error("refused before the end")
+			}
+			p.requests.close(p.conn, codes.Errorf(codes.Removed, "removed"))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		p.requests.done()
+		tab.say(command(7, say("one more")))
+		synctest.Wait()
+		seen := tab.take()
+		if n := len(seen); n == 0 || seen[n-1].GetAnswer().GetError().GetCode() != string(codes.NotJoined) {
+			t.Errorf("saw %v", seen)
+		}
+		if p.requests.begin() {
+			t.Error("begun after the end")
+		}
+		if tab.ended() != 0 {
+			t.Errorf("closed with %d before the last answer", tab.ended())
+		}
+		p.requests.done()
+		if tab.ended() != 4004 {
+			t.Errorf("closed with %d", tab.ended())
 		}
 	})
 }

@@ -41,7 +41,15 @@ type farewell struct {
 	reason *proto.Error
 }
 
-func (r *requests) begin() { r.pending.Add(1) }
+// begin counts a request, unless the connection only waits for its last answers.
+func (r *requests) begin() bool {
+	r.pending.Add(1)
+	if r.last.Load() == nil {
+		return true
+	}
+	r.done()
+	return false
+}
 
 func (r *requests) done() {
 	if last := r.last.Load(); r.pending.Add(-1) == 0 && last != nil {
