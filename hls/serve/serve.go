@@ -11,8 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/playlist"
+	"github.com/amphi-sfu/amphi/proto"
 )
 
 // Programs finds what is on. Called for every request, from any goroutine; must not block.
@@ -122,7 +125,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) Outcome {
 		return Sent
 	default:
 		hd.Set("Allow", "GET, HEAD, OPTIONS")
-		return fail(w, BadMethod, http.StatusMethodNotAllowed, cacheNever, "method not allowed")
+		return failStatus(w, BadMethod, http.StatusMethodNotAllowed, cacheNever, proto.Errorf(proto.InvalidMessage, "only GET, HEAD and OPTIONS are answered here"))
 	}
 	path, ok := parsePath(r.URL.Path)
 	if !ok {
@@ -136,7 +139,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) Outcome {
 		token := r.URL.Query().Get("token")
 		if a := h.cfg.Authorizer; a != nil {
 			if err := a.AuthorizePlayback(r, path.room, path.stream, token); err != nil {
-				return fail(w, Unauthorized, http.StatusUnauthorized, cacheNever, "playback not allowed")
+				return fail(w, Unauthorized, cacheNever, unauthorized(err))
 			}
 		}
 		if path.media == "" {
@@ -156,13 +159,32 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) Outcome {
 }
 
 func notFound(w http.ResponseWriter) Outcome {
-	return fail(w, NotFound, http.StatusNotFound, cacheShort, "not found")
+	return fail(w, NotFound, cacheShort, proto.Errorf(proto.NotFound, "there is no such thing to play"))
 }
 
-// fail answers with an error that a cache may keep as said.
-func fail(w http.ResponseWriter, o Outcome, status int, cache, text string) Outcome {
-	w.Header().Set("Cache-Control", cache)
-	http.Error(w, text, status)
+// unauthorized is why playback is not allowed: the authorizer's code, if it is about the token.
+func unauthorized(err error) *proto.Error {
+	code := proto.CodeOf(err)
+	if code.HTTPStatus() != http.StatusUnauthorized {
+		code = proto.Unauthenticated
+	}
+	return proto.Errorf(code, "playback is not allowed with this token")
+}
+
+// fail answers with an error, which a cache may keep as said.
+func fail(w http.ResponseWriter, o Outcome, cache string, err *proto.Error) Outcome {
+	return failStatus(w, o, err.Code.HTTPStatus(), cache, err)
+}
+
+// failStatus is fail with a status that no code has. The body is that of PROTOCOL.md section 5.
+func failStatus(w http.ResponseWriter, o Outcome, status int, cache string, err *proto.Error) Outcome {
+	body, _ := protojson.Marshal(proto.Wire(err)) // all texts are ours: it cannot fail
+	hd := w.Header()
+	hd.Set("Cache-Control", cache)
+	hd.Set("Content-Type", "application/json")
+	hd.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(append([]byte(`{"error":`), body...), "}\n"...))
 	return o
 }
 
@@ -172,7 +194,7 @@ func comeBack(w http.ResponseWriter, o Outcome) Outcome {
 		return o
 	}
 	w.Header().Set("Retry-After", "1")
-	return fail(w, o, http.StatusServiceUnavailable, cacheNever, "not yet, try again")
+	return fail(w, o, cacheNever, proto.Errorf(proto.Unavailable, "not yet, try again"))
 }
 
 func (h *Handler) multivariant(w http.ResponseWriter, r *http.Request, p *packager.Packager, token string) Outcome {
@@ -208,12 +230,12 @@ const (
 func (h *Handler) playlist(w http.ResponseWriter, r *http.Request, m *packager.Media, wait time.Duration) Outcome {
 	q, err := playlist.ParseReload(r.URL.Query())
 	if err != nil {
-		return fail(w, BadRequest, http.StatusBadRequest, cacheShort, err.Error())
+		return fail(w, BadRequest, cacheShort, proto.Errorf(proto.InvalidArgument, "%v", err))
 	}
 	p, o := h.until(r, m, q, wait)
 	switch o {
 	case BadRequest:
-		return fail(w, o, http.StatusBadRequest, cacheShort, "too far ahead")
+		return fail(w, o, cacheShort, proto.Errorf(proto.InvalidArgument, "_HLS_msn or _HLS_part is too far ahead"))
 	case Sent:
 	default:
 		return comeBack(w, o)

@@ -3,7 +3,9 @@ package serve_test
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,10 +17,13 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/serve"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -94,7 +99,29 @@ func (s *stage) want(path string, status int, cache string) string {
 	if w.Code != status || w.Header().Get("Cache-Control") != cache || w.Header().Get("Access-Control-Allow-Origin") != "*" {
 		s.t.Errorf("%s: %d %v\n%s", path, w.Code, w.Header(), w.Body)
 	}
+	if status >= 400 {
+		s.wantError(path, w)
+	}
 	return w.Body.String()
+}
+
+// wantError checks that the body is an error as PROTOCOL.md has it, with the code for the status.
+func (s *stage) wantError(path string, w *httptest.ResponseRecorder) *amphiv1.Error {
+	s.t.Helper()
+	var body map[string]json.RawMessage
+	e := &amphiv1.Error{}
+	err := json.Unmarshal(w.Body.Bytes(), &body)
+	if err == nil {
+		err = protojson.Unmarshal(body["error"], e)
+	}
+	want := map[int]proto.Code{
+		400: proto.InvalidArgument, 401: proto.Unauthenticated, 404: proto.NotFound, 405: proto.InvalidMessage, 503: proto.Unavailable,
+	}[w.Code]
+	if err != nil || len(body) != 1 || e.GetCode() != string(want) || e.GetMessage() == "" || e.GetRetryable() != (w.Code == 503) ||
+		w.Header().Get("Content-Type") != "application/json" {
+		s.t.Errorf("%s: %d %v %q: %v, want code %q", path, w.Code, w.Header(), w.Body, err, want)
+	}
+	return e
 }
 
 const (
@@ -142,6 +169,9 @@ func TestMethodsAndEncodings(t *testing.T) {
 		s.h.ServeHTTP(w, httptest.NewRequest(method, base+"720p/index.m3u8", nil))
 		if w.Code != status || (method == "HEAD" && (w.Body.Len() != 0 || w.Header().Get("Content-Length") == "0")) {
 			t.Errorf("%s: %d %v", method, w.Code, w.Header())
+		}
+		if status == 405 {
+			s.wantError(method, w)
 		}
 	}
 	plain := s.get(base + "720p/index.m3u8").Body.String()
@@ -274,6 +304,7 @@ func TestWaitingIsBounded(t *testing.T) {
 		if w.Code != 503 || w.Header().Get("Retry-After") == "" {
 			t.Errorf("fourth: %d", w.Code)
 		}
+		s.wantError("fourth", w)
 		if w := s.get(base + "720p/index.m3u8"); w.Code != 200 {
 			t.Errorf("one that needn't wait: %d", w.Code)
 		}
@@ -288,10 +319,13 @@ func TestWaitingIsBounded(t *testing.T) {
 type password string
 
 func (p password) AuthorizePlayback(_ *http.Request, _, _, token string) error {
-	if token != string(p) {
-		return errors.New("wrong")
+	switch token {
+	case string(p):
+		return nil
+	case "old":
+		return fmt.Errorf("checking: %w", proto.Errorf(proto.TokenExpired, "for the log"))
 	}
-	return nil
+	return errors.New("wrong")
 }
 
 func TestAuthorizer(t *testing.T) {
@@ -300,6 +334,9 @@ func TestAuthorizer(t *testing.T) {
 	s.parts(4)
 	s.want(base+"index.m3u8", 401, "no-store")
 	s.want(base+"720p/index.m3u8?token=y", 401, "no-store")
+	if w := s.get(base + "index.m3u8?token=old"); w.Code != 401 || !strings.Contains(w.Body.String(), `"token_expired"`) {
+		t.Errorf("an expired token: %d %s", w.Code, w.Body)
+	}
 	s.want(base+"720p/index.m3u8?token=x", 200, short)
 	s.want(base+"720p/9-100.m4s", 200, immutable)
 }
