@@ -15,7 +15,8 @@ type Registry interface {
 	Propose(ctx context.Context, cmd *amphiv1.RegistryCommand) error
 }
 
-// Streams composes and serves a room's streams. Its methods are called one at a time and may take some seconds.
+// Streams composes and serves a room's streams. Its methods are called one at a time for each stream, of several
+// streams at once, and may take some seconds.
 type Streams interface {
 	// Start begins a stream with settings from the room's template; an error with a code fails it. The stream's
 	// further states come back through Server.ReportStream.

@@ -9,22 +9,26 @@ import (
 	"github.com/amphi-sfu/amphi/signal/replica"
 )
 
-// streams carries out what the rooms that this node owns want of their streams, one wish after the other, and
-// holds the room's replica here while a stream runs, so that its stage can be watched.
+// streams carries out what the rooms that this node owns want of their streams: one wish after the other for each
+// stream, so that a stream that hangs delays no other. While a stream runs it holds the room's replica here, so that its
+// stage can be watched.
 type streams struct {
 	server *Server
-	wake   chan struct{}
+	wg     sync.WaitGroup // one for each stream at work
 
-	mu     sync.Mutex // guards the field below
-	wishes []wish
-
-	// held belongs to run.
-	held map[string]map[string]*running // by room and stream
+	mu     sync.Mutex                  // guards the fields below, and the wishes of each task
+	tasks  map[string]map[string]*task // by room and stream
+	closed bool
 }
 
-// running is a stream that was started here.
-type running struct {
-	room   *replica.Room
+// task is one stream that runs or is wanted here.
+type task struct {
+	name string
+	// wishes wait; working: somebody carries them out.
+	wishes  []wish
+	working bool
+	// held and layout belong to who works; held is nil while the stream does not run.
+	held   *replica.Room
 	layout amphiv1.LayoutKind
 }
 
@@ -35,80 +39,120 @@ type wish struct {
 }
 
 func newStreams(s *Server) *streams {
-	return &streams{server: s, wake: make(chan struct{}, 1), held: map[string]map[string]*running{}}
+	return &streams{server: s, tasks: map[string]map[string]*task{}}
 }
 
 // Changed implements owner.Streams. There are as many wishes as commands, which are bounded elsewhere.
 func (s *streams) Changed(room string, template *amphiv1.Template, stream *amphiv1.Stream) {
 	s.mu.Lock()
-	s.wishes = append(s.wishes, wish{room, template, stream})
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	defer s.mu.Unlock()
+	if s.closed {
+		return
 	}
-}
-
-func (s *streams) run(ctx context.Context) {
-	for {
-		select {
-		case <-s.wake:
-		case <-ctx.Done():
-			for room := range s.held {
-				s.carryOut(wish{room: room})
-			}
-			return
-		}
-		s.mu.Lock()
-		wishes := s.wishes
-		s.wishes = nil
-		s.mu.Unlock()
-		for _, w := range wishes {
-			s.carryOut(w)
-		}
-	}
-}
-
-func (s *streams) carryOut(w wish) {
-	if w.stream == nil {
-		for name := range s.held[w.room] {
-			s.stop(w.room, name)
+	w := wish{room, template, stream}
+	if stream == nil {
+		for _, t := range s.tasks[room] {
+			s.addLocked(t, w)
 		}
 		return
 	}
-	name := w.stream.GetName()
-	held := s.held[w.room][name]
-	switch w.stream.GetState() {
-	case amphiv1.StreamState_STREAM_STATE_STOPPED, amphiv1.StreamState_STREAM_STATE_FAILED:
-		s.stop(w.room, name)
-	case amphiv1.StreamState_STREAM_STATE_STARTING, amphiv1.StreamState_STREAM_STATE_LIVE:
-		switch {
-		case held == nil && w.stream.GetState() == amphiv1.StreamState_STREAM_STATE_STARTING:
-			s.start(w)
-		case held != nil && held.layout != w.stream.GetLayout():
-			held.layout = w.stream.GetLayout()
-			s.server.deps.Streams.SetLayout(w.room, name, held.layout)
+	t := s.tasks[room][stream.GetName()]
+	if t == nil {
+		t = &task{name: stream.GetName()}
+		if s.tasks[room] == nil {
+			s.tasks[room] = map[string]*task{}
+		}
+		s.tasks[room][t.name] = t
+	}
+	s.addLocked(t, w)
+}
+
+func (s *streams) addLocked(t *task, w wish) {
+	t.wishes = append(t.wishes, w)
+	if !t.working {
+		t.working = true
+		s.wg.Go(func() { s.work(w.room, t) })
+	}
+}
+
+// run stops all streams when ctx ends, and waits for them.
+func (s *streams) run(ctx context.Context) {
+	<-ctx.Done()
+	s.mu.Lock()
+	s.closed = true
+	for room, tasks := range s.tasks {
+		for _, t := range tasks {
+			s.addLocked(t, wish{room: room})
+		}
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// work carries out the wishes of one stream until there are none.
+func (s *streams) work(room string, t *task) {
+	for {
+		s.mu.Lock()
+		wishes := t.wishes
+		t.wishes = nil
+		if len(wishes) == 0 {
+			t.working = false
+			if t.held == nil {
+				s.forgetLocked(room, t.name)
+			}
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		for _, w := range wishes {
+			s.carryOut(t, w)
 		}
 	}
 }
 
-func (s *streams) start(w wish) {
+func (s *streams) forgetLocked(room, name string) {
+	delete(s.tasks[room], name)
+	if len(s.tasks[room]) == 0 {
+		delete(s.tasks, room)
+	}
+}
+
+func (s *streams) carryOut(t *task, w wish) {
+	switch w.stream.GetState() {
+	case amphiv1.StreamState_STREAM_STATE_STARTING, amphiv1.StreamState_STREAM_STATE_LIVE:
+		switch {
+		case t.held == nil && w.stream.GetState() == amphiv1.StreamState_STREAM_STATE_STARTING:
+			s.start(t, w)
+		case t.held != nil && t.layout != w.stream.GetLayout():
+			t.layout = w.stream.GetLayout()
+			s.server.deps.Streams.SetLayout(w.room, t.name, t.layout)
+		}
+	case amphiv1.StreamState_STREAM_STATE_STOPPED, amphiv1.StreamState_STREAM_STATE_FAILED:
+		s.stop(t, w.room)
+	default:
+		if w.stream == nil {
+			s.stop(t, w.room)
+		}
+	}
+}
+
+func (s *streams) start(t *task, w wish) {
 	err := error(proto.Errorf(proto.StreamFailed, "this node composes no streams"))
 	if s.server.deps.Streams != nil {
-		err = s.begin(w)
+		err = s.begin(t, w)
 	}
 	if err != nil {
-		s.server.log.Error("stream not started", "room", w.room, "stream", w.stream.GetName(), "err", err)
-		s.stop(w.room, w.stream.GetName())
-		s.server.ReportStream(w.room, &amphiv1.Stream{Name: w.stream.GetName(),
+		s.server.log.Error("stream not started", "room", w.room, "stream", t.name, "err", err)
+		s.stop(t, w.room)
+		s.server.ReportStream(w.room, &amphiv1.Stream{Name: t.name,
 			State: amphiv1.StreamState_STREAM_STATE_FAILED, Failure: proto.Wire(err).GetMessage()})
 	}
 }
 
-func (s *streams) begin(w wish) error {
-	settings := &amphiv1.StreamSettings{Name: w.stream.GetName()}
+func (s *streams) begin(t *task, w wish) error {
+	settings := &amphiv1.StreamSettings{Name: t.name}
 	for _, st := range w.template.GetStreams() {
-		if st.GetName() == w.stream.GetName() {
+		if st.GetName() == t.name {
 			settings = st
 		}
 	}
@@ -116,24 +160,17 @@ func (s *streams) begin(w wish) error {
 	if err != nil {
 		return err
 	}
-	if s.held[w.room] == nil {
-		s.held[w.room] = map[string]*running{}
-	}
-	s.held[w.room][w.stream.GetName()] = &running{held, w.stream.GetLayout()}
+	t.held, t.layout = held, w.stream.GetLayout()
 	return s.server.deps.Streams.Start(w.room, settings, w.stream)
 }
 
-func (s *streams) stop(room, name string) {
-	held := s.held[room][name]
-	if held == nil {
+func (s *streams) stop(t *task, room string) {
+	if t.held == nil {
 		return
 	}
-	s.server.deps.Streams.Stop(room, name)
-	held.room.Release()
-	delete(s.held[room], name)
-	if len(s.held[room]) == 0 {
-		delete(s.held, room)
-	}
+	s.server.deps.Streams.Stop(room, t.name)
+	t.held.Release()
+	t.held = nil
 }
 
 // ReportStream tells a room how one of its streams does; clients hear of it as StreamChanged. It does not wait.

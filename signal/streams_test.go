@@ -53,9 +53,14 @@ func (d *diary) wait(t *testing.T, line string) {
 type fakeStreams struct {
 	*diary
 	fail error
+	// hang keeps the stream of this room from starting until it is closed.
+	hang map[string]chan struct{}
 }
 
 func (s *fakeStreams) Start(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream) error {
+	if wait := s.hang[room]; wait != nil {
+		<-wait
+	}
 	s.write("start %s %s of %v as %s", room, settings.GetName(), settings.GetRoles(), stream.GetLayout())
 	return s.fail
 }
@@ -205,4 +210,35 @@ func TestRoomsForTheDashboard(t *testing.T) {
 	if first.GetName() != "Ann" || first.GetLevel() != 1 || len(first.GetUp()) != 1 || !first.GetUp()[0].GetMuted() || first.GetRemote() == "" {
 		t.Errorf("%v", first)
 	}
+}
+
+// TestStreamThatHangsDelaysNoOther has the start of one room's stream hang; another room's starts and stops meanwhile.
+func TestStreamThatHangsDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	free := make(chan struct{})
+	origin := &fakeStreams{diary: newDiary(), hang: map[string]chan struct{}{"attic": free}}
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Streams = origin })
+	stream := func(state amphiv1.StreamState) *amphiv1.Stream { return &amphiv1.Stream{Name: "main", State: state} }
+	const starting, stopped = amphiv1.StreamState_STREAM_STATE_STARTING, amphiv1.StreamState_STREAM_STATE_STOPPED
+	w.streams.Changed("attic", nil, stream(starting))
+	w.streams.Changed("attic", nil, stream(stopped))
+	w.streams.Changed("cellar", nil, stream(starting))
+	w.streams.Changed("cellar", nil, nil)
+	origin.wait(t, "stop cellar main")
+	if slices.Contains(origin.told(), "stop attic main") {
+		t.Error("stopped before it was started")
+	}
+	close(free)
+	origin.wait(t, "stop attic main")
+	want := []string{"start cellar main of [] as LAYOUT_KIND_UNSPECIFIED", "stop cellar main",
+		"start attic main of [] as LAYOUT_KIND_UNSPECIFIED", "stop attic main"}
+	if d := cmp.Diff(want, origin.told()); d != "" {
+		t.Error(d)
+	}
+}
+
+func (d *diary) told() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.lines)
 }
