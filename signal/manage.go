@@ -44,7 +44,7 @@ func (m management) View(ctx context.Context, name string, f func(*room.Replica)
 func (m management) Active() map[string]int { return m.owner.Active() }
 
 func (s *Server) managementAPI() http.Handler {
-	deps := api.Deps{Registry: s.deps.Registry, Rooms: management{s}, Nodes: s.deps.Nodes, Logger: s.log,
+	deps := api.Deps{Registry: s.deps.Registry, Rooms: management{s}, Nodes: s.deps.Nodes, Logger: s.log, ChangeRoom: s.records.change,
 		Authorize: func(token string) error {
 			_, err := s.verify(token, auth.Management)
 			return err

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -331,5 +334,42 @@ func TestRoomDisabledDuringThePreviewIsNotJoined(t *testing.T) {
 	})
 	if ans := late.do(&amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{}}}); ans.GetError().GetCode() != string(proto.RoomDisabled) {
 		t.Errorf("answered %v", ans)
+	}
+}
+
+// slowRegistry takes its time between a change and its effect, so that others come in between.
+type slowRegistry struct{ *fakeRegistry }
+
+func (r slowRegistry) Propose(ctx context.Context, cmd *amphiv1.RegistryCommand) error {
+	<-time.After(5 * time.Millisecond)
+	return r.fakeRegistry.Propose(ctx, cmd)
+}
+
+// TestChangesOfARoomsRecordDoNotUndoEachOther changes different fields of one record at once, from all sides.
+func TestChangesOfARoomsRecordDoNotUndoEachOther(t *testing.T) {
+	t.Parallel()
+	registry := newRegistry()
+	r := newRecords(slowRegistry{registry}, slog.New(slog.DiscardHandler))
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if err := r.change(t.Context(), "hall", nil, func(room *amphiv1.Room) error { room.Description += "x"; return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			r.write(t.Context(), &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
+				Name: "hall", Locked: true, Metadata: fmt.Sprint(i)}}})
+		})
+	}
+	wg.Wait()
+	room, err := r.room("hall")
+	if err != nil || len(room.GetDescription()) != 20 || !room.GetLocked() || room.GetTemplate() != "concert" || room.GetMetadata() == "" {
+		t.Errorf("%v, %v", room, err)
+	}
+	// A room that was deleted meanwhile does not come back.
+	r.write(t.Context(), &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{Name: "gone"}}})
+	if _, err := r.room("gone"); err == nil || r.lost.Load() != 0 {
+		t.Errorf("%v, %d lost", err, r.lost.Load())
 	}
 }

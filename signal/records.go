@@ -19,13 +19,16 @@ type records struct {
 	log      *slog.Logger
 	queue    chan *amphiv1.RegistryCommand
 	lost     atomic.Uint64
+	// turn is taken while a room's record is read, changed and written, so that no change undoes another.
+	turn chan struct{}
 }
 
 // recordsQueue is how many durable changes may wait.
 const recordsQueue = 4096
 
 func newRecords(r Registry, log *slog.Logger) *records {
-	return &records{registry: r, log: log, queue: make(chan *amphiv1.RegistryCommand, recordsQueue)}
+	return &records{registry: r, log: log, queue: make(chan *amphiv1.RegistryCommand, recordsQueue),
+		turn: make(chan struct{}, 1)}
 }
 
 // room finds a room's record, without regard to case.
@@ -130,9 +133,8 @@ func (r *records) flush() {
 
 // write tries again while the registry has no quorum; commands may be repeated.
 func (r *records) write(ctx context.Context, cmd *amphiv1.RegistryCommand) {
-	r.complete(cmd)
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := r.registry.Propose(ctx, cmd)
+		err := r.propose(ctx, cmd)
 		if err == nil {
 			return
 		}
@@ -148,17 +150,39 @@ func (r *records) write(ctx context.Context, cmd *amphiv1.RegistryCommand) {
 	}
 }
 
-// complete fills in a room's record, of which a session only knows what it changes.
-func (r *records) complete(cmd *amphiv1.RegistryCommand) {
+// propose writes a command once. A session knows of its room's record only what it changes: that goes into the record
+// as it is, unless the room is gone.
+func (r *records) propose(ctx context.Context, cmd *amphiv1.RegistryCommand) error {
 	changed := cmd.GetPutRoom()
 	if changed == nil {
-		return
+		return r.registry.Propose(ctx, cmd)
 	}
-	record, err := r.room(changed.GetName())
+	err := r.change(ctx, changed.GetName(), cmd, func(room *amphiv1.Room) error {
+		room.Locked, room.Metadata = changed.GetLocked(), changed.GetMetadata()
+		return nil
+	})
+	if proto.CodeOf(err) == proto.NotFound {
+		return nil
+	}
+	return err
+}
+
+// change puts a room's record as f changes it, with the id and time of cmd. On this node one change follows the other.
+func (r *records) change(ctx context.Context, name string, cmd *amphiv1.RegistryCommand, f func(*amphiv1.Room) error) error {
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		return proto.Errorf(proto.Timeout, "the room's record is being changed")
+	}
+	defer func() { <-r.turn }()
+	old, err := r.room(name)
 	if err != nil {
-		return
+		return err
 	}
-	merged := protobuf.Clone(record).(*amphiv1.Room)
-	merged.Locked, merged.Metadata = changed.GetLocked(), changed.GetMetadata()
-	cmd.Body = &amphiv1.RegistryCommand_PutRoom{PutRoom: merged}
+	changed := protobuf.Clone(old).(*amphiv1.Room)
+	if err := f(changed); err != nil {
+		return err
+	}
+	return r.registry.Propose(ctx, &amphiv1.RegistryCommand{Id: cmd.GetId(), TimeMs: cmd.GetTimeMs(),
+		Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: changed}})
 }

@@ -49,7 +49,9 @@ type Deps struct {
 	Nodes Nodes
 	// Authorize checks a management token.
 	Authorize func(token string) error
-	Logger    *slog.Logger
+	// ChangeRoom puts a room's record as f changes it, one change after the other, with the id and time of cmd.
+	ChangeRoom func(ctx context.Context, room string, cmd *amphiv1.RegistryCommand, f func(*amphiv1.Room) error) error
+	Logger     *slog.Logger
 }
 
 // maxBody bounds a request, in bytes; templates are the largest.

@@ -135,28 +135,30 @@ func (s rooms) UpdateRoom(ctx context.Context, req *connect.Request[amphiv1.Upda
 	if len(m.GetMetadata()) > proto.MaxMetadata {
 		return nil, proto.Errorf(proto.InvalidArgument, "metadata has more than %d bytes", proto.MaxMetadata)
 	}
-	r := protobuf.Clone(old).(*amphiv1.Room)
-	set(&r.Disabled, m.Disabled)
-	set(&r.Locked, m.Locked)
-	set(&r.Description, m.Description)
-	set(&r.Metadata, m.Metadata)
-	if m.Template != nil {
-		t, err := s.template(m.GetTemplate())
-		if err != nil {
-			return nil, err
+	err = s.ChangeRoom(ctx, old.GetName(), stamped(&amphiv1.RegistryCommand{}), func(r *amphiv1.Room) error {
+		set(&r.Disabled, m.Disabled)
+		set(&r.Locked, m.Locked)
+		set(&r.Description, m.Description)
+		set(&r.Metadata, m.Metadata)
+		if m.Template != nil {
+			t, err := s.template(m.GetTemplate())
+			if err != nil {
+				return err
+			}
+			r.Template = t.GetName()
 		}
-		r.Template = t.GetName()
-	}
-	if err := s.propose(ctx, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: r}}); err != nil {
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	if _, runs := s.Rooms.Active()[key(r.GetName())]; runs && (m.Locked != nil || m.Metadata != nil) {
+	if _, runs := s.Rooms.Active()[key(old.GetName())]; runs && (m.Locked != nil || m.Metadata != nil) {
 		cmd := &amphiv1.Command{Body: &amphiv1.Command_UpdateRoom{UpdateRoom: &amphiv1.UpdateRoomState{Locked: m.Locked, Metadata: m.Metadata}}}
-		if _, err := s.call(ctx, r.GetName(), cmd); err != nil && proto.CodeOf(err) != proto.NotFound {
+		if _, err := s.call(ctx, old.GetName(), cmd); err != nil && proto.CodeOf(err) != proto.NotFound {
 			return nil, err
 		}
 	}
-	return s.answer(r.GetName())
+	return s.answer(old.GetName())
 }
 
 func set[T any](to *T, from *T) {
