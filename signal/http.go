@@ -23,6 +23,12 @@ func (s *Server) routes() http.Handler {
 		w.Header().Set("Access-Control-Allow-Headers", "Content-Type")
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("/v1/signal", s.notAllowed("GET"))
+	mux.HandleFunc("/v1/token", s.notAllowed("POST, OPTIONS"))
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, _ *http.Request) {
+		allowAnyOrigin(w)
+		s.writeError(w, proto.Errorf(proto.NotFound, "there is nothing at this path"))
+	})
 	sessions := whip.Handler(s.headless, s.log)
 	mux.Handle("/v1/whip/", sessions)
 	mux.Handle("/v1/whep/", sessions)
@@ -37,11 +43,24 @@ func (s *Server) routes() http.Handler {
 // allowAnyOrigin lets pages of any origin use this: no cookie authenticates anybody here.
 func allowAnyOrigin(w http.ResponseWriter) { w.Header().Set("Access-Control-Allow-Origin", "*") }
 
+// notAllowed refuses methods that a path does not have.
+func (s *Server) notAllowed(allow string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		allowAnyOrigin(w)
+		w.Header().Set("Allow", allow)
+		writeStatus(w, http.StatusMethodNotAllowed, proto.Errorf(proto.InvalidArgument, "this path takes %s only", allow))
+	}
+}
+
 // writeError answers a plain HTTP request with an error as PROTOCOL.md section 5 has it.
 func (s *Server) writeError(w http.ResponseWriter, err error) {
 	s.logInternal(err)
+	writeStatus(w, proto.CodeOf(err).HTTPStatus(), err)
+}
+
+func writeStatus(w http.ResponseWriter, status int, err error) {
 	body, _ := protojson.Marshal(proto.Wire(err))
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(proto.CodeOf(err).HTTPStatus())
+	w.WriteHeader(status)
 	_, _ = w.Write(append(append([]byte(`{"error":`), body...), "}\n"...))
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -371,5 +372,32 @@ func TestChangesOfARoomsRecordDoNotUndoEachOther(t *testing.T) {
 	r.write(t.Context(), &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{Name: "gone"}}})
 	if _, err := r.room("gone"); err == nil || r.lost.Load() != 0 {
 		t.Errorf("%v, %d lost", err, r.lost.Load())
+	}
+}
+
+func TestPlainPathsThatAreNotThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		code         proto.Code
+	}{
+		{"GET", "/v1/", 404, proto.NotFound},
+		{"POST", "/v1/nothing", 404, proto.NotFound},
+		{"GET", "/v1/whip/a/b/c", 404, proto.NotFound},
+		{"GET", "/v1/token", 405, proto.InvalidArgument},
+		{"POST", "/v1/signal", 405, proto.InvalidArgument},
+		{"GET", "/v1/whip/hall", 405, proto.InvalidArgument},
+	} {
+		rec := httptest.NewRecorder()
+		w.Handler().ServeHTTP(rec, httptest.NewRequest(tt.method, tt.path, nil))
+		var body struct{ Error struct{ Code proto.Code } }
+		if err := json.Unmarshal(rec.Body.Bytes(), &body); err != nil || rec.Code != tt.status || body.Error.Code != tt.code {
+			t.Errorf("%s %s: %d %s %v", tt.method, tt.path, rec.Code, rec.Body, err)
+		}
+		if (rec.Header().Get("Allow") != "") != (tt.status == 405) {
+			t.Errorf("%s %s: %v", tt.method, tt.path, rec.Header())
+		}
 	}
 }

@@ -52,7 +52,13 @@ func Handler(stage Stage, log *slog.Logger) http.Handler {
 		mux.HandleFunc("OPTIONS /v1/"+kind+"/{room}", h.options("POST, OPTIONS"))
 		mux.HandleFunc("OPTIONS /v1/"+kind+"/{room}/{id}", h.options("DELETE, OPTIONS"))
 		mux.HandleFunc("DELETE /v1/"+kind+"/{room}/{id}", h.delete)
+		mux.HandleFunc("/v1/"+kind+"/{room}", h.notAllowed("POST, OPTIONS"))
+		mux.HandleFunc("/v1/"+kind+"/{room}/{id}", h.notAllowed("DELETE, OPTIONS"))
 	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		allowAnyOrigin(w)
+		h.fail(w, proto.Errorf(proto.NotFound, "there is nothing at this path"))
+	})
 	return mux
 }
 
@@ -76,7 +82,6 @@ func (h *handler) post(do func(context.Context, Request) (Session, error)) http.
 		}
 		w.Header().Set("Content-Type", "application/sdp")
 		w.Header().Set("Location", r.URL.Path+"/"+session.ID)
-		w.Header().Set("ETag", `"`+session.ID+`"`)
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, session.Answer)
 	}
@@ -85,14 +90,14 @@ func (h *handler) post(do func(context.Context, Request) (Session, error)) http.
 // read checks a request as far as HTTP goes.
 func read(r *http.Request) (Request, error) {
 	req := Request{Room: r.PathValue("room"), Track: r.URL.Query().Get("track")}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/sdp" {
-		return req, proto.Errorf(proto.InvalidMessage, "the body has to be application/sdp")
-	}
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
 		return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
 	}
 	req.Token = strings.TrimSpace(token)
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/sdp" {
+		return req, proto.Errorf(proto.InvalidMessage, "the body has to be application/sdp")
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, proto.MaxSDP+1))
 	switch {
 	case err != nil:
@@ -104,6 +109,16 @@ func read(r *http.Request) (Request, error) {
 	}
 	req.Offer = string(body)
 	return req, nil
+}
+
+// notAllowed refuses the methods that a resource does not have, PATCH among them: there is no trickle and no ICE
+// restart (RFC 9725 section 4.3), and so no ETag.
+func (h *handler) notAllowed(allow string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		allowAnyOrigin(w)
+		w.Header().Set("Allow", allow)
+		write(w, http.StatusMethodNotAllowed, proto.Errorf(proto.InvalidArgument, "this resource takes %s only", allow))
+	}
 }
 
 func (h *handler) options(allow string) http.HandlerFunc {
@@ -130,7 +145,7 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) {
 // allowAnyOrigin lets pages of any origin use this: a token authenticates, not a cookie.
 func allowAnyOrigin(w http.ResponseWriter) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	w.Header().Set("Access-Control-Expose-Headers", "Location, ETag")
+	w.Header().Set("Access-Control-Expose-Headers", "Location")
 }
 
 func (h *handler) fail(w http.ResponseWriter, err error) {
@@ -138,11 +153,19 @@ func (h *handler) fail(w http.ResponseWriter, err error) {
 	if code == proto.Internal {
 		h.log.Error("whip request failed", "err", err)
 	}
-	body, _ := protojson.Marshal(proto.Wire(err))
-	w.Header().Set("Content-Type", "application/json")
 	if code.Retryable() {
 		w.Header().Set("Retry-After", "1")
 	}
-	w.WriteHeader(code.HTTPStatus())
+	if code.HTTPStatus() == http.StatusUnauthorized {
+		// RFC 6750 section 3.
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	write(w, code.HTTPStatus(), err)
+}
+
+func write(w http.ResponseWriter, status int, err error) {
+	body, _ := protojson.Marshal(proto.Wire(err))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_, _ = w.Write(append(append([]byte(`{"error":`), body...), "}\n"...))
 }

@@ -61,12 +61,20 @@ func TestRequests(t *testing.T) {
 		"too large":    {"POST", "/v1/whip/hall", sdp, "Bearer t", "v=0" + strings.Repeat("x", proto.MaxSDP), 413, "sdp_too_large"},
 		"end":          {"DELETE", "/v1/whip/hall/wh_x", "", "", "", 200, ""},
 		"end nothing":  {"DELETE", "/v1/whep/hall/wh_z", "", "", "", 404, "not_found"},
-		"no method":    {"PATCH", "/v1/whip/hall/wh_x", "", "", "", 405, ""},
+		"no method":    {"PATCH", "/v1/whip/hall/wh_x", "", "", "", 405, "invalid_argument"},
+		"get":          {"GET", "/v1/whep/hall", "", "", "", 405, "invalid_argument"},
+		"get session":  {"GET", "/v1/whep/hall/wh_x", "", "", "", 405, "invalid_argument"},
+		"no path":      {"POST", "/v1/whip/hall/wh_x/more", sdp, "Bearer t", "v=0", 404, "not_found"},
+		"token first":  {"POST", "/v1/whip/hall", "text/plain", "", "v=0", 401, "unauthenticated"},
 		"preflight":    {"OPTIONS", "/v1/whip/hall", "", "", "", 204, ""},
 	} {
 		w := do(Handler(&stage{}, slog.New(slog.DiscardHandler)), tt.method, tt.path, tt.kind, tt.auth, tt.body)
 		if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.answer) {
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+		h := w.Header()
+		if h.Get("Access-Control-Allow-Origin") != "*" || (h.Get("Allow") != "") != (w.Code == 405) || (h.Get("WWW-Authenticate") == "Bearer") != (w.Code == 401) {
+			t.Errorf("%s: %d with %v", name, w.Code, h)
 		}
 	}
 }
@@ -76,7 +84,7 @@ func TestHeaders(t *testing.T) {
 	h := Handler(&stage{}, slog.New(slog.DiscardHandler))
 	made := do(h, "POST", "/v1/whip/hall", "application/sdp", "Bearer t", "v=0").Header()
 	for k, want := range map[string]string{"Location": "/v1/whip/hall/wh_x", "Content-Type": "application/sdp",
-		"Access-Control-Allow-Origin": "*", "Etag": `"wh_x"`} {
+		"Access-Control-Allow-Origin": "*", "Etag": ""} {
 		if made.Get(k) != want {
 			t.Errorf("%s is %q", k, made.Get(k))
 		}
