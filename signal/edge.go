@@ -70,7 +70,7 @@ func (e *edge) cut(p *peer, reason *codes.Error) {
 	if p.conn == nil {
 		return
 	}
-	p.since, p.unreported = p.conn.Heard(), true
+	p.since, p.unreported = p.conn.Gone(), true
 	p.close(reason)
 }
 
@@ -354,7 +354,7 @@ func (e *edge) lost(p *peer, conn *ws.Conn) {
 	if e.peers[p.id] != p || p.conn != conn {
 		return
 	}
-	p.conn, p.since, p.unreported = nil, conn.Heard(), true
+	p.conn, p.since, p.unreported = nil, conn.Gone(), true
 	p.link.connect(nil)
 	e.report(p)
 }

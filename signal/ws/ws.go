@@ -145,6 +145,7 @@ type Conn struct {
 	out    *outbox.Queue
 	remote string
 	heard  atomic.Int64 // milliseconds since 1970
+	silent atomic.Bool  // given up because nothing was heard
 
 	once    sync.Once
 	closing chan struct{} // closed when the connection is to end
@@ -154,8 +155,14 @@ type Conn struct {
 // Remote is the client's address as HTTP saw it.
 func (c *Conn) Remote() string { return c.remote }
 
-// Heard is when the client last said something, in milliseconds since 1970.
-func (c *Conn) Heard() int64 { return c.heard.Load() }
+// Gone is since when the client has not been heard, in milliseconds since 1970, of one that fell silent; of one whose
+// connection ended otherwise it is now: browsers slow the pings of hidden pages, so that the last one says little.
+func (c *Conn) Gone() int64 {
+	if c.silent.Load() {
+		return c.heard.Load()
+	}
+	return time.Now().UnixMilli()
+}
 
 // Push queues a message. It never blocks; false means that the connection is ending, perhaps because of this
 // very message, which overflowed its queue. Safe for concurrent use.
@@ -214,6 +221,7 @@ func (c *Conn) run(h Handler) {
 func (c *Conn) read(h Handler) error {
 	cfg := &c.server.cfg
 	watchdog := time.AfterFunc(cfg.FirstMessage, func() {
+		c.silent.Store(true)
 		c.Close(proto.Errorf(proto.ClientTimeout, "nothing heard for too long"))
 	})
 	defer watchdog.Stop()
