@@ -258,6 +258,9 @@ func (in *inbound) sectionOf(h *packet.Header) *inSection {
 		if mid := h.Extension(s.ext.MID); mid != nil {
 			return in.sections[string(mid)]
 		}
+		if len(s.ssrcs) > 0 {
+			continue // it said what it sends: this may be a late packet of a section that has ended
+		}
 		_, media := s.formats[h.PayloadType]
 		_, rtx := s.rtx[h.PayloadType]
 		if media || rtx {
