@@ -455,3 +455,36 @@ func FuzzDeliver(f *testing.F) {
 		r.tick(time.Now().Add(time.Minute))
 	})
 }
+
+// TestRecordOfARunningSessionKeepsUp has people come: the record is kept again, but not all the time.
+func TestRecordOfARunningSessionKeepsUp(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		for range 3 {
+			d.join("a")
+		}
+		records := func() (list []*amphiv1.Session) {
+			d.shelf.mu.Lock()
+			defer d.shelf.mu.Unlock()
+			for _, cmd := range d.shelf.kept {
+				if s := cmd.GetPutSession(); s != nil {
+					list = append(list, s)
+				}
+			}
+			return list
+		}
+		d.pass(20*time.Second, "a")
+		if n := len(records()); n != 1 {
+			t.Errorf("%d records after 20 s", n)
+		}
+		d.pass(20*time.Second, "a")
+		list := records()
+		if last := list[len(list)-1]; len(list) != 2 || last.GetPeakPeers() != 3 || len(last.GetAttendance()) != 3 || last.GetEndedMs() != 0 {
+			t.Errorf("%d records, the last is %v", len(list), last)
+		}
+		d.pass(3*time.Minute, "a")
+		if n := len(records()); n != 2 {
+			t.Errorf("%d records though nothing happened", n)
+		}
+	})
+}

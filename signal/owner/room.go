@@ -41,6 +41,9 @@ type owned struct {
 	nodes    map[string]*node
 	// seats tells which node has each peer's client.
 	seats map[string]seat
+	// recorded is when the session's record was kept last; outdated: people came or went since.
+	recorded time.Time
+	outdated bool
 }
 
 // seat is where a peer's client is, and whether that node says that it is connected.
@@ -337,6 +340,9 @@ func (r *owned) tick(now time.Time) time.Time {
 	if due, ok := r.state.Deadline(); ok && !now.Before(due) {
 		r.publish(r.state.Tick(now))
 		r.endIfOver()
+	}
+	if due, ok := r.recordDue(); ok && !now.Before(due) {
+		r.record()
 	}
 	if r.state != nil {
 		if due, ok := r.state.Deadline(); ok {

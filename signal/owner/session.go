@@ -1,15 +1,20 @@
 package owner
 
 import (
+	"time"
+
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // follow does what an event asks of the node beside the room itself.
 func (r *owned) follow(ev *amphiv1.Event) {
 	switch b := ev.GetBody().(type) {
+	case *amphiv1.Event_PeerJoined, *amphiv1.Event_PeerUpdated:
+		r.outdated = true
 	case *amphiv1.Event_SessionStarted:
 		r.record()
 	case *amphiv1.Event_PeerLeft:
+		r.outdated = true
 		if b.PeerLeft.GetReason() != amphiv1.LeaveReason_LEAVE_REASON_LOST {
 			delete(r.seats, b.PeerLeft.GetPeerId())
 		}
@@ -30,7 +35,23 @@ func (r *owned) follow(ev *amphiv1.Event) {
 
 // record keeps the session's record as it is now.
 func (r *owned) record() {
+	r.recorded, r.outdated = time.Now(), false
 	r.keep(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutSession{PutSession: r.state.Session()}})
+}
+
+const (
+	// recordEvery is how old the record of a running session may be while people come and go.
+	recordEvery = 30 * time.Second
+	// recordPerPeer is added for each peer: the record of a large room is large.
+	recordPerPeer = 50 * time.Millisecond
+)
+
+// recordDue is when the record of a running session has to be kept again; not ok: it is up to date.
+func (r *owned) recordDue() (due time.Time, ok bool) {
+	if r.state == nil || r.state.Idle() || !r.outdated {
+		return time.Time{}, false
+	}
+	return r.recorded.Add(recordEvery + time.Duration(len(r.seats))*recordPerPeer), true
 }
 
 func (r *owned) keep(cmd *amphiv1.RegistryCommand) { r.owner.deps.Records.Keep(cmd) }
