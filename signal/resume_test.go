@@ -2,12 +2,14 @@ package signal
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/auth"
 )
 
 // comeBack resumes a peer on a new connection.
@@ -138,5 +140,31 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 	registry.Read(func(r *amphiv1.Registry) { sessions = r.GetSessions() })
 	if len(sessions) != 1 || len(sessions[0].GetAttendance()) != 1 {
 		t.Errorf("kept %v", sessions)
+	}
+}
+
+// TestBanNeedsAUserID refuses a ban that would keep nobody out.
+func TestBanNeedsAUserID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ann := w.enter(t, "steward", "Ann")
+	guest := w.dial(t, true)
+	guest.send(hello(tokenOf(t, auth.Signer{KeyID: "k", Secret: testSecret}, auth.Grant{Type: auth.App, Room: "hall", Role: "singer"})))
+	guest.send(command(2, &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Name: "Guest"}}}))
+	guest.joined(guest.until("joined", func(m *amphiv1.ServerMessage) bool { return m.GetJoined() != nil }))
+	remove := &amphiv1.RemovePeers{Peers: []string{guest.self}, Ban: true}
+	ans := ann.do(&amphiv1.Command{Body: &amphiv1.Command_RemovePeers{RemovePeers: remove}})
+	if ans.GetError().GetCode() != string(proto.InvalidArgument) || !strings.Contains(ans.GetError().GetMessage(), "user id") {
+		t.Errorf("answered %v", ans)
+	}
+	if ans := guest.do(say("still here")); ans.GetError() != nil {
+		t.Errorf("the guest was answered %v", ans)
+	}
+	remove.Ban = false
+	if ans := ann.do(&amphiv1.Command{Body: &amphiv1.Command_RemovePeers{RemovePeers: remove}}); ans.GetError() != nil {
+		t.Error(ans)
+	}
+	if _, code := guest.ends(); code != proto.Removed {
+		t.Errorf("closed with %s", code)
 	}
 }

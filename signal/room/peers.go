@@ -227,6 +227,14 @@ func (c *call) removePeers(r *pb.RemovePeers) error {
 	if err != nil {
 		return err
 	}
+	if r.GetBan() {
+		// Somebody without a user id would be back at once: better nobody leaves than that who asks believes otherwise.
+		for _, p := range targets {
+			if p.GetUserId() == "" {
+				return proto.Errorf(proto.InvalidArgument, "%q has no user id and cannot be banned; remove without a ban, or lock the room", clip(p.GetName()))
+			}
+		}
+	}
 	for _, p := range targets {
 		c.depart(&pb.PeerLeft{
 			PeerId: p.GetId(), Reason: pb.LeaveReason_LEAVE_REASON_REMOVED,
