@@ -390,3 +390,12 @@ func (e *edge) reclaim(p *peer) {
 		e.cut(p, codes.Errorf(codes.Unavailable, "the room is too busy"))
 	}
 }
+
+// present lists the peers that are this node's.
+func (e *edge) present() []string {
+	list := make([]string, 0, len(e.peers))
+	for id := range e.peers {
+		list = append(list, id)
+	}
+	return list
+}

@@ -198,3 +198,31 @@ func TestNothingNewIsBegunOnAConnectionThatEnds(t *testing.T) {
 		}
 	})
 }
+
+// TestPeerWhoseJoinWasNeverAnsweredIsLost has the owner take in a peer that no client here knows of.
+func TestPeerWhoseJoinWasNeverAnsweredIsLost(t *testing.T) {
+	inBubble(t, func(b *stageTest) {
+		host, hj := b.join("steward")
+		r, _ := b.hall()
+		defer r.Release()
+		join := &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Role: "singer"}}}
+		res, err := r.Call(context.Background(), "", join)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ghost := res.GetJoin().GetPeer().GetId()
+		pass(25*time.Second, host)
+		if got := story(host.take(), ghost); len(got) != 1 || got[0] != "joined with 0" {
+			t.Errorf("after 25 s: %v", got)
+		}
+		pass(20*time.Second, host)
+		seen := host.take()
+		if got := story(seen, ghost); len(got) != 1 || got[0] != "LEAVE_REASON_LOST" {
+			t.Errorf("after 45 s: %v", got)
+		}
+		pass(60*time.Second, host)
+		if got := story(append(seen, host.take()...), hj.GetPeerId()); len(got) != 0 || host.ended() != 0 {
+			t.Errorf("the host: %v", got)
+		}
+	})
+}

@@ -94,7 +94,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("making a signal server: %w", err)
 	}
 	s.replicas, err = replica.New(replica.Config{Logger: cfg.Logger, Node: cfg.Node,
-		Follow: func(r *replica.Room) replica.Follower { return newEdge(s, r) }}, carrier{s}, deps.Directory)
+		Follow:  func(r *replica.Room) replica.Follower { return newEdge(s, r) },
+		Present: func(f replica.Follower) []string { return f.(*edge).present() }}, carrier{s}, deps.Directory)
 	if err != nil {
 		return nil, fmt.Errorf("making a signal server: %w", err)
 	}

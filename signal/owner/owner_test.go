@@ -3,6 +3,7 @@ package owner
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -485,6 +486,41 @@ func TestRecordOfARunningSessionKeepsUp(t *testing.T) {
 		d.pass(3*time.Minute, "a")
 		if n := len(records()); n != 2 {
 			t.Errorf("%d records though nothing happened", n)
+		}
+	})
+}
+
+// TestPeerThatItsNodeDoesNotKnowIsLost has the answer to a join never arrive: the node does not list the peer.
+func TestPeerThatItsNodeDoesNotKnowIsLost(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.attach("b", 0)
+		kept, ghost, elsewhere := d.join("a"), d.join("a"), d.join("b")
+		list := func() {
+			a := &amphiv1.Attach{HaveSeq: 1, ListsPeers: true, Peers: []string{kept}}
+			if err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: a}}); err != nil {
+				t.Error(err)
+			}
+		}
+		// The answer may still come.
+		d.pass(10*time.Second, "a", "b")
+		list()
+		d.pass(20*time.Second, "a", "b")
+		if got := left(d.nodes.take("b")); len(got) != 0 {
+			t.Errorf("left too soon: %v", got)
+		}
+		list()
+		d.pass(16*time.Second, "a", "b")
+		got := left(d.nodes.take("b"))
+		if len(got) != 1 || !strings.Contains(got[0], ghost) {
+			t.Errorf("left: %v, not %s (others are %s, %s)", got, ghost, kept, elsewhere)
+		}
+		// A node that is silent for a while does not bring it back.
+		d.pass(10*time.Second, "b")
+		d.attach("a", 1)
+		d.pass(50*time.Second, "a", "b")
+		if got := left(d.nodes.take("b")); len(got) != 1 || !strings.Contains(got[0], ghost) || !strings.Contains(got[0], "EXPIRED") {
+			t.Errorf("left for good: %v", got)
 		}
 	})
 }

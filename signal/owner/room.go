@@ -14,6 +14,8 @@ import (
 const (
 	// silence is how long a node may be silent before it is detached; it attaches again every 2 s.
 	silence = 6 * time.Second
+	// settled is when a node certainly has the answer that gave it a peer, or has given up on it (after 10 s).
+	settled = 15 * time.Second
 	// tailLen is how many events a node that attaches again can be given instead of the state.
 	tailLen = 1024
 )
@@ -50,6 +52,7 @@ type owned struct {
 type seat struct {
 	node      string
 	connected bool
+	since     time.Time
 }
 
 // node is an attached node. It stays known after it was detached, for its repeated requests.
@@ -135,7 +138,7 @@ func (r *owned) handle(now time.Time, in inbound) {
 		for peer, s := range r.seats {
 			if s.node == in.from {
 				// A node lets go of a room only when it has no clients in it.
-				r.seats[peer] = seat{in.from, false}
+				r.seats[peer] = seat{in.from, false, now}
 			}
 		}
 	case *amphiv1.RoomMessage_Request:
@@ -175,6 +178,9 @@ func (r *owned) attach(now time.Time, from string, n *node, a *amphiv1.Attach) {
 		r.send(from, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Response{
 			Response: &amphiv1.RoomResponse{Result: errorResult(err)}}})
 		return
+	}
+	if a.GetListsPeers() {
+		r.missing(now, from, a.GetPeers())
 	}
 	if !n.attached {
 		n.attached = true
@@ -227,6 +233,25 @@ func (r *owned) reconnect(now time.Time, from string) {
 	}
 }
 
+// missing lets the peers count as disconnected whose clients should be on a node that does not know of them: the answer
+// that gave it the peer was lost for good. Before settled it may still be under way.
+func (r *owned) missing(now time.Time, from string, present []string) {
+	here := make(map[string]bool, len(present))
+	for _, id := range present {
+		here[id] = true
+	}
+	for peer, s := range r.seats {
+		if s.node != from || !s.connected || here[peer] || now.Sub(s.since) < settled {
+			continue
+		}
+		r.log.Info("a node does not know of a peer", "node", from, "peer", peer)
+		r.seats[peer] = seat{from, false, now}
+		cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{PeerConnection: &amphiv1.PeerConnection{PeerId: peer}}}
+		_, events := r.state.Apply(now, room.Actor{Node: from}, cmd)
+		r.publish(events)
+	}
+}
+
 // request executes a command once, and answers after its events.
 func (r *owned) request(now time.Time, from string, n *node, q *amphiv1.RoomRequest) {
 	resp, old := n.answers.find(q.GetId())
@@ -256,7 +281,7 @@ func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) *amp
 	}
 	actor := room.Actor{PeerID: q.GetPeerId(), Node: from, Management: q.GetPeerId() == "" && asManagement(q.GetCommand())}
 	result, events := r.state.Apply(now, actor, q.GetCommand())
-	r.seat(from, result, q.GetCommand().GetPeerConnection())
+	r.seat(now, from, result, q.GetCommand().GetPeerConnection())
 	r.publish(events)
 	return result
 }
@@ -272,22 +297,22 @@ func asManagement(cmd *amphiv1.Command) bool {
 }
 
 // seat notes which node has a peer's client, and tells the one that had it before.
-func (r *owned) seat(from string, result *amphiv1.Result, conn *amphiv1.PeerConnection) {
+func (r *owned) seat(now time.Time, from string, result *amphiv1.Result, conn *amphiv1.PeerConnection) {
 	id := conn.GetPeerId()
 	switch {
 	case result.GetError() != nil:
 	case conn == nil:
 		if peer := result.GetJoin().GetPeer(); peer != nil {
-			r.seats[peer.GetId()] = seat{from, true}
+			r.seats[peer.GetId()] = seat{from, true, now}
 		}
 	case conn.GetConnected():
 		before := r.seats[id].node
-		r.seats[id] = seat{from, true}
+		r.seats[id] = seat{from, true, now}
 		if before != "" && before != from {
 			r.send(before, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_PeerMoved{PeerMoved: &amphiv1.PeerMoved{PeerId: id}}})
 		}
 	case r.seats[id].node == from:
-		r.seats[id] = seat{from, false}
+		r.seats[id] = seat{from, false, now}
 	}
 }
 

@@ -41,6 +41,9 @@ type Config struct {
 	Linger time.Duration
 	// Follow makes the follower of a room that is opened.
 	Follow func(*Room) Follower
+	// Present lists the peers whose clients are here; it is called on the room's goroutine. Where it is nil the owner
+	// is not told.
+	Present func(Follower) []string
 }
 
 // Set is the rooms that this node has replicas of.

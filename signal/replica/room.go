@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// listEvery is how often it tells the owner which peers are here.
+	listEvery = 10 * time.Second
 	// keepalive is how often the replica attaches again.
 	keepalive = 2 * time.Second
 	// hurry is how often it looks after what is pending.
@@ -37,6 +39,7 @@ type Room struct {
 	epoch    uint64    // the highest heard of
 	current  uint64    // that of the replica
 	attached time.Time // when attach was sent last
+	listed   time.Time // when it listed the peers last
 	unused   time.Time // since when nobody holds it
 	pending  map[uint64]*request
 	early    []early
@@ -290,7 +293,12 @@ func (r *Room) attach(now time.Time) {
 	if r.rep != nil {
 		have = r.rep.Seq()
 	}
-	r.send(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{HaveSeq: have}}})
+	a := &amphiv1.Attach{HaveSeq: have}
+	if r.rep != nil && r.set.cfg.Present != nil && now.Sub(r.listed) >= listEvery {
+		r.listed = now
+		a.ListsPeers, a.Peers = true, r.set.cfg.Present(r.follower)
+	}
+	r.send(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: a}})
 }
 
 func (r *Room) sendRequest(now time.Time, q *request) {

@@ -3939,7 +3939,11 @@ func (x *PeerMoved) GetPeerId() string {
 type Attach struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Events up to this number are known; 0 asks for the state.
-	HaveSeq       uint64 `protobuf:"varint,1,opt,name=have_seq,json=haveSeq,proto3" json:"have_seq,omitempty"`
+	HaveSeq uint64 `protobuf:"varint,1,opt,name=have_seq,json=haveSeq,proto3" json:"have_seq,omitempty"`
+	// Now and then the node lists the peers whose clients it has: of those that it was given more than 15 s ago and
+	// that are not listed, the owner counts the clients as lost.
+	ListsPeers    bool     `protobuf:"varint,2,opt,name=lists_peers,json=listsPeers,proto3" json:"lists_peers,omitempty"`
+	Peers         []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3979,6 +3983,20 @@ func (x *Attach) GetHaveSeq() uint64 {
 		return x.HaveSeq
 	}
 	return 0
+}
+
+func (x *Attach) GetListsPeers() bool {
+	if x != nil {
+		return x.ListsPeers
+	}
+	return false
+}
+
+func (x *Attach) GetPeers() []string {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
 }
 
 type Detach struct {
@@ -4496,9 +4514,12 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"peer_moved\x18\t \x01(\v2\x13.amphi.v1.PeerMovedH\x00R\tpeerMovedB\x06\n" +
 	"\x04body\"$\n" +
 	"\tPeerMoved\x12\x17\n" +
-	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"#\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"Z\n" +
 	"\x06Attach\x12\x19\n" +
-	"\bhave_seq\x18\x01 \x01(\x04R\ahaveSeq\"\b\n" +
+	"\bhave_seq\x18\x01 \x01(\x04R\ahaveSeq\x12\x1f\n" +
+	"\vlists_peers\x18\x02 \x01(\bR\n" +
+	"listsPeers\x12\x14\n" +
+	"\x05peers\x18\x03 \x03(\tR\x05peers\"\b\n" +
 	"\x06Detach\"c\n" +
 	"\vRoomRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
