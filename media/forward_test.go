@@ -39,9 +39,9 @@ func TestPublishToSubscribers(t *testing.T) {
 	pub.connected()
 	src := newVP8Source(video.WriteRTP)
 	pub.source.Store(src)
-	every(t, 10*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	number := uint16(65000)
-	every(t, 10*time.Millisecond, func() {
+	every(t, 20*time.Millisecond, func() {
 		if err := audio.WriteRTP(opusPacket(number)); err != nil {
 			t.Errorf("writing Opus: %v", err)
 		}
@@ -137,7 +137,7 @@ func TestH264ReachesClientsThatDecodeIt(t *testing.T) {
 	pub.negotiate(map[*webrtc.RTPTransceiver]string{vt: "cam"})
 	pub.connected()
 	seq, ts := uint16(1), uint32(0)
-	every(t, 10*time.Millisecond, func() {
+	every(t, 20*time.Millisecond, func() {
 		for i, payload := range [][]byte{{0x67, 0x42, 0xc0, 0x1f}, {0x68, 1, 2}, {0x65, 1, 2, 3}} {
 			err := video.WriteRTP(&rtp.Packet{
 				Header:  rtp.Header{Version: 2, SequenceNumber: seq, Timestamp: ts, Marker: i == 2},

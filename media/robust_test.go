@@ -88,7 +88,7 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 			e := startEngine(t, Config{})
 			r := e.Router("room")
 			_, src := publishVP8(t, r, "cam", 5)
-			every(t, 5*time.Millisecond, func() { src.frame(t) })
+			every(t, 20*time.Millisecond, func() { src.frame(t) })
 			c := newClient(t, r, "subscriber", clientOptions{codecs: codecs, setting: func(s *webrtc.SettingEngine) { s.SetNet(lossy) }})
 			c.recvOnly(0, 1)
 			c.negotiate(nil)
@@ -132,7 +132,7 @@ func TestEngineAsksForLostPackets(t *testing.T) {
 	c.negotiate(map[*webrtc.RTPTransceiver]string{tr: "cam"})
 	c.connected()
 	src := newVP8Source(video.WriteRTP)
-	every(t, 5*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	eventually(t, "lost packets were recovered", func() bool {
 		s := r.UpTrack("cam").Stats()
 		return len(s.Encodings) == 1 && s.Encodings[0].Recovered > 20
@@ -144,7 +144,7 @@ func TestICERestart(t *testing.T) {
 	e := startEngine(t, Config{})
 	r := e.Router("room")
 	_, src := publishVP8(t, r, "cam", 5)
-	every(t, 5*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	c := newClient(t, r, "subscriber", clientOptions{})
 	c.recvOnly(0, 1)
 	c.negotiate(nil)
@@ -168,7 +168,7 @@ func TestGarbageOnTheMediaPortChangesNothing(t *testing.T) {
 	e := startEngine(t, Config{})
 	r := e.Router("room")
 	pub, src := publishVP8(t, r, "cam", 5)
-	every(t, 5*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	c := newClient(t, r, "subscriber", clientOptions{})
 	c.recvOnly(0, 1)
 	c.negotiate(nil)
@@ -278,7 +278,7 @@ func TestUnpublishedSectionIsInactive(t *testing.T) {
 	c.negotiate(map[*webrtc.RTPTransceiver]string{tr: "cam"})
 	c.connected()
 	src := newVP8Source(video.WriteRTP)
-	every(t, 5*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	eventually(t, "the published track arrives", func() bool { return len(r.UpTrack("cam").Encodings()) == 1 })
 	answer := c.pc.RemoteDescription().SDP
 	if !strings.Contains(answer, "a=inactive") || !strings.Contains(answer, "m=application 0") {

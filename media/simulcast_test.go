@@ -9,7 +9,7 @@ import (
 )
 
 // publishSimulcast makes a client that publishes three encodings.
-func publishSimulcast(t *testing.T, r *Router, id string) (c *client, sources []*vp8Source) {
+func publishSimulcast(t testing.TB, r *Router, id string) (c *client, sources []*vp8Source) {
 	t.Helper()
 	c = newClient(t, r, "publisher-"+id, clientOptions{})
 	capability := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}
@@ -66,8 +66,8 @@ func publishSimulcast(t *testing.T, r *Router, id string) (c *client, sources []
 }
 
 // sendAll sends frames of all sources, each with a keyframe now and then.
-func sendAll(t *testing.T, sources []*vp8Source) {
-	every(t, 10*time.Millisecond, func() {
+func sendAll(t testing.TB, sources []*vp8Source, interval time.Duration) {
+	every(t, interval, func() {
 		for _, s := range sources {
 			if s.frames%25 == 0 {
 				s.keyframe.Store(true)
@@ -89,7 +89,7 @@ func TestSimulcastFollowsTheSizeShown(t *testing.T) {
 	e := startEngine(t, Config{})
 	r := e.Router("room")
 	_, sources := publishSimulcast(t, r, "cam")
-	sendAll(t, sources)
+	sendAll(t, sources, 20*time.Millisecond)
 	eventually(t, "three encodings are there, with sizes", func() bool {
 		encs := r.UpTrack("cam").Encodings()
 		if len(encs) != 3 {
@@ -132,10 +132,10 @@ func TestSimulcastFallsBackWhenALayerStops(t *testing.T) {
 	r := e.Router("room")
 	_, sources := publishSimulcast(t, r, "cam")
 	n := 0
-	every(t, 10*time.Millisecond, func() {
+	every(t, 20*time.Millisecond, func() {
 		n++
 		for i, s := range sources {
-			if i == 2 && n > 100 {
+			if i == 2 && n > 50 {
 				continue // the publisher's link does not carry it any more
 			}
 			if s.frames%25 == 0 {
@@ -160,43 +160,20 @@ func TestSimulcastFallsBackWhenALayerStops(t *testing.T) {
 	}
 }
 
-func TestSimulcastClimbsByProbing(t *testing.T) {
-	t.Parallel()
-	e := startEngine(t, Config{})
-	r := e.Router("room")
-	_, sources := publishSimulcast(t, r, "cam")
-	for _, s := range sources {
-		s.size = 1000
-	}
-	sendAll(t, sources) // 0.8, 2.4 and 4.8 Mbit/s: above the first estimate
-	c := newClient(t, r, "subscriber", clientOptions{})
-	c.recvOnly(0, 1)
-	c.negotiate(nil)
-	subscribeAll(c.ep, "cam")
-	eventually(t, "the top layer is forwarded", currentSpatial(c, 2))
-	rec := c.section("0")
-	before := rec.count()
-	eventually(t, "video goes on", func() bool { return rec.count() > before+100 })
-	if s := c.ep.Stats(); s.Estimate < 2_000_000 {
-		t.Fatalf("estimate %d", s.Estimate)
-	}
-	continuous(t, rec.all())
-	checkVP8(t, rec.all())
-}
-
 func TestKeyframeRequestsAreMerged(t *testing.T) {
 	t.Parallel()
 	e := startEngine(t, Config{})
 	r := e.Router("room")
 	_, src := publishVP8(t, r, "cam", 5)
-	every(t, 10*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	eventually(t, "video is there", func() bool { return len(r.UpTrack("cam").Encodings()) == 1 })
 	enc := r.UpTrack("cam").Encodings()[0]
 	before, began := enc.gate.Count(), time.Now()
 	stop := every(t, time.Millisecond, enc.RequestKeyframe)
 	eventually(t, "requests go out", func() bool { return enc.gate.Count() >= before+4 })
 	stop()
-	took, sent := time.Since(began), enc.gate.Count()-before
+	sent := enc.gate.Count() - before
+	took := time.Since(began)
 	if most := uint64(took/keyframeInterval) + 1; sent > most {
 		t.Fatalf("%d requests in %v", sent, took)
 	}

@@ -49,7 +49,7 @@ func TestSinkGetsPacketsAndReports(t *testing.T) {
 	c.connected()
 	src := newVP8Source(video.WriteRTP)
 	c.source.Store(src)
-	every(t, 10*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	var u *UpTrack
 	for u == nil || len(u.Encodings()) == 0 { // each change is told
 		select {

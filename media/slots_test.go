@@ -28,7 +28,7 @@ func TestSlotIsReusedWithoutABreak(t *testing.T) {
 	for i, id := range []string{"one", "two", "three"} {
 		_, src := publishVP8(t, r, id, uint16(20000*i+100))
 		n := 0
-		every(t, 10*time.Millisecond, func() {
+		every(t, 20*time.Millisecond, func() {
 			if n++; n%20 == 0 {
 				src.keyframe.Store(true)
 			}
@@ -60,7 +60,7 @@ func TestSlotsNeeded(t *testing.T) {
 	r := e.Router("room")
 	for _, id := range []string{"one", "two"} {
 		_, src := publishVP8(t, r, id, 5)
-		every(t, 10*time.Millisecond, func() { src.keyframe.Store(true); src.frame(t) })
+		every(t, 20*time.Millisecond, func() { src.keyframe.Store(true); src.frame(t) })
 	}
 	c := newClient(t, r, "subscriber", clientOptions{})
 	c.recvOnly(1, 1)
@@ -95,7 +95,7 @@ func TestHiddenTrackIsPausedAndComesBack(t *testing.T) {
 	e := startEngine(t, Config{})
 	r := e.Router("room")
 	_, src := publishVP8(t, r, "cam", 5)
-	every(t, 10*time.Millisecond, func() { src.keyframe.Store(src.frames%10 == 0); src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.keyframe.Store(src.frames%10 == 0); src.frame(t) })
 	c := newClient(t, r, "subscriber", clientOptions{})
 	c.recvOnly(0, 1)
 	c.negotiate(nil)
@@ -126,7 +126,7 @@ func TestServerMute(t *testing.T) {
 	e := startEngine(t, Config{})
 	r := e.Router("room")
 	_, src := publishVP8(t, r, "cam", 5)
-	every(t, 10*time.Millisecond, func() { src.keyframe.Store(src.frames%10 == 0); src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.keyframe.Store(src.frames%10 == 0); src.frame(t) })
 	c := newClient(t, r, "subscriber", clientOptions{})
 	c.recvOnly(0, 1)
 	c.negotiate(nil)

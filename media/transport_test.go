@@ -20,7 +20,7 @@ func roundTrip(t *testing.T, r *Router, opts clientOptions) (pub, sub *client) {
 	pub.connected()
 	src := newVP8Source(video.WriteRTP)
 	pub.source.Store(src)
-	every(t, 5*time.Millisecond, func() { src.frame(t) })
+	every(t, 20*time.Millisecond, func() { src.frame(t) })
 	sub = newClient(t, r, "subscriber", opts)
 	sub.recvOnly(0, 1)
 	sub.negotiate(nil)
@@ -106,7 +106,7 @@ func TestICETCP(t *testing.T) {
 
 func TestClientGoneIsNoticed(t *testing.T) {
 	t.Parallel()
-	e := startEngine(t, Config{DisconnectedAfter: 300 * time.Millisecond, FailedAfter: 300 * time.Millisecond})
+	e := startEngine(t, Config{DisconnectedAfter: 2 * time.Second, FailedAfter: 2 * time.Second})
 	r := e.Router("room")
 	pub, _ := roundTrip(t, r, clientOptions{})
 	if err := pub.pc.Close(); err != nil {
@@ -186,7 +186,7 @@ func TestUnannouncedSSRCIsFoundByPayloadType(t *testing.T) {
 	c.connected()
 	src := newVP8Source(video.WriteRTP)
 	n := uint16(0)
-	every(t, 5*time.Millisecond, func() {
+	every(t, 20*time.Millisecond, func() {
 		src.frame(t)
 		n++
 		if err := audio.WriteRTP(opusPacket(n)); err != nil {
