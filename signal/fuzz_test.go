@@ -126,7 +126,7 @@ func FuzzToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) {
 		rec := httptest.NewRecorder()
 		w.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/v1/token", strings.NewReader(body)))
-		if rec.Code != 200 && (rec.Code < 400 || rec.Code >= 500) {
+		if rec.Code != 200 && (rec.Code < 400 || rec.Code >= 500 || !strings.HasPrefix(rec.Body.String(), `{"error":{`)) {
 			t.Fatalf("%d %s", rec.Code, rec.Body)
 		}
 	})
