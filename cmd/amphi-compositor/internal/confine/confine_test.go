@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/confine"
 )
 
@@ -20,7 +22,7 @@ const childEnv = "AMPHI_CONFINE_TEST_CHILD"
 func TestMain(m *testing.M) {
 	dir := os.Getenv(childEnv)
 	if dir == "" {
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m) // exits
 	}
 	if err := confine.Apply(); err != nil {
 		fmt.Println("apply:", err)
