@@ -53,8 +53,12 @@ lint: $(WEB_STAMP)
 	go tool staticcheck ./...
 	cd signal/web && npm run --silent check
 
-bench: build
-	@node cmd/amphi/bench.mjs $(BENCH)
+# The table of P figures; then H2 (CPU of a program), H4 to H6 (sync, joins and crashes), H1 and S4 (in real Chromium).
+bench: .cache/setup-test build
+	node cmd/amphi/bench.mjs
+	go test -run '^$$' -bench Program -benchtime 8x ./cmd/amphi-compositor
+	go test -count=1 -v -run TestProgram ./cmd/amphi-compositor
+	cd signal/web && node --test --test-reporter=spec e2e/latency.test.mjs
 
 # Regenerates what is committed: Go by protoc (Debian's protobuf-compiler), TypeScript by protoc-gen-es.
 proto: .cache/setup-test signal/web/node_modules/.package-lock.json

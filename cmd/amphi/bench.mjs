@@ -35,7 +35,7 @@ const rows = [
   ["P8", "10 microphones → 50 listeners: server CPU", ["--publishers", "10", "--subscribers", "50", "--traffic", "audio"], us],
   ["chat", "50 messages/s to 200 peers, p50 / p99", ["--publishers", "0", "--subscribers", "200", "--chat", "50"],
     (r) => `${r.chat.latency_ms.p50.toFixed(1)} / ${r.chat.latency_ms.p99.toFixed(1)} ms, ${r.chat.refused} refused`],
-  ["HLS", "2 publishers composed, 50 LL-HLS players: latency p50 / p95, stalls", ["--publishers", "2", "--hls", "50", "--traffic", "simulcast"],
+  ["HLS", "2 publishers composed, 50 LL-HLS players: program to play head p50 / p95, stalls", ["--publishers", "2", "--hls", "50", "--traffic", "simulcast"],
     (r) => `${r.hls.latency_ms.p50.toFixed(0)} / ${r.hls.latency_ms.p95.toFixed(0)} ms, ${r.hls.stalls} stalls`],
 ];
 
