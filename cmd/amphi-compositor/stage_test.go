@@ -24,14 +24,15 @@ import (
 
 // stage is a program in a process of its own, driven as a node would.
 type stage struct {
-	t     testing.TB
-	start wire.Start
-	epoch time.Time
-	conn  net.Conn
-	cmd   *exec.Cmd
-	ready chan struct{}
-	ended chan struct{}
-	err   chan error // of the process
+	exited chan struct{} // closed when the process has ended
+	t      testing.TB
+	start  wire.Start
+	epoch  time.Time
+	conn   net.Conn
+	cmd    *exec.Cmd
+	ready  chan struct{}
+	ended  chan struct{}
+	err    chan error // of the process
 
 	mu       sync.Mutex // guards the fields below
 	video    [][]wire.VideoAU
@@ -73,7 +74,11 @@ func startStage(t testing.TB, name string, s wire.Start) *stage {
 		t.Fatal(err)
 	}
 	_ = child.Close()
-	go func() { st.err <- st.cmd.Wait() }()
+	st.exited = make(chan struct{})
+	go func() {
+		defer close(st.exited)
+		st.err <- st.cmd.Wait()
+	}()
 	go st.watch()
 	t.Cleanup(st.stop)
 	b, err := wire.AppendStart(nil, &s)
@@ -98,6 +103,13 @@ func (st *stage) stop() {
 	case <-st.ended:
 	case <-time.After(10 * time.Second):
 		st.t.Error("the reader did not end")
+	}
+	select {
+	case <-st.exited:
+	case <-time.After(10 * time.Second):
+		_ = st.cmd.Process.Kill()
+		<-st.exited
+		st.t.Error("the process had to be killed")
 	}
 }
 
