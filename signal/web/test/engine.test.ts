@@ -176,6 +176,53 @@ test("from the live stream to the stage: connects, shows the old picture until t
   await until("its transport is gone", () => platform.connections.at(-1)!.connectionState === "closed");
 });
 
+/** Vera on stage, connected, of a room whose live stream plays. */
+async function onStageOfLiveRoom(): Promise<void> {
+  server.state = {
+    seq: 1n,
+    room: "demo",
+    peers: [{ id: "pe_self", name: "Vera", role: "host" }],
+    streams: [{ name: "main", state: 2, url: "/hls/main.m3u8" }],
+  };
+  await room.join({ name: "Vera" });
+  await until("it is connected", () => room.state.transport === "connected");
+}
+
+function moved(seq: number, role: string): void {
+  server.last.event(seq, { case: "peerUpdated", value: { peer: { id: "pe_self", name: "Vera", role }, what: 3, forced: true } });
+}
+
+const handover = () => (room as unknown as { handover: { ready(delivery: string): void } }).handover;
+
+test("from the stage to the live stream: the transport and its pictures stay until the stream plays", async () => {
+  await onStageOfLiveRoom();
+  const pc = platform.connections[0]!;
+  moved(20, "watcher");
+  await until("the stream is made ready", () => room.state.picture.next === "hls");
+  pc.become("failed"); // the server ends the endpoint at the role change
+  server.last.send({ case: "slotsNeeded", value: { audio: 9, video: 12 } });
+  await new Promise((resolve) => setTimeout(resolve, 700)); // longer than a rescue takes to begin
+  assert.deepEqual(room.state.picture, { shown: "webrtc", next: "hls" });
+  assert.equal(pc.connectionState, "failed", "kept for its last frames");
+  assert.equal(platform.connections.length, 1, "what the server ended is not rescued");
+  assert.equal(offers().length, 1);
+  handover().ready("hls");
+  assert.deepEqual(room.state.picture, { shown: "hls", next: "hls" });
+  assert.equal(pc.connectionState, "closed");
+});
+
+test("back on stage before the stream plays: a new transport, and subscriptions again", async () => {
+  await onStageOfLiveRoom();
+  moved(20, "watcher");
+  await until("the stream is made ready", () => room.state.picture.next === "hls");
+  const before = server.messages("setSubscriptions").length;
+  moved(21, "host");
+  await until("it is connected anew", () => platform.connections.length === 2 && room.state.transport === "connected");
+  assert.equal(platform.connections[0]!.connectionState, "closed");
+  assert.equal(room.state.picture.shown, "webrtc");
+  await until("it subscribes", () => server.messages("setSubscriptions").length > before);
+});
+
 test("what goes wrong with a device has a code and can be tried again", async () => {
   platform.captureFails = Object.assign(new Error("denied"), { name: "NotAllowedError" });
   const failures: string[] = [];

@@ -22,7 +22,7 @@ export function stagePeers(state: RoomState): Peer[] {
 }
 
 export function Stage() {
-  const peers = useRoomState(stagePeers);
+  const peers = useStagePeers();
   const speaking = useRoomState((state) => state.speakers.map((speaker) => speaker.peerId));
   const selfId = useRoomState((state) => state.selfId);
   const [ref, box] = useBox();
@@ -45,6 +45,16 @@ export function Stage() {
       )}
     </section>
   );
+}
+
+/** While the live stream is made ready, the others stay as they were: the new role may receive none of them. */
+function useStagePeers(): Peer[] {
+  const now = useRoomState(stagePeers);
+  const selfId = useRoomState((state) => state.selfId);
+  const leaving = useRoomState(({ picture }) => picture.shown === "webrtc" && picture.next === "hls");
+  const last = useRef(now);
+  if (!leaving) last.current = now;
+  return leaving ? last.current.filter((peer) => peer.id !== selfId) : now;
 }
 
 function EmptyStage() {

@@ -77,21 +77,29 @@ export class Engine implements Publisher {
     if (this.running) return;
     this.running = true;
     this.framesSeen.clear();
+    this.slots.clear(); // a held transport's
     this.replaceTransport();
   }
 
-  stop(): void {
+  /** The role has no WebRTC any more, but its last pictures still show: nothing is renewed until start or stop. */
+  hold(): void {
     this.running = false;
     clearTimeout(this.rescue);
     clearTimeout(this.subscribeTimer);
+    this.subscribeTimer = undefined;
+    this.sent.clear();
+    this.store.update({ transport: "none" });
+  }
+
+  stop(): void {
+    this.hold();
     this.retiring?.close();
     this.transport?.close();
     this.transport = this.retiring = undefined;
     this.slots.clear();
-    this.sent.clear();
     this.subscribed = "";
     this.refresh();
-    this.store.update({ transport: "none", qualities: new Map() });
+    this.store.update({ qualities: new Map() });
   }
 
   /**
@@ -287,6 +295,7 @@ export class Engine implements Publisher {
   }
 
   private transportChanged(state: RTCPeerConnectionState): void {
+    if (!this.running) return; // held: the server has ended it
     if (state === "connected") {
       clearTimeout(this.rescue);
       this.retryMs = firstRetryMs;
@@ -326,9 +335,10 @@ export class Engine implements Publisher {
 
   private negotiateSoon(): void {
     const transport = this.transport;
+    if (!this.running) return;
     transport?.negotiate().catch((thrown: unknown) => {
       const error = asAmphiError(thrown);
-      if (this.transport !== transport || error.code === "connection_lost") return;
+      if (this.transport !== transport || !this.running || error.code === "connection_lost") return;
       this.observer.failed(error);
       if (error.retryable) this.retryReplacing();
     });

@@ -1,7 +1,7 @@
 import type { Delivery } from "./model.js";
 
 // A picture that never comes must not keep the old one for ever.
-const patienceMs = 10_000;
+const patienceMs = 8_000;
 
 /**
  * Make before break between WebRTC and HLS: the old picture is shown until the new one plays. The app draws what

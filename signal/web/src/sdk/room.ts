@@ -239,7 +239,11 @@ export class Room {
     const stream = name === undefined ? ownStream(this.state) : this.state.streams.get(name);
     if (!stream?.url) return undefined;
     const player = new StreamPlayer(element, stream.url, { clockOffsetMs: () => this.client.clockOffsetMs });
-    player.events.on("playing", () => this.handover.ready("hls"));
+    const ready = (): void => this.handover.ready("hls");
+    player.events.on("playing", () => {
+      if ("requestVideoFrameCallback" in element) element.requestVideoFrameCallback(ready);
+      else ready();
+    });
     return player;
   }
 
@@ -368,6 +372,7 @@ export class Room {
   private async ownRoleChanged(): Promise<void> {
     const role = ownRole(this.state);
     if (needsTransport(role)) this.engine.start();
+    else this.engine.hold();
     this.handover.aim(role?.subscribe.delivery ?? "none");
     await this.local.applyRole(role);
   }
@@ -385,7 +390,8 @@ export class Room {
   private checkHandover(next: RoomState["picture"]["next"]): void {
     if (next === "hls") {
       // Without a stream there is nothing to wait for; with one the player tells.
-      if (ownStream(this.state)?.phase !== "live") this.handover.ready("hls");
+      const phase = ownStream(this.state)?.phase;
+      if (phase !== "live" && phase !== "starting") this.handover.ready("hls");
       return;
     }
     if (this.state.transport !== "connected") return;
