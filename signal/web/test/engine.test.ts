@@ -223,6 +223,24 @@ test("back on stage before the stream plays: a new transport, and subscriptions 
   await until("it subscribes", () => server.messages("setSubscriptions").length > before);
 });
 
+test("an offer that takes long to make does not cost the connection", async () => {
+  const make = platform.peerConnection;
+  platform.peerConnection = (config) => {
+    const pc = make(config);
+    const createOffer = pc.createOffer.bind(pc) as (options?: RTCOfferOptions) => Promise<RTCSessionDescriptionInit>;
+    pc.createOffer = (async (options?: RTCOfferOptions) => {
+      await new Promise((resolve) => setTimeout(resolve, 5_500)); // longer than the first time to connect
+      return createOffer(options);
+    }) as typeof pc.createOffer;
+    return pc;
+  };
+  const slow = new Room({ server: room["server"], code: "abc-defg-hij", platform });
+  await slow.join({ name: "Ada" });
+  await until("it is connected", () => slow.state.transport === "connected", 12_000);
+  assert.equal(platform.connections.length, 1);
+  await slow.leave();
+});
+
 test("what goes wrong with a device has a code and can be tried again", async () => {
   platform.captureFails = Object.assign(new Error("denied"), { name: "NotAllowedError" });
   const failures: string[] = [];

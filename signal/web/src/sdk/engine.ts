@@ -48,6 +48,7 @@ export class Engine implements Publisher {
 
   private transport: Transport | undefined;
   private retiring: Transport | undefined;
+  private offered: Transport | undefined; // the newest that has sent an offer
   private readonly sent = new Map<Source, Sent>();
   private slots = new Map<string, string>(); // mid → track id, of this generation
   private running = false;
@@ -275,7 +276,10 @@ export class Engine implements Publisher {
     const pc = this.platform.peerConnection({ iceServers, bundlePolicy: "max-bundle" });
     const transport = new Transport(pc, generation, {
       stateChanged: (state) => this.transport === transport && this.transportChanged(state),
-      negotiate: (offer) => this.client.negotiate(offer),
+      negotiate: (offer) => {
+        this.offerSent(transport);
+        return this.client.negotiate(offer);
+      },
     });
     this.transport = transport;
     this.subscribed = "";
@@ -288,10 +292,16 @@ export class Engine implements Publisher {
     transport.growSlots(start.audio, start.video);
     for (const source of this.sent.keys()) await this.placeInSection(source);
     if (transport.slotCount + transport.sections.size === 0) return; // nothing to carry yet
-    this.rescueAfter(this.connectMs, () => this.replaceTransport());
-    this.connectMs = Math.min(lastConnectMs, this.connectMs * 1.6);
     this.negotiateSoon();
     this.subscribeSoon();
+  }
+
+  /** The time to connect counts from the first offer: a busy machine may take seconds to make it. */
+  private offerSent(transport: Transport): void {
+    if (this.transport !== transport || this.offered === transport) return;
+    this.offered = transport;
+    this.rescueAfter(this.connectMs, () => this.replaceTransport());
+    this.connectMs = Math.min(lastConnectMs, this.connectMs * 1.6);
   }
 
   private transportChanged(state: RTCPeerConnectionState): void {
