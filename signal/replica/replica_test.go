@@ -132,11 +132,11 @@ func (l *line) run(ctx context.Context, to func(*amphiv1.RoomMessage) error) {
 
 // pair is an owner and a set of replicas on another node, in a synctest bubble.
 type pair struct {
-	owner      *owner.Owner
-	set        *Set
-	up, down   *line
-	follower   *follower
-	ctx, until context.Context
+	owner    *owner.Owner
+	set      *Set
+	up, down *line
+	follower *follower
+	ctx      context.Context
 }
 
 func run(t *testing.T, seed uint64, f func(p *pair)) {
