@@ -1,15 +1,17 @@
 // What happens in a page between two looks from outside: measured inside the page, on its own clock.
 
-/** Notes for how long the page shows no decoded picture of others, from now on. */
+/** Notes for how long the page shows no decoded picture of others, from now on, at every frame that it draws. */
 export function watchPicture(page) {
   return page.evaluate(() => {
     const watch = (window.e2e.watch = { last: performance.now(), longest: 0, kinds: new Set(), meanwhile: new Set() });
-    clearInterval(window.e2e.watching);
-    window.e2e.watching = setInterval(() => {
+    cancelAnimationFrame(window.e2e.watching);
+    const see = () => {
+      window.e2e.watching = requestAnimationFrame(see);
       const now = performance.now();
       const shown = [...document.querySelectorAll("video")].filter((video) => {
         const own = video.closest("[data-testid=tile]")?.dataset.peer === window.amphi.room.state.selfId;
         const box = video.getBoundingClientRect();
+        if (video.closest(".beneath") || !video.checkVisibility({ opacityProperty: true })) return false;
         return !own && video.dataset.testid !== "self-video" && video.readyState >= 2 && video.videoWidth > 0 && box.width * box.height > 0;
       });
       for (const video of shown) watch.kinds.add(video.dataset.testid);
@@ -20,15 +22,17 @@ export function watchPicture(page) {
         const phases = [...streams.values()].map((stream) => stream.phase);
         watch.meanwhile.add(`${roleName} ${transport} shown ${picture.shown} next ${picture.next} stream ${phases} ${videos}`);
       }
-      watch.longest = Math.max(watch.longest, now - watch.last);
-    }, 40);
+      // The time between two frames of a busy page is not a time without picture.
+      if (shown.length === 0) watch.longest = Math.max(watch.longest, now - watch.last);
+    };
+    see();
   });
 }
 
 /** The longest time without a picture since watchPicture, in ms, what was shown, and how things stood without one. */
 export function pictureGap(page) {
   return page.evaluate(() => {
-    clearInterval(window.e2e.watching);
+    cancelAnimationFrame(window.e2e.watching);
     return { longest: Math.round(window.e2e.watch.longest), kinds: [...window.e2e.watch.kinds], meanwhile: [...window.e2e.watch.meanwhile] };
   });
 }
