@@ -275,3 +275,26 @@ test("whoever joins anew publishes anew, and names no track of the old peer", as
   const named = offers().slice(before).flatMap((offer) => offer.publish.map((p) => p.trackId));
   assert.deepEqual(named.filter((id) => old.has(id)), []);
 });
+
+test("the devices of a preview for an offered role outlive what is left of the role before", async () => {
+  await room.join({ name: "Ada" });
+  await room.local.enable("mic");
+  const self = (role: string) => ({ id: "pe_self", name: "Ada", role });
+  server.last.event(20, { case: "peerUpdated", value: { peer: self("watcher"), what: 3, forced: true } });
+  await until("the microphone is released", () => room.state.local.get("mic")?.status !== "on");
+  server.last.event(21, { case: "roleChangeRequested", value: { requestId: "rq", role: "host", by: "pe_mod" } });
+  await until("it is asked", () => room.state.roleRequest !== undefined);
+  await room.local.enable("camera");
+  // The end of the old role's track comes late, and a look at what the server has follows it.
+  const ended = new Promise((done) => room.on("track-unpublished", done));
+  server.last.event(22, { case: "peerJoined", value: { peer: { ...self("watcher"), tracks: [{ id: "tr_1", source: "mic", kind: 1 }] } } });
+  server.last.event(23, { case: "trackUnpublished", value: { peerId: "pe_self", trackId: "tr_1" } });
+  await ended;
+  await room.answerRoleRequest(true);
+  // Longer than the look waits; the accepted role comes after it.
+  await new Promise((done) => setTimeout(done, 400));
+  assert.equal(room.state.local.get("camera")?.status, "on");
+  server.last.event(24, { case: "peerUpdated", value: { peer: self("host"), what: 3 } });
+  await until("the camera is published", () => room.state.local.get("camera")?.trackId !== undefined);
+  assert.equal(room.state.acceptedRole, undefined);
+});

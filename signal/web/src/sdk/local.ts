@@ -3,7 +3,7 @@ import { AmphiError, asAmphiError } from "./errors.js";
 import type { Kind, Role, Source } from "./model.js";
 import type { Platform } from "./platform.js";
 import { cameraConstraints, kindOf, mayPublish, micConstraints } from "./publishing.js";
-import { ownRole } from "./state.js";
+import { awaitedRole, ownRole } from "./state.js";
 import type { LocalTrack, StateStore } from "./state.js";
 
 /** Where captured tracks go once the peer has joined. */
@@ -120,14 +120,20 @@ export class LocalMedia {
   }
 
   /** Publishes what is on and may be published, and releases what the role no longer allows. */
-  async applyRole(role: Role | undefined): Promise<void> {
+  applyRole(role: Role | undefined): Promise<void> {
+    return this.settle(() => role, () => undefined);
+  }
+
+  /** Both roles are asked when a source's turn comes; what only the awaited one may publish is kept, but not published. */
+  private async settle(role: () => Role | undefined, awaited: () => Role | undefined): Promise<void> {
     const sources = [...this.store.state.local.keys()];
     await Promise.all(
       sources.map((source) =>
         this.inTurn(source, async () => {
           const now = this.track(source);
-          if (!mayPublish(role, source, now.kind)) return this.forget(source);
-          if (now.status === "on" && !now.trackId) await this.publishNow(source, {});
+          if (!mayPublish(role(), source, now.kind)) {
+            if (!mayPublish(awaited(), source, now.kind)) this.forget(source);
+          } else if (now.status === "on" && !now.trackId) await this.publishNow(source, {});
         }),
       ),
     );
@@ -140,7 +146,11 @@ export class LocalMedia {
       if (now.status === "muted") this.forget(now.source);
       else this.set({ ...now, trackId: undefined });
     }
-    await this.applyRole(ownRole(this.store.state));
+    // The devices of a preview for a role that was offered meanwhile must outlive this.
+    await this.settle(
+      () => ownRole(this.store.state),
+      () => awaitedRole(this.store.state),
+    );
   }
 
   /** Somebody else muted this track; the server already drops its packets. */

@@ -115,7 +115,7 @@ function peerUpdated(state: RoomState, update: PeerUpdated): Reduced {
   if (before && before.role !== peer.role) {
     next = recount(recount(next, before.role, -1), peer.role, 1);
     const self = peer.id === state.selfId;
-    if (self) next = { ...next, roleName: peer.role, roleRequest: undefined };
+    if (self) next = { ...next, roleName: peer.role, roleRequest: undefined, acceptedRole: undefined };
     const payload = { peer, from: before.role, to: peer.role, by: update.by, forced: update.forced, self };
     return [next, [{ name: "role-changed", payload }]];
   }

@@ -195,9 +195,14 @@ export class Room {
   async answerRoleRequest(accept: boolean): Promise<void> {
     const request = this.state.roleRequest;
     if (!request) return;
-    this.states.update({ roleRequest: undefined });
+    this.states.update({ roleRequest: undefined, acceptedRole: accept ? request.role : undefined });
     if (!accept) await this.local.applyRole(ownRole(this.state));
-    await this.roles.answer(request.requestId, accept);
+    try {
+      await this.roles.answer(request.requestId, accept);
+    } catch (thrown) {
+      this.states.update({ acceptedRole: undefined });
+      throw thrown;
+    }
   }
 
   /** Answers `state.unmuteRequest`; accepting turns on what was asked for. */

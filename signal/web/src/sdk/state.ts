@@ -63,6 +63,8 @@ export interface RoomState {
   readonly metadata: string;
   readonly chatPaused: boolean;
   readonly roleRequest?: RoleChangeRequest;
+  /** The role that was accepted, until it is had. */
+  readonly acceptedRole?: string;
   readonly unmuteRequest?: UnmuteRequest;
   /** Who speaks now, loudest first. */
   readonly speakers: readonly Speaker[];
@@ -112,6 +114,10 @@ export const roleNamed = (state: RoomState, name: string): Role | undefined =>
   state.template?.roles.find((role) => role.name === name);
 
 export const ownRole = (state: RoomState): Role | undefined => roleNamed(state, state.roleName);
+
+/** The role that this peer is asked to take, or has accepted. */
+export const awaitedRole = (state: RoomState): Role | undefined =>
+  roleNamed(state, state.roleRequest?.role ?? state.acceptedRole ?? "");
 
 /** Raised hands, first come first. */
 export const raisedHands = (state: RoomState): Peer[] =>
