@@ -5,6 +5,7 @@ import { announceToParent } from "./embed.js";
 import type { AppSession } from "./session.js";
 import { startTheme } from "./theme.js";
 import "./app.css";
+import { visitorId } from "./visitor.js";
 
 declare global {
   interface Window {
@@ -17,7 +18,7 @@ const [, kind = "m", code = ""] = location.pathname.split("/");
 const embedded = kind === "embed";
 
 function open(): AppSession {
-  const room = new Room({ code });
+  const room = new Room({ code, userId: visitorId() });
   window.amphi = { room };
   if (embedded) announceToParent(room);
   return { room, code, embedded };
