@@ -4,8 +4,8 @@ import { App } from "./app.js";
 import { announceToParent } from "./embed.js";
 import type { AppSession } from "./session.js";
 import { startTheme } from "./theme.js";
-import "./app.css";
 import { visitorId } from "./visitor.js";
+import "./app.css";
 
 declare global {
   interface Window {
