@@ -94,7 +94,10 @@ func addMedia(room *amphiv1.RoomStatus, stats *media.RouterStats) {
 func upStatus(u *media.UpTrackStats) *amphiv1.UpTrackStatus {
 	status := &amphiv1.UpTrackStatus{TrackId: u.ID, Source: u.Source, Muted: u.Muted}
 	for _, e := range u.Encodings {
-		status.Codec = e.Codec
+		// Layers that were never sent have no codec yet.
+		if status.Codec == "" || e.Packets > 0 {
+			status.Codec = e.Codec
+		}
 		status.Encodings = append(status.Encodings, &amphiv1.EncodingStatus{
 			Rid: e.RID, Width: uint32(e.Width), Height: uint32(e.Height), BitrateKbps: uint32(e.Bitrate / 1000),
 			Packets: e.Packets, KeyframeRequests: e.KeyframeRequests,

@@ -72,6 +72,11 @@ describe("a session with troubles", { concurrency: false }, () => {
     await greg.id("control-screen").click();
     const tile = '[data-testid="tile"][data-name="Greg"][data-source="screen"] video';
     await host.page.locator('[data-testid="stage"][data-layout="screen"]').waitFor({ timeout: 20_000 });
+    await until("its sound reaches the host", async () => {
+      const [room] = (await platform.cli("node", "show")).rooms.filter((room) => room.peers.some((peer) => peer.name === "Greg"));
+      const sound = room.peers.flatMap((peer) => peer.up ?? []).find((up) => up.source === "screen-audio");
+      return room.peers.some((peer) => peer.down?.some((down) => down.trackId === sound?.trackId && Number(down.packets) > 20));
+    });
     await eventually("the screen is decoded", async () => {
       const seen = await look(host.page, tile, []);
       return { ok: seen.size?.[0] > 300, ...seen };
