@@ -40,7 +40,6 @@ const rows = [
 ];
 
 async function freePort() {
-  // Three in a row: HTTP, ICE-TCP and media lie beside each other.
   const server = createServer();
   await new Promise((done) => server.listen(0, "127.0.0.1", done));
   const { port } = server.address();
@@ -48,14 +47,26 @@ async function freePort() {
   return port;
 }
 
+// The ports beside the free one may be taken: then others are tried.
 async function start() {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await startOnce();
+    } catch (thrown) {
+      if (tries === 5) throw thrown;
+    }
+  }
+}
+
+async function startOnce() {
   const port = await freePort();
   const child = spawn(amphi, ["dev", "--http", `127.0.0.1:${port}`, "--metrics", ""], { stdio: ["ignore", "ignore", "inherit"] });
   const url = `http://127.0.0.1:${port}`;
-  for (let i = 0; i < 100; i++) {
+  for (let i = 0; i < 100 && child.exitCode === null; i++) {
     if (await fetch(url + "/readyz").then((r) => r.ok, () => false)) return { child, url };
     await new Promise((done) => setTimeout(done, 100));
   }
+  child.kill("SIGKILL");
   throw new Error("the node did not become ready");
 }
 
