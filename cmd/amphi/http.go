@@ -81,12 +81,16 @@ func (f *front) Run(ctx context.Context) error {
 // Close frees the listener of a front that never ran.
 func (f *front) Close() error { return f.listener.Close() }
 
+// signalPath is where clients' WebSockets are (INTERFACES).
+const signalPath = "/v1/signal"
+
 // bounded limits how long a client may take to send a request's body and to read what it is answered. The time to
 // read begins with the first byte of the answer, so that a request may wait for its answer as long as it needs, as a
-// blocking playlist reload does; a WebSocket has taken its connection over by then and has limits of its own.
+// blocking playlist reload does. The WebSocket takes its connection over and has limits of its own; it is told by its
+// path, because any request may carry an Upgrade header.
 func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") == "" {
+		if r.Method != http.MethodGet || r.URL.Path != signalPath {
 			if r.ContentLength != 0 {
 				// A connection that can't have deadlines is not a network connection: nothing to bound.
 				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))

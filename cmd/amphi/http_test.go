@@ -80,7 +80,7 @@ func TestUnfinishedBodyIsGivenUp(t *testing.T) {
 			conn := l.dial()
 			defer conn.Close()
 			begin := time.Now()
-			_, _ = fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+			_, _ = fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nContent-Length: 100\r\n\r\n{")
 			if err := <-read; err == nil {
 				t.Error("the handler got a whole body")
 			}
