@@ -13,7 +13,7 @@ import (
 // State is that of one received stream. The zero value is ready; not safe for
 // concurrent use. Times are nanoseconds of the node's monotonic clock.
 type State struct {
-	unwrap                       seq.Unwrapper
+	numbers                      seq.Tracker
 	base, received               uint64
 	expectedPrior, receivedPrior uint64
 	transit                      uint32
@@ -23,11 +23,24 @@ type State struct {
 	lastReportAt                 int64
 }
 
-// Note takes the numbers of a packet that arrived.
+// behind is how late a packet may be and still count, in sequence numbers.
+const behind = 3000
+
+// maxTransit bounds what one timestamp that lies does to the jitter, in units of the clock.
+const maxTransit = 10 * 90000
+
+// Note takes the numbers of a packet that arrived. One whose sequence number is far from all
+// others does not count; when the sender has begun a new sequence so do the reports.
 func (s *State) Note(sequence uint16, timestamp uint32, now int64, clockRate uint32) {
-	ext := s.unwrap.Unwrap(sequence)
-	if s.base == 0 {
+	s.numbers.Behind = behind
+	ext, verdict := s.numbers.Take(sequence)
+	switch {
+	case verdict == seq.Doubtful:
+		return
+	case s.base == 0:
 		s.base = ext
+	case verdict == seq.Restarted:
+		s.base, s.received, s.expectedPrior, s.receivedPrior, s.hasTransit = ext, 0, 0, 0, false
 	}
 	s.received++
 	arrival := uint32(now / 1000 * int64(clockRate) / 1e6)
@@ -37,7 +50,7 @@ func (s *State) Note(sequence uint16, timestamp uint32, now int64, clockRate uin
 		if d < 0 {
 			d = -d
 		}
-		s.jitter = uint32(int64(s.jitter) + d - (int64(s.jitter)+8)>>4)
+		s.jitter = uint32(int64(s.jitter) + min(d, maxTransit) - (int64(s.jitter)+8)>>4)
 	}
 	s.transit, s.hasTransit = transit, true
 }
@@ -52,7 +65,7 @@ func (s *State) Started() bool { return s.base != 0 }
 
 // Report makes a reception report block and begins a new interval (RFC 3550 appendix A.3).
 func (s *State) Report(ssrc uint32, now int64) rtcp.ReceptionReport {
-	expected := s.unwrap.Highest() - s.base + 1
+	expected := s.numbers.Highest() - s.base + 1
 	lost := int64(expected) - int64(s.received)
 	lostNow := int64(expected-s.expectedPrior) - int64(s.received-s.receivedPrior)
 	fraction := uint8(0)
@@ -62,7 +75,7 @@ func (s *State) Report(ssrc uint32, now int64) rtcp.ReceptionReport {
 	s.expectedPrior, s.receivedPrior = expected, s.received
 	block := rtcp.ReceptionReport{
 		SSRC: ssrc, FractionLost: fraction, TotalLost: uint32(min(max(lost, 0), 1<<23-1)),
-		LastSequenceNumber: uint32(s.unwrap.Highest() - 1<<16), Jitter: s.jitter >> 4,
+		LastSequenceNumber: uint32(s.numbers.Highest() - 1<<16), Jitter: s.jitter >> 4,
 	}
 	if s.lastReportAt != 0 {
 		block.LastSenderReport = s.lastReport
@@ -79,10 +92,16 @@ type Clock struct {
 	set    bool
 }
 
-// Translate returns the node's time for ntp, which arrived at the time given.
+// maxClockError is how far a translated time may be from the arrival: more is no delay of the
+// network but a sender whose clock was set.
+const maxClockError = int64(10 * time.Second)
+
+// Translate returns the node's time for ntp, which arrived at the time given. The offset changes
+// when the sender's clock was set, so that no sender is ever far from the node's time.
 func (c *Clock) Translate(ntp uint64, arrival time.Time) uint64 {
-	if !c.set {
-		c.offset, c.set = NTP(arrival)-ntp, true
+	at := NTP(arrival)
+	if off := Between(ntp+c.offset, at); !c.set || off > maxClockError || off < -maxClockError {
+		c.offset, c.set = at-ntp, true
 	}
 	return ntp + c.offset
 }

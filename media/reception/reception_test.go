@@ -58,3 +58,64 @@ func TestClock(t *testing.T) {
 		t.Fatalf("between: %v", time.Duration(d))
 	}
 }
+
+func TestReportAfterJumps(t *testing.T) {
+	t.Parallel()
+	var s State
+	now := int64(time.Second)
+	note := func(seq uint16) {
+		now += int64(20 * time.Millisecond)
+		s.Note(seq, uint32(now*48/1e6), now, 48000)
+	}
+	for i := range 100 {
+		note(uint16(i))
+		note(uint16(i) + 1<<15) // lies
+	}
+	if r := s.Report(7, now); r.TotalLost != 0 || r.FractionLost != 0 || uint16(r.LastSequenceNumber) != 99 {
+		t.Fatalf("after numbers that lie: %+v", r)
+	}
+	for i := range 100 {
+		note(uint16(i) + 30000) // a new sequence
+	}
+	if r := s.Report(7, now); r.TotalLost > 1 || r.FractionLost > 3 || uint16(r.LastSequenceNumber) != 30099 {
+		t.Fatalf("after a new beginning: %+v", r)
+	}
+	s.Note(30100, 1<<31, now, 48000)
+	if r := s.Report(7, now); r.Jitter > maxTransit/16+1 {
+		t.Fatalf("jitter %d after one timestamp that lies", r.Jitter)
+	}
+}
+
+func TestClockThatIsSet(t *testing.T) {
+	t.Parallel()
+	var c Clock
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, ntp := range []uint64{0, 1 << 63, 1<<64 - 1, 5 << 32, 1, NTP(at)} {
+		at = at.Add(time.Second)
+		if d := Between(c.Translate(ntp, at), NTP(at)); d > maxClockError || d < -maxClockError {
+			t.Fatalf("%x is translated to a time %v off", ntp, time.Duration(d))
+		}
+	}
+}
+
+func FuzzReception(f *testing.F) {
+	f.Add(uint16(1), uint32(2), int64(3), uint64(4))
+	f.Add(uint16(65535), uint32(1<<31), int64(1)<<40, uint64(1)<<63)
+	f.Fuzz(func(t *testing.T, seq uint16, ts uint32, passed int64, ntp uint64) {
+		var s State
+		var c Clock
+		now := int64(time.Second)
+		for i := range 20 {
+			now += passed & 0xffffffff
+			s.Note(seq*uint16(i), ts*uint32(i*i), now, 90000)
+			s.SenderReport(ntp*uint64(i), now)
+			arrival := time.Unix(0, now)
+			if d := Between(c.Translate(ntp*uint64(i), arrival), NTP(arrival)); d > maxClockError || d < -maxClockError {
+				t.Fatalf("time is %v off", time.Duration(d))
+			}
+			if r := s.Report(1, now); r.TotalLost >= 1<<23 {
+				t.Fatalf("%+v", r)
+			}
+		}
+	})
+}
