@@ -14,6 +14,7 @@ func (e *Engine) runClock(done <-chan struct{}) {
 	tick := time.NewTicker(clockPeriod)
 	defer tick.Stop()
 	var speakersAt, qualityAt int64
+	var log dropLog
 	for {
 		select {
 		case <-done:
@@ -39,7 +40,10 @@ func (e *Engine) runClock(done <-chan struct{}) {
 			qualityAt = now
 			for _, ep := range e.allEndpoints() {
 				ep.tellQuality()
+				ep.in.tellDrops()
 			}
+			attrs, total := log.since(func(d drop) uint64 { return e.drops[d].Load() })
+			tellDrops(e.log, "dropping packets", attrs, total)
 		}
 	}
 }

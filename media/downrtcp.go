@@ -5,6 +5,7 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"github.com/amphi-sfu/amphi/media/control"
 	"github.com/amphi-sfu/amphi/media/packet"
 )
 
@@ -86,15 +87,19 @@ func (b *resendBudget) spend(n int, times uint8) bool {
 const maxResends = 128
 
 // nacked answers a negative acknowledgement (RFC 4585 section 6.2.1).
-func (dt *DownTrack) nacked(pairs []rtcp.NackPair) {
+func (dt *DownTrack) nacked(p control.Packet) {
 	if !dt.out.ready() || dt.wire.pt == 0 || !dt.wire.nack {
 		return
 	}
 	now := dt.out.w.e.now()
 	within := uint32(max(dt.counts.rtt/2, 10*time.Millisecond) / time.Millisecond)
 	left := maxResends
-	for _, pair := range pairs {
-		for _, s := range pair.PacketList() {
+	for i := range p.Pairs() {
+		first, following := p.Pair(i)
+		for s, wanted := first, uint32(following)<<1|1; wanted != 0; s, wanted = s+1, wanted>>1 {
+			if wanted&1 == 0 {
+				continue
+			}
 			if left--; left < 0 {
 				return
 			}

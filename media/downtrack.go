@@ -6,6 +6,7 @@ import (
 	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/layer"
+	"github.com/amphi-sfu/amphi/media/limit"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/reception"
@@ -39,8 +40,10 @@ type DownTrack struct {
 	recent  recentSources
 	cursor  outputCursor
 	resent  resendMemory
-	skip    replayed
-	counts  downCounts
+	// keyframes are the client's requests that are still allowed.
+	keyframes limit.Bucket
+	skip      replayed
+	counts    downCounts
 }
 
 // outputCursor is where the output stands, for the next source to go on from.

@@ -40,7 +40,8 @@ type Encoding struct {
 	lostTooMuch atomic.Bool
 
 	mu      sync.Mutex // guards the fields below; nothing else is locked under it but ring, gate and worker queues
-	unwrap  seq.Unwrapper
+	numbers seq.Tracker
+	clock   seq.Timeline
 	inspect codec.Inspector
 	codec   codec.Codec
 	sinks   []packet.Sink
@@ -64,7 +65,7 @@ type encodingMeters struct {
 }
 
 type encodingCounts struct {
-	packets, bytes, keyframes, duplicates, recovered uint64
+	packets, bytes, keyframes, duplicates, recovered, restarts uint64
 }
 
 func newEncoding(u *UpTrack, index int, rid string, up upstream) *Encoding {
@@ -73,7 +74,7 @@ func newEncoding(u *UpTrack, index int, rid string, up upstream) *Encoding {
 		size = audioRing
 	}
 	return &Encoding{
-		track: u, rid: rid, index: int8(index), id: u.router.e.nextSource.Add(1),
+		track: u, rid: rid, index: int8(index), id: u.router.e.nextSource.Add(1), numbers: seq.Tracker{Behind: uint16(size)},
 		ring: ring.New(size), upstream: up, gate: meter.Gate{Interval: int64(keyframeInterval)},
 	}
 }
@@ -167,7 +168,10 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		return 0, false
 	}
 	drops := &e.track.router.e.drops
-	p.ExtSeq = e.unwrap.Unwrap(s)
+	if !e.place(p, s, c, recovered) {
+		drops.add(dropJump)
+		return 0, false
+	}
 	p.PayloadType = c.PayloadType
 	e.codec = c
 	size := e.inspect.Size()
@@ -205,6 +209,67 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	return p.ExtSeq, true
 }
 
+// place finds the packet's extended number. It is false for a packet that does not follow
+// from those before, in number or in time; when further ones agree with it the encoding goes
+// on from there, with a keyframe.
+func (e *Encoding) place(p *packet.Packet, s uint16, c codec.Codec, recovered bool) bool {
+	if recovered {
+		ext, ok := e.numbers.Near(s)
+		p.ExtSeq = ext
+		return ok
+	}
+	before := e.numbers.Highest()
+	ext, verdict := e.numbers.Take(s)
+	switch {
+	case verdict == seq.Restarted:
+		e.clock.Expect()
+		e.clock.Take(p.Timestamp, p.ArrivalNS, c.ClockRate)
+	case verdict == seq.Valid && ext > before:
+		if verdict = e.clock.Take(p.Timestamp, p.ArrivalNS, c.ClockRate); verdict == seq.Restarted {
+			ext = e.numbers.Restart(s)
+		}
+	}
+	if verdict == seq.Restarted {
+		e.restart()
+	}
+	p.ExtSeq = ext
+	return verdict != seq.Doubtful
+}
+
+// restart makes the subscribers begin again with a keyframe: what comes next is numbered or
+// timed anew. Called with mu held.
+func (e *Encoding) restart() {
+	e.counts.restarts++
+	e.ring.Clear()
+	e.lostTooMuch.Store(true) // the clock asks for a keyframe
+	for i := range e.subs {
+		if e.subs[i].n.Load() > 0 {
+			w := e.track.router.e.workers[i]
+			w.post(func() {
+				for _, dt := range e.subs[w.id].list {
+					if dt.source == e {
+						dt.sel.Reset()
+					}
+				}
+			})
+		}
+	}
+}
+
+// expect makes the next packet follow whatever its numbers are: another SSRC takes over.
+func (e *Encoding) expect() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.numbers.Expect()
+}
+
+// ended notes that the publisher said it sends no more of it, for now.
+func (e *Encoding) ended() {
+	if e.last.Swap(0) != 0 {
+		e.track.layersChanged()
+	}
+}
+
 func (e *Encoding) count(p *packet.Packet, recovered bool) {
 	e.counts.packets++
 	e.counts.bytes += uint64(len(p.Payload))
@@ -218,12 +283,20 @@ func (e *Encoding) count(p *packet.Packet, recovered bool) {
 	}
 }
 
-// writeReport takes a sender report, whose NTP time is the node's already.
-func (e *Encoding) writeReport(sr packet.SenderReport) {
+// maxReportError is how far the RTP time of a sender report may be from where the packets are.
+const maxReportError = int64(30 * time.Second)
+
+// writeReport takes a sender report, whose NTP time is the node's already. It is false for one
+// whose RTP time has nothing to do with the packets.
+func (e *Encoding) writeReport(sr packet.SenderReport) bool {
 	e.mu.Lock()
 	if e.finished {
 		e.mu.Unlock()
-		return
+		return true
+	}
+	if off := e.clock.Off(sr.RTP, sr.ArrivalNS, e.codec.ClockRate); off > maxReportError || off < -maxReportError {
+		e.mu.Unlock()
+		return false
 	}
 	e.report = sr
 	for _, sink := range e.sinks {
@@ -240,6 +313,7 @@ func (e *Encoding) writeReport(sr packet.SenderReport) {
 			})
 		}
 	}
+	return true
 }
 
 // rate returns the bit rate of the temporal layers up to t, in bits per second.

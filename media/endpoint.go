@@ -92,7 +92,7 @@ func (r *Router) NewEndpoint(cfg EndpointConfig) (*Endpoint, error) {
 	}
 	ep.in.init(ep)
 	w := r.e.chooseWorker()
-	ep.out = &outbound{ep: ep, w: w, transport: uint64(rand.Uint32N(1 << 15))}
+	ep.out = &outbound{ep: ep, w: w, transport: uint64(rand.Uint32N(1 << 15)), limits: newOutLimits()}
 	// Once it is registered a router or engine that closes may close it: that waits until it is whole.
 	ep.negotiating.Lock()
 	defer ep.negotiating.Unlock()

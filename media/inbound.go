@@ -2,7 +2,6 @@ package media
 
 import (
 	"encoding/binary"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -17,28 +16,44 @@ import (
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/reception"
+	"github.com/amphi-sfu/amphi/media/seq"
 )
 
 // inbound is the receiving half of an endpoint.
 type inbound struct {
 	ep *Endpoint
 
-	mu        sync.Mutex // guards the fields below; taken before an UpTrack's or Encoding's
-	keys      *srtp.Context
-	header    rtp.Header // scratch of the decryption
-	plain     []byte     // scratch for RTCP
-	sections  map[string]*inSection
-	streams   map[uint32]*inStream
-	transport *twcc.Recorder // nil without transport-wide feedback
-	transID   uint8
-	clock     reception.Clock
-	feedback  int64 // when feedback was sent last
-	reported  int64 // when reports were sent last
-	counts    inCounts
+	mu         sync.Mutex // guards the fields below; taken before an UpTrack's or Encoding's
+	keys       *srtp.Context
+	header     rtp.Header // scratch of the decryption
+	rtcpHeader rtcp.Header
+	sections   map[string]*inSection
+	streams    map[uint32]*inStream
+	transport  *twcc.Recorder // nil without transport-wide feedback
+	transSeq   seq.Tracker    // of what it records
+	transID    uint8
+	clock      reception.Clock
+	feedback   int64 // when feedback was sent last
+	reported   int64 // when reports were sent last
+	counts     inCounts
+	limits     inLimits
+	log        dropLog
 }
 
 type inCounts struct {
 	packets, bytes uint64
+	dropped        [drops]uint64
+}
+
+// drops returns the drops by reason.
+func (c *inCounts) drops() map[string]uint64 {
+	m := map[string]uint64{}
+	for i, n := range c.dropped {
+		if n > 0 {
+			m[drop(i).String()] = n
+		}
+	}
+	return m
 }
 
 // inSection is a section of the offer with which the client publishes.
@@ -58,6 +73,7 @@ func (in *inbound) init(ep *Endpoint) {
 	in.ep = ep
 	in.sections = map[string]*inSection{}
 	in.streams = map[uint32]*inStream{}
+	in.limits.init(ep.router.e.now())
 }
 
 func (in *inbound) setKeys(c *srtp.Context) {
@@ -79,18 +95,27 @@ func (in *inbound) close() {
 func (in *inbound) configure(roles []role, tracks map[string]*UpTrack) {
 	sections := map[string]*inSection{}
 	var transID uint8
+	allowed := baseRate
+	claimed := map[uint32]bool{}
+	collisions := 0
 	for _, r := range roles {
 		u := tracks[r.section.Mid]
 		if r.publish == nil || u == nil {
 			continue
 		}
 		s := newInSection(r.section, u)
+		collisions += s.claim(claimed)
+		allowed = allowed.Add(publishRate(u.kind))
 		sections[s.mid] = s
 		if s.fb.TransportCC && s.ext.TransportCC != 0 {
 			transID = s.ext.TransportCC
 		}
 	}
 	in.mu.Lock()
+	for range collisions {
+		in.drop(dropCollision)
+	}
+	in.limits.media.Set(allowed, in.ep.router.e.now())
 	in.sections = sections
 	for ssrc, st := range in.streams {
 		s := sections[st.section.mid]
@@ -138,96 +163,143 @@ func lowToHigh(rids []string) []string {
 	return rids
 }
 
+// claim takes the SSRCs that the section announces. Those that another section announced before
+// it are that one's (RFC 3550 section 8.2); it returns how many they were.
+func (s *inSection) claim(claimed map[uint32]bool) (collisions int) {
+	free := func(ssrc uint32) bool {
+		if claimed[ssrc] {
+			collisions++
+			return false
+		}
+		claimed[ssrc] = true
+		return true
+	}
+	s.ssrcs = slices.DeleteFunc(slices.Clone(s.ssrcs), func(ssrc uint32) bool { return !free(ssrc) })
+	rtxOf := map[uint32]uint32{}
+	for rtx, media := range s.rtxOf {
+		if free(rtx) {
+			rtxOf[rtx] = media
+		}
+	}
+	s.rtxOf = rtxOf
+	return collisions
+}
+
 // datagram takes an SRTP or SRTCP packet of the client. b may be overwritten after it returns.
 func (in *inbound) datagram(b []byte, now int64) {
-	drops := &in.ep.router.e.drops
-	if len(b) > packet.MaxSize {
-		drops.add(dropOversize)
-		return
-	}
-	if len(b) >= 2 && b[1] >= 192 && b[1] <= 223 { // RFC 5761 section 4
-		in.rtcp(b, now)
-		return
-	}
-	h, err := packet.ParseHeader(b)
-	if err != nil {
-		drops.add(dropMalformed)
-		return
-	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.keys == nil {
-		drops.add(dropNoKeys)
+	switch {
+	case len(b) > packet.MaxSize:
+		in.drop(dropOversize)
+	case in.keys == nil:
+		in.drop(dropNoKeys)
+	case len(b) >= 2 && b[1] >= 192 && b[1] <= 223: // RFC 5761 section 4
+		in.rtcp(b, now)
+	default:
+		in.rtp(b, now)
+	}
+}
+
+// rtp takes an SRTP packet. What can be refused is refused before it costs a decryption.
+func (in *inbound) rtp(b []byte, now int64) {
+	h, err := packet.ParseHeader(b)
+	if err != nil {
+		in.drop(dropMalformed)
 		return
+	}
+	open := in.limits.media.Open(now)
+	if !open && !in.limits.sample() {
+		in.drop(dropRateLimit)
+		return
+	}
+	st := in.streams[h.SSRC]
+	if st == nil {
+		if reason, ok := in.limits.admit(h.SSRC, now); !ok {
+			in.drop(reason)
+			return
+		}
 	}
 	p := in.ep.router.e.pool.Get()
 	defer p.Release()
 	plain, err := in.keys.DecryptRTP(p.Buffer()[:0], b, &in.header)
 	if err != nil {
-		if errors.Is(err, srtp.ErrFailedToVerifyAuthTag) {
-			drops.add(dropSRTPAuth)
-		} else {
-			drops.add(dropSRTPReplay)
-		}
+		in.drop(in.decryptDrop(b, err))
 		return
 	}
+	in.limits.media.Spend(len(b), now)
 	in.counts.packets++
 	in.counts.bytes += uint64(len(b))
+	if !open { // it was only decrypted to keep the rollover counter in step
+		in.drop(dropRateLimit)
+		return
+	}
 	in.noteTransport(&h, now)
-	st := in.streams[h.SSRC]
 	if st == nil {
-		if st = in.bind(&h); st == nil {
+		in.limits.known[h.SSRC] = struct{}{}
+		if st = in.bind(&h, now); st == nil {
 			return
 		}
+	} else if st.contradicts(&h) {
+		in.drop(dropCollision)
+		return
 	}
 	body, err := h.Body(plain)
 	if err != nil {
-		drops.add(dropMalformed)
+		in.drop(dropMalformed)
 		return
 	}
 	p.Payload, p.ArrivalNS = body, now
 	p.SSRC, p.Timestamp, p.Marker = h.SSRC, h.Timestamp, h.Marker
-	st.write(p, &h, drops)
+	in.write(st, p, &h)
 }
 
+// noteTransport notes a transport-wide number. The recorder keeps a place for every number
+// between two, so those that are far from all others are kept from it.
 func (in *inbound) noteTransport(h *packet.Header, now int64) {
 	if in.transport == nil {
 		return
 	}
-	if x := h.Extension(in.transID); len(x) == 2 {
-		in.transport.Record(h.SSRC, uint16(x[0])<<8|uint16(x[1]), now/1000)
+	x := h.Extension(in.transID)
+	if len(x) != 2 {
+		return
 	}
+	number := binary.BigEndian.Uint16(x)
+	switch _, verdict := in.transSeq.Take(number); verdict {
+	case seq.Doubtful:
+		return
+	case seq.Restarted:
+		in.transport = twcc.NewRecorder(in.ep.ssrc)
+	}
+	in.transport.Record(h.SSRC, number, now/1000)
 }
 
 // bind finds out what a new SSRC is: announced in the offer, named by header
 // extensions (RFC 8843 section 9.2, RFC 8852), or known by its payload type.
-func (in *inbound) bind(h *packet.Header) *inStream {
-	drops := &in.ep.router.e.drops
-	if len(in.streams) >= maxInStreams {
-		drops.add(dropTooManySSRCs)
-		return nil
-	}
+func (in *inbound) bind(h *packet.Header, now int64) *inStream {
 	s := in.sectionOf(h)
 	if s == nil {
-		drops.add(dropUnknownSSRC)
+		in.drop(dropUnknownSSRC)
 		return nil
 	}
-	st := &inStream{section: s, ssrc: h.SSRC}
+	if len(in.streams) >= maxInStreams {
+		in.drop(dropTooManySSRCs)
+		return nil
+	}
+	st := &inStream{section: s, ssrc: h.SSRC, last: now}
 	_, st.rtx = s.rtx[h.PayloadType]
+	if _, media := s.formats[h.PayloadType]; !media && !st.rtx {
+		in.drop(dropPayloadType)
+		return nil
+	}
 	rid := string(h.Extension(s.ext.RID))
 	if st.rtx {
 		rid = string(h.Extension(s.ext.RepairedRID))
 	}
 	index := 0
 	switch {
-	case len(s.rids) > 0 && rid != "":
-		if index = slices.Index(s.rids, rid); index < 0 {
-			drops.add(dropUnknownSSRC)
-			return nil
-		}
 	case len(s.rids) > 0:
-		drops.add(dropUnknownSSRC) // not said yet which stream it is
-		return nil
+		index = slices.Index(s.rids, rid) // negative also while it has not said yet which it is
 	case st.rtx:
 		if media, ok := s.rtxOf[h.SSRC]; ok {
 			index = max(slices.Index(s.ssrcs, media), 0)
@@ -235,16 +307,41 @@ func (in *inbound) bind(h *packet.Header) *inStream {
 	default:
 		index = max(slices.Index(s.ssrcs, h.SSRC), 0)
 	}
-	if index >= maxEncodings {
-		drops.add(dropUnknownSSRC)
+	if index < 0 || index >= maxEncodings {
+		in.drop(dropUnknownSSRC)
 		return nil
 	}
 	if st.enc = s.track.encoding(index, rid, in); st.enc == nil {
-		drops.add(dropUnknownSSRC)
+		in.drop(dropUnknownSSRC)
+		return nil
+	}
+	if !in.replace(st, now) {
+		in.drop(dropCollision)
 		return nil
 	}
 	in.streams[h.SSRC] = st
 	return st
+}
+
+// replace lets st take the place of the SSRC that its encoding had before. It is false while
+// that one is still being sent: the first to claim an encoding keeps it (RFC 3550 section 8.2).
+func (in *inbound) replace(st *inStream, now int64) bool {
+	for ssrc, old := range in.streams {
+		if old.enc != st.enc || old.rtx != st.rtx {
+			continue
+		}
+		if now-old.last < int64(takeoverAfter) && !old.ended && !old.withdrawn() {
+			return false
+		}
+		delete(in.streams, ssrc)
+	}
+	if !st.rtx {
+		if old := st.enc.media; old != nil && old.ssrc != st.ssrc {
+			st.enc.expect()
+		}
+		st.enc.media = st
+	}
+	return true
 }
 
 func (in *inbound) sectionOf(h *packet.Header) *inSection {
@@ -305,20 +402,46 @@ type inStream struct {
 	enc      *Encoding
 	ssrc     uint32
 	rtx      bool
+	ended    bool  // the client said goodbye, and has sent nothing since
+	last     int64 // when a packet came last
 	firs     uint8
 	received reception.State
 	missing  *nack.Generator // nil without NACK, and for retransmissions
 }
 
+// contradicts says that a packet claims the stream's SSRC for another section or encoding.
+func (st *inStream) contradicts(h *packet.Header) bool {
+	s := st.section
+	if mid := h.Extension(s.ext.MID); mid != nil && string(mid) != s.mid {
+		return true
+	}
+	if len(s.rids) == 0 || st.rtx {
+		return false
+	}
+	rid := h.Extension(s.ext.RID)
+	return rid != nil && string(rid) != st.enc.rid
+}
+
+// withdrawn says that the offer announces SSRCs for the section, and this is not one of them.
+func (st *inStream) withdrawn() bool {
+	s := st.section
+	if st.rtx {
+		_, ok := s.rtxOf[st.ssrc]
+		return len(s.rtxOf) > 0 && !ok
+	}
+	return len(s.ssrcs) > 0 && !slices.Contains(s.ssrcs, st.ssrc)
+}
+
 // write takes a decrypted packet.
-func (st *inStream) write(p *packet.Packet, h *packet.Header, drops *dropCounters) {
+func (in *inbound) write(st *inStream, p *packet.Packet, h *packet.Header) {
 	s := st.section
 	now := time.Duration(p.ArrivalNS)
+	st.last, st.ended = p.ArrivalNS, false
 	pt, number := h.PayloadType, h.SequenceNumber
 	if st.rtx {
 		media, ok := s.rtx[pt]
 		if !ok {
-			drops.add(dropPayloadType)
+			in.drop(dropPayloadType)
 			return
 		}
 		if len(p.Payload) < 2 {
@@ -329,14 +452,14 @@ func (st *inStream) write(p *packet.Packet, h *packet.Header, drops *dropCounter
 	}
 	c, ok := s.formats[pt]
 	if !ok {
-		drops.add(dropPayloadType)
+		in.drop(dropPayloadType)
 		return
 	}
 	if !st.rtx {
 		st.received.Note(number, h.Timestamp, p.ArrivalNS, c.ClockRate)
 	}
 	if s.track.muted.Load() {
-		drops.add(dropMuted)
+		in.drop(dropMuted)
 		st.missing = nil // nothing is missed while nothing is wanted
 		return
 	}
@@ -352,15 +475,8 @@ func (st *inStream) write(p *packet.Packet, h *packet.Header, drops *dropCounter
 
 // note lets the generator of the encoding's media stream know that packet ext came.
 func (st *inStream) note(ext uint64, now time.Duration) {
-	media := st
-	if st.rtx {
-		if media = st.enc.media; media == nil {
-			return
-		}
-	} else {
-		st.enc.media = st
-	}
-	if !st.section.fb.NACK {
+	media := st.enc.media
+	if media == nil || !st.section.fb.NACK {
 		return
 	}
 	if media.missing == nil {

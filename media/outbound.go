@@ -30,6 +30,7 @@ type outbound struct {
 	ticks     int
 	sent      sendCounts
 	resends   resendBudget
+	limits    outLimits
 	pacer     pacer
 	bw        bandwidth
 }

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"github.com/pion/srtp/v3"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/control"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seal"
@@ -195,25 +197,23 @@ func FuzzRTCP(f *testing.F) {
 		o.bw.enable()
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		pkts, transport, err := splitRTCP(b)
-		if err != nil {
+		if control.Check(b) != nil {
 			return
 		}
-		// The SSRC that reports are about is ours, so that they are acted upon.
-		for _, p := range pkts {
-			switch p := p.(type) {
-			case *rtcp.TransportLayerNack:
-				p.MediaSSRC = o.tracks[0].wire.ssrc
-			case *rtcp.ReceiverReport:
-				for i := range p.Reports {
-					p.Reports[i].SSRC = o.tracks[0].wire.ssrc
+		// The SSRC that feedback is about is ours, so that it is acted upon.
+		for rest := b; len(rest) > 0; {
+			var p control.Packet
+			p, rest, _ = control.Next(rest)
+			switch p.Kind() {
+			case control.NACK, control.PLI:
+				binary.BigEndian.PutUint32(p[8:], o.tracks[0].wire.ssrc)
+			case control.ReceiverReport:
+				if p.Reports() > 0 {
+					binary.BigEndian.PutUint32(p[8:], o.tracks[0].wire.ssrc)
 				}
 			}
 		}
-		for _, raw := range transport {
-			o.transportFeedback(raw, path.e.now())
-		}
-		o.feedback(pkts)
+		o.control(b, path.e.now())
 		o.w.sender.Flush()
 	})
 }

@@ -1,141 +1,118 @@
 package media
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/pion/rtcp"
+	"github.com/pion/srtp/v3"
 
+	"github.com/amphi-sfu/amphi/media/control"
 	"github.com/amphi-sfu/amphi/media/packet"
 )
 
 // rtcp takes an SRTCP packet of the client: reports about what it sends are used here,
-// feedback about what it receives goes to the worker.
+// feedback about what it receives goes to the worker. Called with mu held.
 func (in *inbound) rtcp(b []byte, now int64) {
-	e := in.ep.router.e
-	in.mu.Lock()
-	if in.keys == nil {
-		in.mu.Unlock()
-		e.drops.add(dropNoKeys)
+	const header = 8
+	switch {
+	case len(b) < header:
+		in.drop(dropRTCP)
+		return
+	case !in.limits.control.Open(now):
+		in.drop(dropRTCPFlood)
 		return
 	}
-	plain, err := in.keys.DecryptRTCP(in.plain[:0], b, nil)
+	sender := binary.BigEndian.Uint32(b[4:])
+	if reason, ok := in.limits.admit(sender, now); !ok {
+		in.drop(reason)
+		return
+	}
+	p := in.ep.router.e.pool.Get()
+	defer p.Release()
+	plain, err := in.keys.DecryptRTCP(p.Buffer()[:0], b, &in.rtcpHeader)
 	if err != nil {
-		in.mu.Unlock()
-		e.drops.add(dropSRTPAuth)
+		in.drop(rtcpDrop(b, err))
 		return
 	}
-	in.plain = plain[:0]
-	pkts, transport, err := splitRTCP(plain)
-	if err != nil {
-		in.mu.Unlock()
-		e.drops.add(dropRTCP)
+	in.limits.control.Spend(len(b), now)
+	in.limits.known[sender] = struct{}{}
+	if control.Check(plain) != nil {
+		in.drop(dropRTCP)
 		return
 	}
-	feedback, urgent := len(transport) > 0, false
-	for _, p := range pkts {
-		switch p := p.(type) {
-		case *rtcp.SenderReport:
+	p.Payload, p.ArrivalNS = plain, now
+	if feedback, urgent := in.publisherReports(plain, now); feedback {
+		in.ep.out.w.pushControl(in.ep.out, p, urgent)
+	}
+}
+
+// rtcpDrop says why a packet could not be decrypted.
+func rtcpDrop(b []byte, err error) drop {
+	const header, index, shortestTag = 8, 4, 10
+	switch {
+	case errors.Is(err, srtp.ErrFailedToVerifyAuthTag):
+		return dropSRTPAuth
+	case b[0]>>6 != 2 || len(b) < header+index+shortestTag:
+		return dropRTCP
+	}
+	return dropSRTPReplay
+}
+
+// publisherReports uses what a compound packet says about what the client sends. It tells
+// whether there is anything about what it receives, and whether that is urgent.
+func (in *inbound) publisherReports(b []byte, now int64) (feedback, urgent bool) {
+	for {
+		p, rest, ok := control.Next(b)
+		if !ok {
+			return feedback || urgent, urgent
+		}
+		b = rest
+		switch p.Kind() {
+		case control.SenderReport:
 			in.senderReport(p, now)
-			feedback = feedback || len(p.Reports) > 0
-		case *rtcp.ReceiverReport:
-			feedback = feedback || len(p.Reports) > 0
-		case *rtcp.SourceDescription, *rtcp.Goodbye:
-		default:
+			feedback = feedback || p.Reports() > 0
+		case control.ReceiverReport:
+			feedback = feedback || p.Reports() > 0
+		case control.TransportWide:
+			feedback = true
+		case control.NACK, control.PLI, control.FIR:
 			urgent = true
-		}
-	}
-	in.mu.Unlock()
-	if !feedback && !urgent {
-		return
-	}
-	o := in.ep.out
-	handle := func() {
-		for _, raw := range transport {
-			o.transportFeedback(raw, now)
-		}
-		o.feedback(pkts)
-	}
-	if urgent {
-		o.w.post(handle)
-	} else {
-		o.w.postLater(handle)
-	}
-}
-
-// splitRTCP takes a compound packet apart (RFC 3550 section 6.1): transport-wide feedback is
-// copied as it is, for the estimator to read, all else is parsed.
-func splitRTCP(b []byte) (pkts []rtcp.Packet, transport [][]byte, err error) {
-	for len(b) > 0 {
-		if len(b) < 4 || b[0]>>6 != 2 {
-			return nil, nil, errRTCP
-		}
-		n := 4 * (int(b[2])<<8 + int(b[3]) + 1)
-		if n > len(b) {
-			return nil, nil, errRTCP
-		}
-		if b[1] == byte(rtcp.TypeTransportSpecificFeedback) && b[0]&0x1f == rtcp.FormatTCC {
-			transport = append(transport, bytes.Clone(b[:n]))
-		} else {
-			p, err := rtcp.Unmarshal(b[:n])
-			if err != nil {
-				return nil, nil, fmt.Errorf("parsing RTCP: %w", err)
+		case control.Goodbye:
+			for i := range p.Sources() {
+				in.goodbye(p.Source(i))
 			}
-			pkts = append(pkts, p...)
 		}
-		b = b[n:]
 	}
-	return pkts, transport, nil
 }
 
-var errRTCP = errors.New("malformed RTCP")
-
-func (in *inbound) senderReport(sr *rtcp.SenderReport, now int64) {
-	st := in.streams[sr.SSRC]
-	if st == nil || st.rtx {
+// goodbye notes that the client says it sends an SSRC no more (RFC 3550 section 6.6). It stays
+// bound, as it may come back without saying again what it is.
+func (in *inbound) goodbye(ssrc uint32) {
+	st := in.streams[ssrc]
+	if st == nil || st.ended {
 		return
 	}
-	st.received.SenderReport(sr.NTPTime, now)
+	st.ended = true
+	if !st.rtx {
+		st.enc.ended()
+	}
+}
+
+func (in *inbound) senderReport(p control.Packet, now int64) {
+	ssrc, ntp, rtp := p.Sender()
+	st := in.streams[ssrc]
+	if st == nil || st.rtx || ntp == 0 { // 0: it has no clock
+		return
+	}
+	st.received.SenderReport(ntp, now)
 	e := in.ep.router.e
-	st.enc.writeReport(packet.SenderReport{
-		SSRC: sr.SSRC, RTP: sr.RTPTime, ArrivalNS: now,
-		NTP: in.clock.Translate(sr.NTPTime, e.start.Add(time.Duration(now))),
-	})
-}
-
-// feedback handles what the client says about what it receives.
-func (o *outbound) feedback(pkts []rtcp.Packet) {
-	for _, p := range pkts {
-		switch p := p.(type) {
-		case *rtcp.TransportLayerNack:
-			if dt := o.track(p.MediaSSRC); dt != nil {
-				dt.nacked(p.Nacks)
-			}
-		case *rtcp.PictureLossIndication:
-			if dt := o.track(p.MediaSSRC); dt != nil {
-				dt.keyframeWanted()
-			}
-		case *rtcp.FullIntraRequest:
-			for _, f := range p.FIR {
-				if dt := o.track(f.SSRC); dt != nil {
-					dt.keyframeWanted()
-				}
-			}
-		case *rtcp.ReceiverReport:
-			o.receptionReports(p.Reports)
-		case *rtcp.SenderReport:
-			o.receptionReports(p.Reports)
-		}
-	}
-}
-
-func (o *outbound) receptionReports(blocks []rtcp.ReceptionReport) {
-	for _, r := range blocks {
-		if dt := o.track(r.SSRC); dt != nil {
-			dt.reported(r)
-		}
+	if !st.enc.writeReport(packet.SenderReport{
+		SSRC: ssrc, RTP: rtp, ArrivalNS: now,
+		NTP: in.clock.Translate(ntp, e.start.Add(time.Duration(now))),
+	}) {
+		in.drop(dropReport)
 	}
 }
 

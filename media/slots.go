@@ -164,7 +164,7 @@ func (ep *Endpoint) slotLocked(s *negotiate.Section) *slot {
 		sl = &slot{mid: s.Mid, kind: s.Kind, ssrc: randomSSRC(), rtx: randomSSRC()}
 		sl.dt = &DownTrack{
 			out: ep.out, mid: s.Mid, kind: s.Kind,
-			wire: wire{ssrc: sl.ssrc, rtxSSRC: sl.rtx},
+			wire: wire{ssrc: sl.ssrc, rtxSSRC: sl.rtx}, keyframes: newKeyframeLimit(),
 			// Low numbers: receivers take the first one they see for rollover 0.
 			seqs: seq.NewMap(uint64(rand.Uint32N(1 << 15))), rtxNext: uint64(rand.Uint32N(1 << 15)),
 		}

@@ -70,6 +70,7 @@ type EncodingStats struct {
 	KeyframeRequests uint64
 	Duplicates       uint64
 	Recovered        uint64 // by retransmission
+	Restarts         uint64 // of its sequence numbers or timestamps
 	Live             bool
 }
 
@@ -83,11 +84,13 @@ type UpTrackStats struct {
 
 // EndpointStats is the state of one endpoint.
 type EndpointStats struct {
-	ID                   string
-	State                string
-	Transport            string // udp, tcp, or empty
-	RemoteAddr           string
-	PacketsIn, BytesIn   uint64
+	ID                 string
+	State              string
+	Transport          string // udp, tcp, or empty
+	RemoteAddr         string
+	PacketsIn, BytesIn uint64
+	// Drops counts what was dropped of what the client sent, by reason.
+	Drops                map[string]uint64
 	PacketsOut, BytesOut uint64
 	Retransmitted        uint64
 	Estimate             uint64 // bits per second towards the client, 0 when unknown
@@ -183,7 +186,7 @@ func (ep *Endpoint) Stats() EndpointStats {
 	ep.in.mu.Lock()
 	in := ep.in.counts
 	ep.in.mu.Unlock()
-	s := EndpointStats{ID: ep.id, PacketsIn: in.packets, BytesIn: in.bytes}
+	s := EndpointStats{ID: ep.id, PacketsIn: in.packets, BytesIn: in.bytes, Drops: in.drops()}
 	if p := ep.path.Load(); p != nil {
 		s.Transport = "udp"
 		s.RemoteAddr = p.addr.String()
@@ -263,7 +266,7 @@ func (e *Encoding) stats(now int64) EncodingStats {
 		RID: e.rid, Spatial: int(e.index), Codec: e.codec.String(), Width: size.Width, Height: size.Height,
 		Bitrate: e.rates.UpTo(layer.Top), Packets: e.counts.packets, Bytes: e.counts.bytes,
 		Keyframes: e.counts.keyframes, KeyframeRequests: e.gate.Count(),
-		Duplicates: e.counts.duplicates, Recovered: e.counts.recovered, Live: e.live(now),
+		Duplicates: e.counts.duplicates, Recovered: e.counts.recovered, Restarts: e.counts.restarts, Live: e.live(now),
 	}
 }
 
@@ -326,6 +329,14 @@ const (
 	dropNotConnected
 	dropNACKMiss
 	dropResendLimit
+	dropJump
+	dropRateLimit
+	dropRTCPFlood
+	dropNACKFlood
+	dropKeyframeFlood
+	dropCollision
+	dropFeedbackSSRC
+	dropReport
 	drops
 )
 
@@ -334,6 +345,8 @@ func (d drop) String() string {
 		"unknown_source", "malformed_rtp", "srtp_auth", "srtp_replay", "no_keys", "unknown_ssrc", "too_many_ssrcs",
 		"muted", "payload_type", "payload", "oversize", "duplicate", "too_late", "queue_full", "malformed_rtcp",
 		"seal", "nonce_reuse", "not_connected", "nack_miss", "resend_limit",
+		"sequence_jump", "rate_limit", "rtcp_flood", "nack_flood", "keyframe_flood", "ssrc_collision",
+		"feedback_ssrc", "sender_report",
 	}[d]
 }
 

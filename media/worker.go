@@ -53,9 +53,10 @@ type worker struct {
 	now       int64 // time of the batch or tick under way
 }
 
-// item is a packet to forward, or something to do.
+// item is a packet to forward, feedback for an endpoint's outbound, or something to do.
 type item struct {
 	enc *Encoding
+	out *outbound
 	pkt *packet.Packet
 	do  func()
 }
@@ -99,14 +100,22 @@ func (w *worker) post(f func()) bool {
 	return true
 }
 
-// postLater is post without haste: f is called with what comes next, at the latest at
-// the next tick. Hundreds of clients send feedback all the time; waking up for each
-// would cost more than handling it.
-func (w *worker) postLater(f func()) {
+// pushControl queues feedback of a client, retaining the packet. Without urgency it is handled
+// with what comes next, at the latest at the next tick: hundreds of clients send feedback all
+// the time, and waking up for each would cost more than handling it.
+func (w *worker) pushControl(o *outbound, p *packet.Packet, urgent bool) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.stopped {
-		w.queue = append(w.queue, item{do: f})
+	if w.stopped || len(w.queue) >= workerQueue {
+		w.mu.Unlock()
+		w.e.drops.add(dropQueueFull)
+		return
+	}
+	p.Retain()
+	w.queue = append(w.queue, item{out: o, pkt: p})
+	w.urgent = w.urgent || urgent
+	w.mu.Unlock()
+	if urgent {
+		w.wake()
 	}
 }
 
@@ -243,6 +252,13 @@ func (w *worker) forward(batch []item) {
 	for i := 0; i < len(batch); {
 		if batch[i].do != nil {
 			batch[i].do()
+			w.settle()
+			i++
+			continue
+		}
+		if it := batch[i]; it.out != nil {
+			it.out.control(it.pkt.Payload, it.pkt.ArrivalNS)
+			it.pkt.Release()
 			w.settle()
 			i++
 			continue
