@@ -135,6 +135,9 @@ func (o *outbound) allocate(now int64) {
 	}
 	clear(b.tracks)
 	for _, dt := range o.tracks {
+		if dt.track != nil {
+			dt.wished.set(dt.track, dt.share.Wish)
+		}
 		dt.follow(now)
 	}
 }
@@ -174,12 +177,12 @@ func (u *UpTrack) options(dst []alloc.Option, now int64) []alloc.Option {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var newest *Encoding
-	anyLive := false
+	anyLive, coming := false, u.coming(now)
 	for _, enc := range u.encodings {
 		if enc == nil {
 			continue
 		}
-		dst = enc.options(dst, now)
+		dst = enc.options(dst, now, coming)
 		anyLive = anyLive || enc.live(now)
 		if last := enc.last.Load(); last != 0 && (newest == nil || last > newest.last.Load()) {
 			newest = enc
@@ -193,7 +196,7 @@ func (u *UpTrack) options(dst []alloc.Option, now int64) []alloc.Option {
 	return dst
 }
 
-func (e *Encoding) options(dst []alloc.Option, now int64) []alloc.Option {
+func (e *Encoding) options(dst []alloc.Option, now int64, coming bool) []alloc.Option {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	size, live := e.inspect.Size(), e.live(now)
@@ -204,7 +207,8 @@ func (e *Encoding) options(dst []alloc.Option, now int64) []alloc.Option {
 			l.Temporal = layer.Top
 		}
 		dst = append(dst, alloc.Option{
-			Layer: l, Rate: int64(e.rates.UpTo(l.Temporal)), Width: size.Width, Height: size.Height, Live: live,
+			Layer: l, Rate: int64(e.rates.UpTo(l.Temporal)), Width: size.Width, Height: size.Height,
+			Live: live, Coming: coming && !live,
 		})
 	}
 	return dst

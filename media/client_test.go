@@ -76,6 +76,29 @@ type recorder struct {
 	slots   []Slot
 	needed  [2]int
 	quality []DownTrackStats
+	// interest is the newest by track, told how often it was.
+	interest map[string]int
+	told     int
+}
+
+func (r *recorder) PublisherInterest(track string, maxSpatial int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.interest == nil {
+		r.interest = map[string]int{}
+	}
+	r.interest[track] = maxSpatial
+	r.told++
+}
+
+// interested is up to which encoding the track is wanted; all before anything was told.
+func (r *recorder) interested(track string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, ok := r.interest[track]; ok {
+		return n
+	}
+	return maxEncodings
 }
 
 func (r *recorder) EndpointState(s State) {
@@ -147,6 +170,8 @@ type client struct {
 	got      map[string]*received // by mid
 	wg       sync.WaitGroup
 	source   atomic.Pointer[vp8Source] // makes a keyframe when one is asked for
+	// publishes is the source of what it publishes.
+	publishes string
 }
 
 type clientOptions struct {
@@ -197,7 +222,7 @@ func newClient(t testing.TB, r *Router, id string, opts clientOptions) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t: t, pc: pc, observer: &recorder{}, got: map[string]*received{}}
+	c := &client{t: t, pc: pc, publishes: "test", observer: &recorder{}, got: map[string]*received{}}
 	pc.OnTrack(c.receive)
 	if c.ep, err = r.NewEndpoint(EndpointConfig{ID: id, Observer: c.observer}); err != nil {
 		t.Fatal(err)
@@ -319,7 +344,7 @@ func (c *client) tryNegotiate(publish map[*webrtc.RTPTransceiver]string, opts *w
 	var list []Publish
 	for tr, id := range publish {
 		kind, _ := codec.ParseKind(tr.Kind().String())
-		list = append(list, Publish{Mid: tr.Mid(), TrackID: id, Kind: kind, Source: "test"})
+		list = append(list, Publish{Mid: tr.Mid(), TrackID: id, Kind: kind, Source: c.publishes})
 	}
 	answer, err := c.ep.Negotiate(c.pc.LocalDescription().SDP, list)
 	if err != nil {

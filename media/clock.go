@@ -4,8 +4,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/amphi-sfu/amphi/media/speaker"
 )
 
 // runClock does what is due now and then and belongs to no worker: feedback to
@@ -28,6 +26,7 @@ func (e *Engine) runClock(done <-chan struct{}) {
 				for _, enc := range u.Encodings() {
 					enc.tick(now)
 				}
+				ep.tellInterest(u, now)
 			}
 		}
 		if now-speakersAt >= int64(speakersPeriod) {
@@ -84,71 +83,4 @@ func (e *Engine) allEndpoints() []*Endpoint {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Collect(maps.Keys(e.endpoints))
-}
-
-// Speaker is a track on which somebody speaks.
-type Speaker struct {
-	TrackID string
-	// LevelDBov is the smoothed level in dBov, -127..0.
-	LevelDBov int
-}
-
-// OnSpeakers adds a function that is called with the active speakers, loudest first,
-// when they change and at most five times per second, on a goroutine of the
-// engine; it must not block.
-func (r *Router) OnSpeakers(f func([]Speaker)) {
-	r.speakers.mu.Lock()
-	defer r.speakers.mu.Unlock()
-	r.speakers.calls = append(r.speakers.calls, f)
-}
-
-// observe notes the audio level of one packet.
-func (r *Router) observe(track string, level uint8, now time.Duration) {
-	s := &r.speakers
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.detector == nil {
-		d, err := speaker.New(speaker.Config{})
-		if err != nil {
-			return
-		}
-		s.detector = d
-	}
-	s.detector.Observe(track, level, now)
-}
-
-func (r *Router) tellSpeakers(now int64) {
-	s := &r.speakers
-	s.mu.Lock()
-	if s.detector == nil {
-		s.mu.Unlock()
-		return
-	}
-	active, _, changed := s.detector.Update(time.Duration(now))
-	if !changed {
-		s.mu.Unlock()
-		return
-	}
-	list := make([]Speaker, len(active))
-	for i, a := range active {
-		list[i] = Speaker{TrackID: a.ID, LevelDBov: -int(a.Level)}
-	}
-	s.last = list
-	calls := slices.Clone(s.calls)
-	s.mu.Unlock()
-	r.e.notify.post(func() {
-		for _, f := range calls {
-			f(slices.Clone(list))
-		}
-	})
-}
-
-// forgetSpeaker is for tracks that are gone or muted.
-func (r *Router) forgetSpeaker(track string) {
-	s := &r.speakers
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.detector != nil {
-		s.detector.Remove(track)
-	}
 }

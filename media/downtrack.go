@@ -31,6 +31,8 @@ type DownTrack struct {
 	source, target *Encoding
 	// share is what the allocator knows and decides.
 	share alloc.Track
+	// wished is what the track counts as this slot's wish.
+	wished wish
 	// sourcePT is the router-wide payload type that wire.pt stands for.
 	sourcePT uint8
 
@@ -111,6 +113,7 @@ func (dt *DownTrack) bind(u *UpTrack, sub Subscription) {
 // unbind frees the slot. What it sent can still be retransmitted.
 func (dt *DownTrack) unbind() {
 	dt.setFollowed(nil, nil)
+	dt.wished.set(nil, -1)
 	dt.track, dt.share = nil, alloc.Track{}
 	dt.out.bw.stale = true
 	dt.sel.SetTarget(layer.None())

@@ -35,7 +35,8 @@ type Encoding struct {
 	gate     meter.Gate
 	last     atomic.Int64 // arrival of the newest packet
 	subs     [maxWorkers]subscribers
-	media    *inStream // guarded by the inbound's mutex: where the generator of NACKs is
+	attached atomic.Int32 // sinks
+	media    *inStream    // guarded by the inbound's mutex: where the generator of NACKs is
 	// lostTooMuch is set when so much is missing that only a keyframe helps.
 	lostTooMuch atomic.Bool
 
@@ -47,6 +48,7 @@ type Encoding struct {
 	sinks   []packet.Sink
 	report  packet.SenderReport
 	encodingMeters
+	encodingRest
 	finished bool
 }
 
@@ -122,6 +124,7 @@ func (e *Encoding) Attach(s packet.Sink) {
 		return
 	}
 	e.sinks = append(slices.Clone(e.sinks), s)
+	e.sinksChanged()
 	if e.report.NTP != 0 {
 		s.WriteSenderReport(e.report)
 	}
@@ -132,6 +135,7 @@ func (e *Encoding) Detach(s packet.Sink) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.sinks = slices.DeleteFunc(slices.Clone(e.sinks), func(x packet.Sink) bool { return x == s })
+	e.sinksChanged()
 }
 
 // RequestKeyframe asks the publisher for a keyframe. However often it is called, at
@@ -190,15 +194,19 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		drops.add(dropTooLate)
 		return p.ExtSeq, false
 	}
-	if !e.live(p.ArrivalNS) || e.inspect.Size() != size {
+	if begins := !e.live(p.ArrivalNS); begins || e.inspect.Size() != size {
 		e.track.layersChanged()
+		if begins {
+			e.wake(p)
+		}
 	}
 	e.last.Store(p.ArrivalNS)
 	e.count(p, recovered)
 	more := e.track.kind == codec.Video && !recovered && e.burst.More(p.Timestamp, p.ArrivalNS, p.Marker, holdGap)
-	for i := range e.subs {
-		if n := e.subs[i].n.Load(); n > 0 {
-			e.track.router.e.workers[i].push(e, p, more && n >= holdSubscribers)
+	quiet, waking := e.track.quiet.Load(), p.ArrivalNS-e.woke < wakeFor
+	for i, w := range e.track.router.e.workers {
+		if n := e.subs[i].n.Load(); (n > 0 || waking) && !quiet {
+			w.push(e, p, more && n >= holdSubscribers)
 		}
 	}
 	if len(p.Payload) > 0 {
@@ -303,8 +311,9 @@ func (e *Encoding) writeReport(sr packet.SenderReport) bool {
 		sink.WriteSenderReport(sr)
 	}
 	e.mu.Unlock()
+	quiet := e.track.quiet.Load()
 	for i := range e.subs {
-		if e.subs[i].n.Load() > 0 {
+		if e.subs[i].n.Load() > 0 && !quiet {
 			w := e.track.router.e.workers[i]
 			w.post(func() {
 				for _, dt := range e.subs[w.id].list {
@@ -327,6 +336,7 @@ func (e *Encoding) close() {
 	e.mu.Lock()
 	e.finished = true
 	e.sinks = nil
+	e.sinksChanged()
 	e.mu.Unlock()
 	e.ring.Clear()
 }

@@ -465,7 +465,7 @@ func (in *inbound) write(st *inStream, p *packet.Packet, h *packet.Header) {
 	}
 	if x := h.Extension(s.ext.AudioLevel); len(x) == 1 {
 		p.AudioLevel = x[0] & 0x7f
-		s.track.router.observe(s.track.id, p.AudioLevel, now)
+		s.track.router.observe(s.track, p.AudioLevel, now)
 	}
 	ext, fresh := st.enc.write(p, number, c, st.rtx)
 	if fresh {

@@ -35,6 +35,9 @@ type Observer interface {
 	SlotsNeeded(audio, video int)
 	// TracksQuality comes at most once per second, when something changed.
 	TracksQuality([]DownTrackStats)
+	// PublisherInterest says up to which of its encodings, low to high, a track of the
+	// endpoint should be sent; -1: nobody wants any. It may exceed the highest one.
+	PublisherInterest(trackID string, maxSpatial int)
 }
 
 // NoObserver ignores everything; embed it to implement a part of Observer.
@@ -51,6 +54,9 @@ func (NoObserver) SlotsNeeded(int, int) {}
 
 // TracksQuality implements Observer.
 func (NoObserver) TracksQuality([]DownTrackStats) {}
+
+// PublisherInterest implements Observer.
+func (NoObserver) PublisherInterest(string, int) {}
 
 // notifier runs calls to observers, in order, on one goroutine, so that nobody
 // calls out while holding a lock.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/amphi-sfu/amphi/media/codec"
 )
@@ -24,6 +25,7 @@ type Router struct {
 	endpoints map[*Endpoint]struct{}
 	onTracks  []func()
 	speakers  speakerWatch
+	listeners atomic.Int32 // slots and sinks that take audio of the room
 	closed    bool
 }
 

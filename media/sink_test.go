@@ -37,6 +37,15 @@ func (s *testSink) counts() (packets, reports int) {
 	return len(s.packets), len(s.reports)
 }
 
+func (s *testSink) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.packets {
+		p.Release()
+	}
+	s.packets = nil
+}
+
 func TestSinkGetsPacketsAndReports(t *testing.T) {
 	t.Parallel()
 	e := startEngine(t, Config{})

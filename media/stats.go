@@ -2,40 +2,33 @@ package media
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/layer"
-	"github.com/amphi-sfu/amphi/media/speaker"
 	"github.com/amphi-sfu/amphi/media/udp"
 )
-
-// speakerWatch finds the active speakers of a room.
-type speakerWatch struct {
-	mu       sync.Mutex // guards the fields below
-	detector *speaker.Detector
-	calls    []func([]Speaker)
-	last     []Speaker
-}
 
 // Reason says why a DownTrack is at its current layer.
 type Reason string
 
 // Reasons.
 const (
-	ReasonOK        Reason = "ok"
-	ReasonHidden    Reason = "hidden"           // the client does not show it
-	ReasonMuted     Reason = "muted"            // by the server
-	ReasonCodec     Reason = "codec"            // the client has no decoder for it
-	ReasonNoMedia   Reason = "no_media"         // the publisher sends nothing
-	ReasonNoLayer   Reason = "layer_not_sent"   // the publisher does not send the wanted encoding
-	ReasonKeyframe  Reason = "waiting_keyframe" // it begins with the next keyframe
-	ReasonBandwidth Reason = "bandwidth"        // the client's link does not carry more
-	ReasonNoSlot    Reason = "no_slot"          // the client has no free receiving section
-	ReasonNoPath    Reason = "not_connected"
+	ReasonOK         Reason = "ok"
+	ReasonSize       Reason = "size"             // as much as its size on the screen needs
+	ReasonPreference Reason = "preference"       // the client asked for no more
+	ReasonNotLoudest Reason = "not_loudest"      // others are spoken into, see Router.SetLoudest
+	ReasonHidden     Reason = "hidden"           // the client does not show it
+	ReasonMuted      Reason = "muted"            // by the server
+	ReasonCodec      Reason = "codec"            // the client has no decoder for it
+	ReasonNoMedia    Reason = "no_media"         // the publisher sends nothing
+	ReasonNoLayer    Reason = "layer_not_sent"   // the publisher does not send the wanted encoding
+	ReasonKeyframe   Reason = "waiting_keyframe" // it begins with the next keyframe, or the publisher was just asked for it
+	ReasonBandwidth  Reason = "bandwidth"        // the client's link does not carry more
+	ReasonNoSlot     Reason = "no_slot"          // the client has no free receiving section
+	ReasonNoPath     Reason = "not_connected"
 )
 
 // DownTrackStats is the state of one subscribed track at one endpoint.
@@ -79,7 +72,10 @@ type UpTrackStats struct {
 	ID, Source, Origin string
 	Kind               codec.Kind
 	Muted              bool
-	Encodings          []EncodingStats
+	// Wanted is up to which encoding the publisher was told to send, -1 for none; it may
+	// exceed the highest.
+	Wanted    int
+	Encodings []EncodingStats
 }
 
 // EndpointStats is the state of one endpoint.
@@ -151,9 +147,12 @@ func (dt *DownTrack) stats() DownTrackStats {
 	s.Jitter = time.Duration(c.jitter) * time.Second / rate
 	if dt.source != nil {
 		s.Codec = codec.ByPayloadType(dt.sourcePT).String()
+	}
+	now := dt.out.w.e.now()
+	if dt.source != nil && dt.source.live(now) {
 		s.Bitrate = dt.source.rate(s.Current.Temporal)
 	}
-	s.Reason = dt.reason(s, dt.out.w.e.now())
+	s.Reason = dt.reason(s, now)
 	return s
 }
 
@@ -163,20 +162,29 @@ func (dt *DownTrack) reason(s DownTrackStats, now int64) Reason {
 		return ReasonHidden
 	case dt.track.muted.Load():
 		return ReasonMuted
+	case dt.track.quiet.Load():
+		return ReasonNotLoudest
 	case dt.counts.noCodec:
 		return ReasonCodec
 	case dt.share.Reason == alloc.Paused:
 		return ReasonBandwidth
-	case dt.track.best(maxEncodings, now) == nil:
+	case dt.track.best(maxEncodings, now) == nil && !dt.track.coming(now):
 		return ReasonNoMedia
-	case s.Current.Spatial != s.Target.Spatial:
+	case s.Current.Spatial != s.Target.Spatial || dt.source != nil && !dt.source.live(now) && dt.track.coming(now):
 		return ReasonKeyframe
 	}
 	switch dt.share.Reason {
 	case alloc.Bandwidth, alloc.Settling:
 		return ReasonBandwidth
 	case alloc.Unavailable:
+		if dt.track.coming(now) {
+			return ReasonKeyframe
+		}
 		return ReasonNoLayer
+	case alloc.Size:
+		return ReasonSize
+	case alloc.Preference:
+		return ReasonPreference
 	}
 	return ReasonOK
 }
@@ -250,7 +258,7 @@ func (ep *Endpoint) tellQuality() {
 
 // Stats returns the state of the track.
 func (u *UpTrack) Stats() UpTrackStats {
-	s := UpTrackStats{ID: u.id, Source: u.source, Origin: u.origin, Kind: u.kind, Muted: u.Muted()}
+	s := UpTrackStats{ID: u.id, Source: u.source, Origin: u.origin, Kind: u.kind, Muted: u.Muted(), Wanted: int(u.demand.told.Load())}
 	now := u.router.e.now()
 	for _, enc := range u.Encodings() {
 		s.Encodings = append(s.Encodings, enc.stats(now))
@@ -262,11 +270,15 @@ func (e *Encoding) stats(now int64) EncodingStats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	size := e.inspect.Size()
+	live, rate := e.live(now), uint64(0)
+	if live {
+		rate = e.rates.UpTo(layer.Top)
+	}
 	return EncodingStats{
 		RID: e.rid, Spatial: int(e.index), Codec: e.codec.String(), Width: size.Width, Height: size.Height,
-		Bitrate: e.rates.UpTo(layer.Top), Packets: e.counts.packets, Bytes: e.counts.bytes,
+		Bitrate: rate, Packets: e.counts.packets, Bytes: e.counts.bytes,
 		Keyframes: e.counts.keyframes, KeyframeRequests: e.gate.Count(),
-		Duplicates: e.counts.duplicates, Recovered: e.counts.recovered, Restarts: e.counts.restarts, Live: e.live(now),
+		Duplicates: e.counts.duplicates, Recovered: e.counts.recovered, Restarts: e.counts.restarts, Live: live,
 	}
 }
 

@@ -17,6 +17,9 @@ type UpTrack struct {
 	origin string
 	muted  atomic.Bool
 	closed atomic.Bool
+	// quiet: a microphone that is not one of the loudest; only sinks get its packets.
+	quiet  atomic.Bool
+	demand demand
 
 	mu sync.Mutex // guards the field below
 	// encodings has a place for every simulcast stream announced, low to high;
@@ -25,7 +28,9 @@ type UpTrack struct {
 }
 
 func newUpTrack(r *Router, id string, kind codec.Kind, source, origin string) *UpTrack {
-	return &UpTrack{router: r, id: id, kind: kind, source: source, origin: origin}
+	u := &UpTrack{router: r, id: id, kind: kind, source: source, origin: origin}
+	u.demand.init(r.e.now())
+	return u
 }
 
 // ID is the track's id in its room.
@@ -46,7 +51,7 @@ func (u *UpTrack) SetMuted(muted bool) {
 		return
 	}
 	if muted {
-		u.router.forgetSpeaker(u.id)
+		u.router.forgetSpeaker(u)
 		u.interrupt()
 		return
 	}
@@ -153,6 +158,6 @@ func (u *UpTrack) close() {
 	for _, enc := range u.Encodings() {
 		enc.close()
 	}
-	u.router.forgetSpeaker(u.id)
+	u.router.forgetSpeaker(u)
 	u.router.removeTrack(u)
 }

@@ -46,6 +46,7 @@ func newEdge(s *Server, r *replica.Room) *edge {
 func (e *edge) Reset(rep *room.Replica) {
 	other := e.rep != nil && e.rep.SessionID() != rep.SessionID()
 	e.rep = rep
+	e.limitMicrophones()
 	clear(e.stage)
 	for _, p := range rep.Peers() {
 		if len(p.GetTracks()) > 0 {

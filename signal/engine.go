@@ -69,6 +69,9 @@ func (r router) Watch(tracks func(), speakers func([]Speaking)) {
 	})
 }
 
+// Loudest implements MediaRouter.
+func (r router) Loudest(n int) { r.SetLoudest(n) }
+
 type endpoint struct{ *media.Endpoint }
 
 // Negotiate implements Endpoint.
@@ -153,6 +156,11 @@ func (w *watcher) TracksQuality(stats []media.DownTrackStats) {
 		})
 	}
 	w.to.Quality(q)
+}
+
+// PublisherInterest implements media.Observer.
+func (w *watcher) PublisherInterest(trackID string, maxSpatial int) {
+	w.to.Interest(&amphiv1.Interest{TrackId: trackID, MaxSpatial: int32(maxSpatial)})
 }
 
 // network judges the link to a client from -1, unknown, to 5 by the share of packets lost, and by whether

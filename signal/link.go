@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ type link struct {
 	slots      *amphiv1.Slots
 	needed     *amphiv1.SlotsNeeded
 	quality    *amphiv1.Quality
+	interest   map[string]*amphiv1.Interest // by track
 	// held keeps slots back until the answer that makes them has been sent.
 	held  bool
 	ended bool
@@ -51,6 +53,7 @@ func (l *link) connect(conn *ws.Conn) {
 	l.mu.Lock()
 	l.conn = conn
 	slots, needed, alive := l.slots, l.needed, l.ep != nil
+	interest := slices.Collect(maps.Values(l.interest))
 	l.mu.Unlock()
 	if conn == nil || !alive {
 		return
@@ -60,6 +63,9 @@ func (l *link) connect(conn *ws.Conn) {
 	}
 	if needed != nil {
 		conn.Send(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_SlotsNeeded{SlotsNeeded: needed}})
+	}
+	for _, in := range interest {
+		conn.Send(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Interest{Interest: in}})
 	}
 }
 
@@ -89,6 +95,7 @@ func (l *link) negotiate(ctx context.Context, n *amphiv1.Negotiate) (string, err
 		l.answered()
 		return "", err
 	}
+	l.keepInterest(publish)
 	l.resubscribe(ep)
 	l.edge.server.insist(l.edge.room, func(*room.Replica) {
 		// New tracks start as the room has them; the role may have changed since it was asked.
@@ -192,7 +199,7 @@ func (l *link) endpoint(ctx context.Context, generation uint32, identity string)
 		return nil, proto.Errorf(proto.NotJoined, "the peer has left")
 	}
 	l.ep, l.observer, l.generation, l.identity = ep, o, generation, identity
-	l.slots, l.needed, l.held = nil, nil, true
+	l.slots, l.needed, l.interest, l.held = nil, nil, map[string]*amphiv1.Interest{}, true
 	return ep, nil
 }
 
@@ -228,6 +235,15 @@ func (l *link) subscribe(subs []Subscribing) {
 	}
 }
 
+// keepInterest forgets the tracks that are published no more.
+func (l *link) keepInterest(publish []Publishing) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.interest, func(id string, _ *amphiv1.Interest) bool {
+		return !slices.ContainsFunc(publish, func(p Publishing) bool { return p.TrackID == id })
+	})
+}
+
 func (l *link) resubscribe(ep Endpoint) {
 	l.mu.Lock()
 	subs := l.subs
@@ -249,7 +265,7 @@ func (l *link) let(ended bool, of *observer) bool {
 		return false
 	}
 	ep := l.ep
-	l.ep, l.observer, l.slots, l.needed, l.ended = nil, nil, nil, nil, l.ended || ended
+	l.ep, l.observer, l.slots, l.needed, l.interest, l.ended = nil, nil, nil, nil, nil, l.ended || ended
 	l.mu.Unlock()
 	if ep != nil {
 		l.edge.server.background(func() { _ = ep.Close() })
@@ -303,7 +319,10 @@ func (o *observer) Quality(q *amphiv1.Quality) {
 
 // Interest implements EndpointObserver.
 func (o *observer) Interest(in *amphiv1.Interest) {
-	o.tell(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Interest{Interest: in}}, func(*link) bool { return true })
+	o.tell(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Interest{Interest: in}}, func(l *link) bool {
+		l.interest[in.GetTrackId()] = in
+		return true
+	})
 }
 
 // Gone implements EndpointObserver.

@@ -80,6 +80,7 @@ type fakeRouter struct {
 	tracks    map[string]bool // muted, by id
 	onTracks  func()
 	speakers  func([]Speaking)
+	loudest   int
 	closed    bool
 }
 
@@ -104,6 +105,8 @@ func (r *fakeRouter) Mute(muted func(string) bool) {
 func (r *fakeRouter) Watch(tracks func(), speakers func([]Speaking)) {
 	r.m.note(func() { r.onTracks, r.speakers = tracks, speakers })
 }
+
+func (r *fakeRouter) Loudest(n int) { r.m.note(func() { r.loudest = n }) }
 
 func (r *fakeRouter) Close() error { r.m.note(func() { r.closed = true }); return nil }
 
@@ -241,6 +244,9 @@ func TestMediaMessagesReachTheClient(t *testing.T) {
 	bob.until("slots_needed", func(m *amphiv1.ServerMessage) bool { return m.GetSlotsNeeded().GetVideo() == 4 })
 	bob.until("quality", func(m *amphiv1.ServerMessage) bool { return m.GetQuality().GetNetwork() == 4 })
 	bob.until("interest", func(m *amphiv1.ServerMessage) bool { return m.GetInterest().GetMaxSpatial() == 1 })
+	if room.loudest != 5 {
+		t.Errorf("the loudest %d microphones are forwarded", room.loudest)
+	}
 	room.speakers([]Speaking{{mic, -30}, {"tr_unknown", -20}})
 	for _, b := range []*browser{ann, bob} {
 		s := b.until("speakers", func(m *amphiv1.ServerMessage) bool { return len(m.GetSpeakers().GetSpeakers()) > 0 }).GetSpeakers().GetSpeakers()
@@ -264,6 +270,9 @@ func TestMediaMessagesReachTheClient(t *testing.T) {
 	}
 	again.until("slots", func(m *amphiv1.ServerMessage) bool {
 		return len(m.GetSlots().GetSlots()) > 0 && m.GetSlots().GetSlots()[0].GetTrackId() == mic
+	})
+	again.until("interest", func(m *amphiv1.ServerMessage) bool {
+		return m.GetInterest().GetTrackId() == "x" && m.GetInterest().GetMaxSpatial() == 1
 	})
 	old := room.endpoints[bob.self]
 	if ans := again.offer(2, "v=0\r\n"); ans.GetNegotiated() == nil {

@@ -56,6 +56,8 @@ type MediaRouter interface {
 	Mute(muted func(trackID string) bool)
 	// Watch sets what to call, without blocking, when tracks came or went and when other people speak.
 	Watch(tracks func(), speakers func([]Speaking))
+	// Loudest bounds how many microphones are forwarded at the same time; 0 is all.
+	Loudest(n int)
 	// Close closes the endpoints and tracks of the room, and waits.
 	Close() error
 }
@@ -76,6 +78,7 @@ type EndpointObserver interface {
 	Slots(slots []*amphiv1.Slot)
 	SlotsNeeded(audio, video int)
 	Quality(q *amphiv1.Quality)
+	// Interest tells of one published track what somebody wants of it.
 	Interest(in *amphiv1.Interest)
 	// Gone says that the connection has failed or ended.
 	Gone()

@@ -3,6 +3,7 @@ package signal
 import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/room"
+	"github.com/amphi-sfu/amphi/signal/template"
 )
 
 // media is the room's router on this node, made on first use. It belongs to the room's goroutine.
@@ -12,8 +13,21 @@ func (e *edge) media() MediaRouter {
 		e.router.Watch(
 			func() { _ = e.room.Do(func(*room.Replica) { e.mute() }) },
 			func(now []Speaking) { _ = e.room.Do(func(*room.Replica) { e.speaking(now) }) })
+		e.limitMicrophones()
 	}
 	return e.router
+}
+
+// limitMicrophones has the media forward as many microphones as the session's template says.
+func (e *edge) limitMicrophones() {
+	if e.router == nil || e.rep == nil {
+		return
+	}
+	n := uint32(template.DefaultMicrophones) // templates of before it was a limit
+	if l := e.rep.Template().GetLimits(); l != nil && l.LoudestMicrophones != nil {
+		n = l.GetLoudestMicrophones()
+	}
+	e.router.Loudest(int(n))
 }
 
 func (e *edge) forgetRouter(r MediaRouter) {

@@ -56,6 +56,8 @@ type Option struct {
 	Width, Height int
 	// Live: the publisher is sending it.
 	Live bool
+	// Coming: it is not being sent, but the publisher was just asked for it.
+	Coming bool
 }
 
 // Track is one track of the subscriber. The caller keeps it from one allocation
@@ -77,7 +79,11 @@ type Track struct {
 	Target, Max layer.Layer
 	Rate        int64
 	Reason      Reason
+	// Wish is the spatial layer that would be chosen if the publisher sent all there are
+	// and the budget were without limit: AllSpatial when none known is enough, -1 for none.
+	Wish int8
 
+	wished int    // index of Wish in Options, -1 for none
 	limit  Reason // why Max is not the highest layer
 	top    int    // index of Max in Options, -1 for none
 	chosen int    // index of the option chosen so far, -1 for none
@@ -93,6 +99,9 @@ type memory struct {
 	hold    time.Duration // no going up so long after dropped
 	starved time.Duration // since when the lowest layer does not fit; 0 when it does
 }
+
+// AllSpatial is above all spatial layers.
+const AllSpatial int8 = 127
 
 // Config of an Allocator. The zero value of a field means its default.
 type Config struct {
@@ -186,8 +195,9 @@ func compare(a, b *Track) int {
 
 // cap is phase 1: the layer that each track would get without a limit.
 func (t *Track) cap() {
-	t.chosen, t.top, t.limit = -1, -1, Unavailable
+	t.chosen, t.top, t.wished, t.limit, t.Wish = -1, -1, -1, Unavailable, -1
 	if t.Class == Audio {
+		t.Wish = 0
 		for i, o := range t.Options {
 			if o.Live || t.top < 0 {
 				t.top, t.limit = i, Full
@@ -198,6 +208,10 @@ func (t *Track) cap() {
 	if t.Width <= 0 && t.Height <= 0 {
 		t.limit = Hidden
 		return
+	}
+	t.Wish = AllSpatial
+	if t.MaxSpatial >= 0 {
+		t.Wish = t.MaxSpatial
 	}
 	if len(t.Options) == 0 {
 		return
@@ -213,6 +227,9 @@ func (t *Track) cap() {
 			highest, t.limit = i, Size
 			break
 		}
+	}
+	if t.wished = highest; t.limit == Size {
+		t.Wish = t.Options[highest].Layer.Spatial
 	}
 	for i := highest; i >= 0; i-- {
 		if t.Options[i].Live {
@@ -432,6 +449,12 @@ func (a *Allocator) demand(d *Demand) {
 		if t.chosen < 0 && t.top >= 0 {
 			next = t.lowest()
 		}
+		top := t.top
+		if t.wished > top && t.Options[t.wished].Coming {
+			if top = t.wished; next < 0 { // so that there is room for it when it comes
+				next = top
+			}
+		}
 		if next < 0 {
 			d.Top += t.Rate
 			continue
@@ -440,7 +463,7 @@ func (a *Allocator) demand(d *Demand) {
 		if d.Next == 0 || need < d.Next {
 			d.Next = need
 		}
-		d.Top += int64(float64(t.rate(t.top)) * up)
+		d.Top += int64(float64(t.rate(top)) * up)
 	}
 	if d.Next == 0 {
 		d.Top = 0

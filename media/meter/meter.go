@@ -31,7 +31,8 @@ type Rate struct {
 func (r *Rate) Add(temporal uint8, n int) { r.bytes[min(temporal, layers-1)] += uint64(n) }
 
 // Roll ends the window when it is long enough; call it several times per second, with the
-// time in nanoseconds.
+// time in nanoseconds. A window without anything says nothing: the rate of a stream that
+// rests is what it was, so that its next beginning can be judged.
 func (r *Rate) Roll(now int64) {
 	if r.since == 0 {
 		r.since = now
@@ -39,6 +40,10 @@ func (r *Rate) Roll(now int64) {
 	}
 	d := now - r.since
 	if d < int64(window) {
+		return
+	}
+	if r.bytes == [layers]uint64{} {
+		r.since = now
 		return
 	}
 	known := min(r.n+1, windows)

@@ -34,8 +34,13 @@ func TestRate(t *testing.T) {
 	}
 	second(0, 0)
 	second(0, 0)
-	if got := r.UpTo(7); got > 10_000 {
-		t.Fatalf("rate %d of nothing", got)
+	if got := r.UpTo(7); got != 80_000 {
+		t.Fatalf("rate %d while it rests", got)
+	}
+	second(1000, 0)
+	second(1000, 0)
+	if got := r.UpTo(7); got != 8000 {
+		t.Fatalf("rate %d of what goes on", got)
 	}
 }
 

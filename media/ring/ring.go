@@ -107,6 +107,28 @@ func (r *Ring) SinceKeyframe(dst []*packet.Packet, limit int) []*packet.Packet {
 	return dst
 }
 
+// Newest appends to dst the newest packets, at most limit and without a gap, with references
+// for the caller.
+func (r *Ring) Newest(dst []*packet.Packet, limit int) []*packet.Packet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.started {
+		return dst
+	}
+	first := r.highest + 1
+	for range limit {
+		p := r.slots[(first-1)&uint64(len(r.slots)-1)]
+		if p == nil || p.ExtSeq != first-1 {
+			break
+		}
+		first--
+	}
+	for ext := first; ext <= r.highest; ext++ {
+		dst = append(dst, r.packetLocked(ext))
+	}
+	return dst
+}
+
 // Highest returns the highest number stored, 0 before the first.
 func (r *Ring) Highest() uint64 {
 	r.mu.Lock()

@@ -278,4 +278,5 @@ func (c *checker) limits(l *pb.RoomLimits) {
 	c.between("max_store_value_bytes", l.GetMaxStoreValueBytes(), 1, 16<<10)
 	c.between("max_store_bytes", l.GetMaxStoreBytes(), 1, 1<<20)
 	c.between("full_presence_peers", l.GetFullPresencePeers(), 1, 2000)
+	c.between("loudest_microphones", l.GetLoudestMicrophones(), 0, 100)
 }

@@ -15,6 +15,9 @@ import (
 // MaxJSON is the longest template that Import reads, in bytes.
 const MaxJSON = 256 << 10
 
+// DefaultMicrophones is how many microphones are forwarded where a template does not say.
+const DefaultMicrophones = 5
+
 // Defaults of what a template leaves at 0.
 const (
 	defaultPriority      = 3
@@ -102,6 +105,9 @@ func fill(t *pb.Template) {
 	or(&l.MaxStoreValueBytes, defaultStoreValue)
 	or(&l.MaxStoreBytes, defaultStoreBytes)
 	or(&l.FullPresencePeers, defaultFullPresence)
+	if l.LoudestMicrophones == nil {
+		l.LoudestMicrophones = new(uint32(DefaultMicrophones))
+	}
 }
 
 func fillRole(r *pb.Role) {

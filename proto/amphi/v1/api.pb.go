@@ -2502,12 +2502,14 @@ func (x *PeerStatus) GetRemote() string {
 }
 
 type UpTrackStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TrackId       string                 `protobuf:"bytes,1,opt,name=track_id,json=trackId,proto3" json:"track_id,omitempty"`
-	Source        string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	Codec         string                 `protobuf:"bytes,3,opt,name=codec,proto3" json:"codec,omitempty"`
-	Muted         bool                   `protobuf:"varint,4,opt,name=muted,proto3" json:"muted,omitempty"`
-	Encodings     []*EncodingStatus      `protobuf:"bytes,5,rep,name=encodings,proto3" json:"encodings,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	TrackId   string                 `protobuf:"bytes,1,opt,name=track_id,json=trackId,proto3" json:"track_id,omitempty"`
+	Source    string                 `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	Codec     string                 `protobuf:"bytes,3,opt,name=codec,proto3" json:"codec,omitempty"`
+	Muted     bool                   `protobuf:"varint,4,opt,name=muted,proto3" json:"muted,omitempty"`
+	Encodings []*EncodingStatus      `protobuf:"bytes,5,rep,name=encodings,proto3" json:"encodings,omitempty"`
+	// Up to which encoding, 0 lowest, the publisher was told to send; -1 is none.
+	Wanted        int32 `protobuf:"varint,6,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2575,6 +2577,13 @@ func (x *UpTrackStatus) GetEncodings() []*EncodingStatus {
 		return x.Encodings
 	}
 	return nil
+}
+
+func (x *UpTrackStatus) GetWanted() int32 {
+	if x != nil {
+		return x.Wanted
+	}
+	return 0
 }
 
 type EncodingStatus struct {
@@ -3100,13 +3109,14 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x02up\x18\t \x03(\v2\x17.amphi.v1.UpTrackStatusR\x02up\x12-\n" +
 	"\x04down\x18\n" +
 	" \x03(\v2\x19.amphi.v1.DownTrackStatusR\x04down\x12\x16\n" +
-	"\x06remote\x18\v \x01(\tR\x06remote\"\xa6\x01\n" +
+	"\x06remote\x18\v \x01(\tR\x06remote\"\xbe\x01\n" +
 	"\rUpTrackStatus\x12\x19\n" +
 	"\btrack_id\x18\x01 \x01(\tR\atrackId\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
 	"\x05codec\x18\x03 \x01(\tR\x05codec\x12\x14\n" +
 	"\x05muted\x18\x04 \x01(\bR\x05muted\x126\n" +
-	"\tencodings\x18\x05 \x03(\v2\x18.amphi.v1.EncodingStatusR\tencodings\"\xce\x01\n" +
+	"\tencodings\x18\x05 \x03(\v2\x18.amphi.v1.EncodingStatusR\tencodings\x12\x16\n" +
+	"\x06wanted\x18\x06 \x01(\x05R\x06wanted\"\xce\x01\n" +
 	"\x0eEncodingStatus\x12\x10\n" +
 	"\x03rid\x18\x01 \x01(\tR\x03rid\x12\x14\n" +
 	"\x05width\x18\x02 \x01(\rR\x05width\x12\x16\n" +

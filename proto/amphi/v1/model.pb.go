@@ -1266,8 +1266,10 @@ type RoomLimits struct {
 	MaxStoreBytes      uint32 `protobuf:"varint,6,opt,name=max_store_bytes,json=maxStoreBytes,proto3" json:"max_store_bytes,omitempty"`
 	// Up to this many peers everybody hears of everybody; above it, of peers of interest only.
 	FullPresencePeers uint32 `protobuf:"varint,7,opt,name=full_presence_peers,json=fullPresencePeers,proto3" json:"full_presence_peers,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// How many microphones are forwarded at the same time, the loudest ones; 0 is all, absent is 5.
+	LoudestMicrophones *uint32 `protobuf:"varint,8,opt,name=loudest_microphones,json=loudestMicrophones,proto3,oneof" json:"loudest_microphones,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RoomLimits) Reset() {
@@ -1345,6 +1347,13 @@ func (x *RoomLimits) GetMaxStoreBytes() uint32 {
 func (x *RoomLimits) GetFullPresencePeers() uint32 {
 	if x != nil {
 		return x.FullPresencePeers
+	}
+	return 0
+}
+
+func (x *RoomLimits) GetLoudestMicrophones() uint32 {
+	if x != nil && x.LoudestMicrophones != nil {
+		return *x.LoudestMicrophones
 	}
 	return 0
 }
@@ -2313,7 +2322,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	" \x01(\bR\thideNames\x12\x17\n" +
 	"\apart_ms\x18\v \x01(\rR\x06partMs\x12\x1d\n" +
 	"\n" +
-	"segment_ms\x18\f \x01(\rR\tsegmentMs\"\xa9\x02\n" +
+	"segment_ms\x18\f \x01(\rR\tsegmentMs\"\xf7\x02\n" +
 	"\n" +
 	"RoomLimits\x12\x1b\n" +
 	"\tmax_peers\x18\x01 \x01(\rR\bmaxPeers\x12$\n" +
@@ -2322,7 +2331,9 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\x0emax_store_keys\x18\x04 \x01(\rR\fmaxStoreKeys\x121\n" +
 	"\x15max_store_value_bytes\x18\x05 \x01(\rR\x12maxStoreValueBytes\x12&\n" +
 	"\x0fmax_store_bytes\x18\x06 \x01(\rR\rmaxStoreBytes\x12.\n" +
-	"\x13full_presence_peers\x18\a \x01(\rR\x11fullPresencePeers\"\xe4\x01\n" +
+	"\x13full_presence_peers\x18\a \x01(\rR\x11fullPresencePeers\x124\n" +
+	"\x13loudest_microphones\x18\b \x01(\rH\x00R\x12loudestMicrophones\x88\x01\x01B\x16\n" +
+	"\x14_loudest_microphones\"\xe4\x01\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12$\n" +
@@ -2519,6 +2530,7 @@ func file_amphi_v1_model_proto_init() {
 	if File_amphi_v1_model_proto != nil {
 		return
 	}
+	file_amphi_v1_model_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1555,7 +1555,8 @@ type TrackQuality struct {
 	Max     int32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
 	Target  int32 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
 	Current int32 `protobuf:"varint,4,opt,name=current,proto3" json:"current,omitempty"`
-	// Why current is not the best: "", "size", "bandwidth", "hidden", "paused", "muted", "codec", "publisher", "starting".
+	// Why current is not the best: "", "size", "preference", "bandwidth", "hidden", "muted", "not_loudest", "codec",
+	// "publisher" or "starting"; PROTOCOL.md says what they mean.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	BitrateKbps   uint32 `protobuf:"varint,6,opt,name=bitrate_kbps,json=bitrateKbps,proto3" json:"bitrate_kbps,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1695,7 +1696,8 @@ func (x *Quality) GetEstimateKbps() uint32 {
 	return 0
 }
 
-// Interest says which simulcast layers of the client's own tracks somebody wants.
+// Interest says which simulcast layers of the client's own tracks somebody wants. What is not wanted need not be sent;
+// what is again should begin with a keyframe.
 type Interest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	TrackId string                 `protobuf:"bytes,1,opt,name=track_id,json=trackId,proto3" json:"track_id,omitempty"`

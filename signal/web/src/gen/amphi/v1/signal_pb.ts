@@ -1256,7 +1256,8 @@ export type TrackQuality = Message<"amphi.v1.TrackQuality"> & {
   current: number;
 
   /**
-   * Why current is not the best: "", "size", "bandwidth", "hidden", "paused", "muted", "codec", "publisher", "starting".
+   * Why current is not the best: "", "size", "preference", "bandwidth", "hidden", "muted", "not_loudest", "codec",
+   * "publisher" or "starting"; PROTOCOL.md says what they mean.
    *
    * @generated from field: string reason = 5;
    */
@@ -1295,7 +1296,8 @@ export type TrackQualityJson = {
   current?: number;
 
   /**
-   * Why current is not the best: "", "size", "bandwidth", "hidden", "paused", "muted", "codec", "publisher", "starting".
+   * Why current is not the best: "", "size", "preference", "bandwidth", "hidden", "muted", "not_loudest", "codec",
+   * "publisher" or "starting"; PROTOCOL.md says what they mean.
    *
    * @generated from field: string reason = 5;
    */
@@ -1366,7 +1368,8 @@ export const QualitySchema: GenMessage<Quality, {jsonType: QualityJson}> = /*@__
   messageDesc(file_amphi_v1_signal, 20);
 
 /**
- * Interest says which simulcast layers of the client's own tracks somebody wants.
+ * Interest says which simulcast layers of the client's own tracks somebody wants. What is not wanted need not be sent;
+ * what is again should begin with a keyframe.
  *
  * @generated from message amphi.v1.Interest
  */
@@ -1385,7 +1388,8 @@ export type Interest = Message<"amphi.v1.Interest"> & {
 };
 
 /**
- * Interest says which simulcast layers of the client's own tracks somebody wants.
+ * Interest says which simulcast layers of the client's own tracks somebody wants. What is not wanted need not be sent;
+ * what is again should begin with a keyframe.
  *
  * @generated from message amphi.v1.Interest
  */

@@ -1,0 +1,191 @@
+package media
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/interest"
+	"github.com/amphi-sfu/amphi/media/packet"
+)
+
+const (
+	// comingFor is how long a layer that a publisher was asked for counts as on its way.
+	comingFor = int64(3 * time.Second)
+	// wakeFor is how long after it began to be sent an encoding is given to workers that
+	// have no subscribers of it: they get some at its first packet, and would miss the
+	// rest of its first picture.
+	wakeFor = int64(50 * time.Millisecond)
+)
+
+// demand is what is wanted of an UpTrack on this node. What counts is what viewers would be
+// sent by the size at which they show it, not what their links carry just now: a layer that
+// comes and goes with a viewer's bandwidth would come too late.
+type demand struct {
+	wishes  [interest.Top + 1]atomic.Int32 // slots by the layer that they want
+	told    atomic.Int32                   // what the publisher was told last
+	raised  atomic.Int64                   // when it was told to send more
+	begun   bool                           // it was told; belongs to the clock
+	tracker *interest.Tracker              // belongs to the clock
+
+	mu    sync.Mutex // guards the field below
+	sizes map[any]pictureSize
+}
+
+type pictureSize struct{ width, height int }
+
+func (d *demand) init(now int64) {
+	// Without a Config to be wrong about, New cannot fail.
+	d.tracker, _ = interest.New(interest.Config{}, time.Duration(now))
+	d.told.Store(int32(interest.Top))
+	d.raised.Store(now)
+}
+
+// wish is what a slot wants of a track.
+type wish struct {
+	track *UpTrack
+	layer int8
+}
+
+// set counts the slot for another layer, or track; nil for none.
+func (w *wish) set(u *UpTrack, layer int8) {
+	layer = min(layer, interest.Top)
+	if u == nil || layer < 0 {
+		u, layer = nil, interest.None
+	}
+	if w.track == u && w.layer == layer {
+		return
+	}
+	for _, c := range [...]struct {
+		wish
+		n int32
+	}{{*w, -1}, {wish{u, layer}, 1}} {
+		if c.track != nil {
+			c.track.demand.wishes[c.layer].Add(c.n)
+			c.track.heard(c.n)
+		}
+	}
+	w.track, w.layer = u, layer
+}
+
+// heard counts those who listen to anything in the room.
+func (u *UpTrack) heard(n int32) {
+	if u.kind == codec.Audio {
+		u.router.listeners.Add(n)
+	}
+}
+
+// Want says at which size, in pixels, a picture of the track is used by somebody who attaches
+// sinks to its encodings, so that the encoding for it is sent; 0,0: not any more. by is any
+// comparable value that stands for who wants it.
+func (u *UpTrack) Want(by any, width, height int) {
+	d := &u.demand
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if width <= 0 || height <= 0 {
+		delete(d.sizes, by)
+		return
+	}
+	if d.sizes == nil {
+		d.sizes = map[any]pictureSize{}
+	}
+	d.sizes[by] = pictureSize{width, height}
+}
+
+// wanted is the highest encoding that anybody wants, interest.None when nobody wants any. As long
+// as somebody listens to anything in the room all microphones are wanted: who speaks is told by what
+// they send.
+func (u *UpTrack) wanted() int8 {
+	d := &u.demand
+	most := interest.None
+	if u.kind == codec.Audio && u.source == "mic" && u.router.listeners.Load() > 0 {
+		most = 0
+	}
+	for l := interest.Top; l > most; l-- {
+		if d.wishes[l].Load() > 0 {
+			most = l
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.sizes {
+		most = max(most, u.encodingFor(s))
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, enc := range u.encodings {
+		if enc != nil && enc.attached.Load() > 0 {
+			most = max(most, int8(i))
+		}
+	}
+	return most
+}
+
+// encodingFor is the lowest encoding that fills a picture, the highest that may be when none
+// known does.
+func (u *UpTrack) encodingFor(s pictureSize) int8 {
+	for _, enc := range u.Encodings() {
+		if w, h := enc.Size(); w >= s.width && h >= s.height {
+			return enc.index
+		}
+	}
+	return interest.Top
+}
+
+// coming says that the publisher was asked for more a moment ago.
+func (u *UpTrack) coming(now int64) bool { return now-u.demand.raised.Load() < comingFor }
+
+// tellInterest tells the publisher of a track up to which layer it should send, when that has
+// changed. It belongs to the clock.
+func (ep *Endpoint) tellInterest(u *UpTrack, now int64) {
+	d := &u.demand
+	before := d.tracker.Told()
+	told := d.tracker.Update(u.wanted(), time.Duration(now))
+	if told < before {
+		d.told.Store(int32(told))
+	} else if told > before {
+		d.told.Store(int32(told))
+		d.raised.Store(now)
+	}
+	for _, enc := range u.Encodings() {
+		if enc.index > told {
+			enc.rest(now)
+		}
+	}
+	if told != before || !d.begun {
+		d.begun = true
+		ep.tell(func(o Observer) { o.PublisherInterest(u.id, int(told)) })
+	}
+}
+
+// encodingRest is what an encoding knows of its pauses; guarded by its mutex.
+type encodingRest struct {
+	woke   int64 // when it began to be sent last
+	rested bool  // it was let go of meanwhile
+}
+
+// rest forgets what was sent before nobody wanted it: who comes later should not see an old picture.
+func (e *Encoding) rest(now int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.rested && !e.live(now) {
+		e.rested = true
+		e.ring.Clear()
+	}
+}
+
+// wake notes that p is the first packet after a pause, or of all. e.mu is held.
+func (e *Encoding) wake(p *packet.Packet) {
+	e.woke = p.ArrivalNS
+	if e.rested && !p.Keyframe {
+		e.lostTooMuch.Store(true) // the clock asks for a keyframe
+	}
+	e.rested = false
+}
+
+// sinksChanged notes how many sinks there are. e.mu is held.
+func (e *Encoding) sinksChanged() {
+	n := int32(len(e.sinks))
+	e.track.heard(n - e.attached.Swap(n))
+}
