@@ -31,6 +31,14 @@ type encoding struct {
 	sinks []packet.Sink
 	asked int
 	seq   uint64
+	// wanted is the size that the track was wanted at last.
+	wanted [2]int
+}
+
+func (e *encoding) wantedAt() [2]int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.wanted
 }
 
 func (e *encoding) Attach(s packet.Sink) {
@@ -116,6 +124,14 @@ func (t track) Encodings() []Encoding {
 		out[i] = e
 	}
 	return out
+}
+
+func (t track) Want(_ any, width, height int) {
+	for _, e := range t {
+		e.mu.Lock()
+		e.wanted = [2]int{width, height}
+		e.mu.Unlock()
+	}
 }
 
 func video(ssrc uint32, w, h int) *encoding {

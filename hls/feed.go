@@ -26,6 +26,7 @@ type feed struct {
 	seen     uint64           // packets at the last step
 	failed   map[Encoding]int // steps for which one that gave no keyframe is left alone
 	attached []*tap
+	of       Track // whose encodings they are; nil before the first step
 
 	mu      sync.Mutex // guards the fields below; taken inside an encoding's lock, never around it
 	current *tap       // whose packets go on
@@ -82,6 +83,8 @@ const enough = 1.18
 // step chooses an encoding for a tile of w×h pixels (audio: 0×0) and brings about what
 // is missing for it.
 func (f *feed) step(t Track, w, h int) {
+	f.of = t
+	t.Want(f, w, h) // a track that took the place of one that is gone knows nothing of it
 	list := t.Encodings()
 	f.mu.Lock()
 	current, next, packets := f.current, f.next, f.packets
@@ -191,6 +194,9 @@ func (f *feed) close() {
 	f.mu.Lock()
 	f.current, f.next = nil, nil
 	f.mu.Unlock()
+	if f.of != nil {
+		f.of.Want(f, 0, 0)
+	}
 	f.detachBut()
 }
 

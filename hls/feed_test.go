@@ -49,7 +49,13 @@ func TestFeedChoosesWhatFits(t *testing.T) {
 		if c.want.attached() != 1 || c.want.keyframesAsked() == 0 {
 			t.Errorf("%s: not attached to %d", c.name, c.want.ssrc)
 		}
+		if got := c.want.wantedAt(); got != [2]int{c.w, c.h} {
+			t.Errorf("%s: wanted at %v", c.name, got)
+		}
 		f.close()
+		if got := c.want.wantedAt(); got != [2]int{} {
+			t.Errorf("%s: still wanted at %v", c.name, got)
+		}
 		for _, e := range c.list {
 			if e.attached() != 0 {
 				t.Errorf("%s: still attached to %d", c.name, e.ssrc)

@@ -16,6 +16,9 @@ type Source interface {
 // simulcast layers appear.
 type Track interface {
 	Encodings() []Encoding
+	// Want says at which size by, any comparable value, uses the picture, so that an
+	// encoding for it is sent; 0,0: not any more.
+	Want(by any, width, height int)
 }
 
 // Encoding is one RTP stream of a track. *media.Encoding is one. Values are
@@ -49,6 +52,8 @@ func (s engine) Track(room, id string) (Track, bool) {
 }
 
 type upTrack struct{ u *media.UpTrack }
+
+func (t upTrack) Want(by any, width, height int) { t.u.Want(by, width, height) }
 
 func (t upTrack) Encodings() []Encoding {
 	list := t.u.Encodings()

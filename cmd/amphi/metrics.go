@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strconv"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -31,6 +33,7 @@ type metric struct {
 // family is metrics that differ by one label.
 type family struct {
 	desc *prometheus.Desc
+	kind prometheus.ValueType
 	read func(*scrape) map[string]uint64
 }
 
@@ -67,6 +70,8 @@ type exporter struct {
 	node     *Node
 	metrics  []metric
 	families []family
+	// Those with two labels, and of another type.
+	layers, estimates *prometheus.Desc
 }
 
 func newExporter(n *Node) *exporter {
@@ -74,10 +79,13 @@ func newExporter(n *Node) *exporter {
 		return metric{prometheus.NewDesc("amphi_"+name, help, nil, nil), kind, read}
 	}
 	by := func(name, help, label string, read func(*scrape) map[string]uint64) family {
-		return family{prometheus.NewDesc("amphi_"+name, help, []string{label}, nil), read}
+		return family{prometheus.NewDesc("amphi_"+name, help, []string{label}, nil), prometheus.CounterValue, read}
 	}
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	return &exporter{node: n,
+		layers: prometheus.NewDesc("amphi_video_downtracks", "Pictures that clients receive or should, by the simulcast layer that suits their size and by the one forwarded now; -1: none.",
+			[]string{"max", "current"}, nil),
+		estimates: prometheus.NewDesc("amphi_client_estimate_bits_per_second", "Bandwidth towards the clients whose path is estimated now.", nil, nil),
 		metrics: []metric{
 			one("clients", "Open signalling connections.", gauge, func(s *scrape) float64 { return float64(s.signal.Clients.Open) }),
 			one("clients_accepted_total", "Signalling connections accepted.", counter, func(s *scrape) float64 { return float64(s.signal.Clients.Accepted) }),
@@ -104,6 +112,7 @@ func newExporter(n *Node) *exporter {
 			one("programs", "Programs composed.", gauge, func(s *scrape) float64 { return float64(len(s.programs)) }),
 		},
 		families: []family{
+			{prometheus.NewDesc("amphi_downtracks", "Tracks that clients receive or should, by why they get no more; ok: as they can.", []string{"reason"}, nil), gauge, downTracksByReason},
 			by("media_dropped_total", "Media packets dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.media.Drops }),
 			by("socket_dropped_total", "Datagrams dropped at the media socket, by reason.", "reason", func(s *scrape) map[string]uint64 { return named(s.media.Socket.Drops) }),
 			by("replica_messages_dropped_total", "Messages from owners dropped by replicas, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Replica.Dropped }),
@@ -131,6 +140,8 @@ func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, f := range e.families {
 		out <- f.desc
 	}
+	out <- e.layers
+	out <- e.estimates
 }
 
 // Collect implements prometheus.Collector.
@@ -142,7 +153,12 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, f := range e.families {
 		for label, value := range f.read(s) {
-			out <- prometheus.MustNewConstMetric(f.desc, prometheus.CounterValue, float64(value), label)
+			out <- prometheus.MustNewConstMetric(f.desc, f.kind, float64(value), label)
 		}
 	}
+	for l, n := range s.videoLayers() {
+		out <- prometheus.MustNewConstMetric(e.layers, prometheus.GaugeValue, float64(n), strconv.Itoa(l.max), strconv.Itoa(l.current))
+	}
+	clients, sum, buckets := s.estimates()
+	out <- prometheus.MustNewConstHistogram(e.estimates, clients, sum, buckets)
 }

@@ -92,7 +92,7 @@ func addMedia(room *amphiv1.RoomStatus, stats *media.RouterStats) {
 }
 
 func upStatus(u *media.UpTrackStats) *amphiv1.UpTrackStatus {
-	status := &amphiv1.UpTrackStatus{TrackId: u.ID, Source: u.Source, Muted: u.Muted}
+	status := &amphiv1.UpTrackStatus{TrackId: u.ID, Source: u.Source, Muted: u.Muted, Wanted: int32(u.Wanted)}
 	for _, e := range u.Encodings {
 		// Layers that were never sent have no codec yet.
 		if status.Codec == "" || e.Packets > 0 {
