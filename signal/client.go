@@ -29,6 +29,7 @@ const (
 type client struct {
 	server *Server
 	conn   *ws.Conn
+	host   string        // by which it reached this node
 	pace   *rate.Limiter // of negotiations
 	lists  *rate.Limiter // of ListPeers
 
@@ -40,8 +41,8 @@ type client struct {
 	left bool
 }
 
-func (s *Server) open(conn *ws.Conn) ws.Handler {
-	c := &client{server: s, conn: conn, pace: rate.NewLimiter(negotiationsPerSecond, 2*negotiationsPerSecond),
+func (s *Server) open(conn *ws.Conn, host string) ws.Handler {
+	c := &client{server: s, conn: conn, host: host, pace: rate.NewLimiter(negotiationsPerSecond, 2*negotiationsPerSecond),
 		lists: rate.NewLimiter(listsPerSecond, 2*listsPerSecond)}
 	s.clients.add(c)
 	return c

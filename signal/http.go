@@ -8,13 +8,14 @@ import (
 	"github.com/amphi-sfu/amphi/proto"
 	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
 	"github.com/amphi-sfu/amphi/signal/whip"
+	"github.com/amphi-sfu/amphi/signal/ws"
 )
 
 // routes are the paths of PROTOCOL.md that this package answers.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/signal", func(w http.ResponseWriter, r *http.Request) {
-		s.sockets.Serve(w, r, s.open)
+		s.sockets.Serve(w, r, func(conn *ws.Conn) ws.Handler { return s.open(conn, r.Host) })
 	})
 	mux.HandleFunc("POST /v1/token", s.serveToken)
 	mux.HandleFunc("OPTIONS /v1/token", func(w http.ResponseWriter, _ *http.Request) {

@@ -27,8 +27,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Node is this node's id, Region and Version are shown to clients.
 	Node, Region, Version string
-	// ICEServers are told to clients.
-	ICEServers []*amphiv1.IceServer
+	// ICEServers are what a peer is told that reached this node by the name or address host, as its request had it:
+	// not to be trusted. Nil: there are none. Any goroutine.
+	ICEServers func(peerID, host string) []*amphiv1.IceServer
 	// WebSocket has the limits of clients.
 	WebSocket ws.Config
 	// TokensPerMinute is how many wrong room codes one address may try per minute, default 60, after half as many
@@ -196,10 +197,24 @@ func (s *Server) verify(token string, want auth.Type) (auth.Grant, error) {
 
 func (s *Server) info() *amphiv1.ServerInfo {
 	return &amphiv1.ServerInfo{
-		Node: s.cfg.Node, Region: s.cfg.Region, Version: s.cfg.Version, IceServers: s.cfg.ICEServers,
+		Node: s.cfg.Node, Region: s.cfg.Region, Version: s.cfg.Version,
 		PingIntervalMs: 5000, PingTimeoutMs: uint32(cmp.Or(s.cfg.WebSocket.Silence, 15*time.Second).Milliseconds()),
 		ResumeWindowMs: 60000, TimeMs: time.Now().UnixMilli(),
 	}
+}
+
+// infoFor is info with the credentials of a peer that has joined.
+func (s *Server) infoFor(peerID, host string) *amphiv1.ServerInfo {
+	info := s.info()
+	info.IceServers = s.iceServers(peerID, host)
+	return info
+}
+
+func (s *Server) iceServers(peerID, host string) []*amphiv1.IceServer {
+	if s.cfg.ICEServers == nil {
+		return nil
+	}
+	return s.cfg.ICEServers(peerID, host)
 }
 
 // logInternal keeps what clients are not told.

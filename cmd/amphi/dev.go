@@ -30,8 +30,9 @@ const (
 
 func devCommand() *cobra.Command {
 	var (
-		config  = Config{ID: proto.NewID(proto.NodePrefix)}
-		verbose bool
+		config            = Config{ID: proto.NewID(proto.NodePrefix)}
+		turnPort, tlsPort uint16
+		verbose           bool
 	)
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -39,7 +40,8 @@ func devCommand() *cobra.Command {
 		Long: `Runs the whole platform in one process, with a demo room of the template
 "live-event" and a key that everybody knows. Prints one link per role.
 
-The other ports lie beside --http: ICE-TCP one above, WebRTC media (UDP) two above.`,
+The other ports lie beside --http: ICE-TCP one above, WebRTC media (UDP) two above.
+TURN has its usual ports, or where they are taken any others.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelInfo
@@ -47,6 +49,13 @@ The other ports lie beside --http: ICE-TCP one above, WebRTC media (UDP) two abo
 				level = slog.LevelDebug
 			}
 			config.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			var err error
+			if config.TURNAddr, err = turnAddr(config.HTTPAddr, turnPort); err != nil {
+				return err
+			}
+			if config.TURNTLSAddr, err = turnAddr(config.HTTPAddr, tlsPort); err != nil {
+				return err
+			}
 			return runDev(cmd.Context(), config, cmd.OutOrStdout())
 		},
 	}
@@ -56,6 +65,8 @@ The other ports lie beside --http: ICE-TCP one above, WebRTC media (UDP) two abo
 	flags.StringVar(&config.Region, "region", "local", "name of this node's region")
 	flags.BoolVar(&config.SelfSigned, "tls-self-signed", false, "serve HTTPS with a certificate made for this run, as browsers on other machines need for cameras")
 	flags.StringVar(&config.MetricsAddr, "metrics", defaultMetricsAddr, "address of metrics and pprof; empty: nowhere")
+	flags.Uint16Var(&turnPort, "turn-port", defaultTURNPort, "port of TURN over UDP and TCP; 0: no TURN")
+	flags.Uint16Var(&tlsPort, "turn-tls-port", defaultTURNTLSPort, "port of TURN over TLS, where the node has a certificate; 0: none")
 	flags.StringVar(&config.CompositorPath, "compositor", "", "the program amphi-compositor (default: beside this binary, then PATH)")
 	flags.IPSliceVar(&config.PublicIPs, "public-ip", nil, "addresses told to clients for media (default: those of this machine)")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")

@@ -9,6 +9,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls"
 	"github.com/amphi-sfu/amphi/hls/serve"
 	"github.com/amphi-sfu/amphi/media"
+	"github.com/amphi-sfu/amphi/media/turn"
 	"github.com/amphi-sfu/amphi/signal"
 )
 
@@ -43,6 +44,7 @@ type scrape struct {
 	signal   signal.Stats
 	programs []hls.ProgramStats
 	requests serve.Stats
+	turn     turn.Stats
 }
 
 // sum adds up a figure over all endpoints.
@@ -101,6 +103,9 @@ func newExporter(n *Node) *exporter {
 			one("open_endpoint_packets_sent", "Media packets to the endpoints that are open now.", gauge,
 				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsOut }) }),
 			one("records_lost_total", "Durable changes that could not be written.", counter, func(s *scrape) float64 { return float64(s.signal.Lost) }),
+			one("turn_allocations", "TURN allocations open.", gauge, func(s *scrape) float64 { return float64(s.turn.Open) }),
+			one("turn_allocations_total", "TURN allocations made.", counter, func(s *scrape) float64 { return float64(s.turn.Allocations) }),
+			one("turn_connections", "TURN clients' TCP and TLS connections open.", gauge, func(s *scrape) float64 { return float64(s.turn.Connections) }),
 			one("hls_waiting", "HLS requests that wait for their part.", gauge, func(s *scrape) float64 { return float64(s.requests.Waiting) }),
 			one("compositor_exits_total", "Ends of compositors of the programs that run.", counter, func(s *scrape) float64 {
 				var exits float64
@@ -115,6 +120,10 @@ func newExporter(n *Node) *exporter {
 			{prometheus.NewDesc("amphi_downtracks", "Tracks that clients receive or should, by why they get no more; ok: as they can.", []string{"reason"}, nil), gauge, downTracksByReason},
 			by("media_dropped_total", "Media packets dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.media.Drops }),
 			by("socket_dropped_total", "Datagrams dropped at the media socket, by reason.", "reason", func(s *scrape) map[string]uint64 { return named(s.media.Socket.Drops) }),
+			by("turn_refused_total", "TURN requests and packets refused, by reason.", "reason", func(s *scrape) map[string]uint64 { return named(s.turn.Refused) }),
+			by("turn_bytes_total", "Bytes relayed for TURN clients, by direction.", "direction", func(s *scrape) map[string]uint64 {
+				return map[string]uint64{"in": s.turn.BytesIn, "out": s.turn.BytesOut}
+			}),
 			by("replica_messages_dropped_total", "Messages from owners dropped by replicas, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Replica.Dropped }),
 			by("program_dropped_total", "Packets and pictures dropped by running programs, by reason.", "reason", func(s *scrape) map[string]uint64 {
 				drops := map[string]uint64{}
@@ -148,6 +157,9 @@ func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	s := &scrape{media: e.node.media.Stats(), signal: e.node.signal.Stats(), programs: e.node.origin.Programs(),
 		requests: e.node.origin.Requests()}
+	if e.node.relay != nil {
+		s.turn = e.node.relay.Stats()
+	}
 	for _, m := range e.metrics {
 		out <- prometheus.MustNewConstMetric(m.desc, m.kind, m.read(s))
 	}

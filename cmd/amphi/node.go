@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"github.com/amphi-sfu/amphi/cluster"
 	"github.com/amphi-sfu/amphi/hls"
 	"github.com/amphi-sfu/amphi/media"
+	"github.com/amphi-sfu/amphi/media/turn"
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal"
@@ -41,6 +43,9 @@ type Config struct {
 	SelfSigned bool
 	// PublicIPs are told to clients as the addresses of media; empty: those of this machine.
 	PublicIPs []net.IP
+	// TURNAddr and TURNTLSAddr are HOST:PORT of TURN over UDP and TCP, and over TLS; empty: nowhere. TLS needs
+	// the node to have a certificate. When a port is taken, any free one serves: clients are told which.
+	TURNAddr, TURNTLSAddr string
 	// CompositorPath is the program amphi-compositor; empty looks beside this binary, then in PATH.
 	CompositorPath string
 	// Directory knows the owner of each room, and Carrier brings room messages to other nodes, whose Deliver
@@ -57,6 +62,8 @@ type Node struct {
 	started  time.Time
 	registry *cluster.Local
 	media    *media.Engine
+	relay    *turn.Server // nil: none
+	tls      *tls.Config  // nil: plain HTTP
 	signal   *signal.Server
 	origin   *hls.Origin
 	streams  *streams
@@ -100,12 +107,21 @@ func (n *Node) open() error {
 	if n.media, err = n.newMedia(); err != nil {
 		return err
 	}
+	if n.cfg.SelfSigned {
+		if n.tls, err = selfSigned(time.Now()); err != nil {
+			return err
+		}
+	}
+	if n.relay, err = n.newRelay(); err != nil {
+		return err
+	}
 	n.streams = newStreams(n.log)
 	if n.origin, err = n.newOrigin(); err != nil {
 		return err
 	}
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,
+		ICEServers: n.iceServers,
 	}, signal.Deps{
 		Registry: n.registry, Directory: n.cfg.Directory, Carrier: n.cfg.Carrier, Media: signal.Engine(n.media), Streams: n.streams, Nodes: n,
 	})
@@ -194,6 +210,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		{"the media engine", n.media.Run},
 		{"the HLS origin", n.origin.Run},
 	}
+	if n.relay != nil {
+		services = append(services, service{"TURN", n.relay.Run})
+	}
 	if n.metrics != nil {
 		services = append(services, service{"the metrics server", n.metrics.Run})
 	}
@@ -220,6 +239,9 @@ func (n *Node) Close() {
 		if f != nil {
 			_ = f.Close()
 		}
+	}
+	if n.relay != nil {
+		_ = n.relay.Close()
 	}
 	if n.media != nil {
 		_ = n.media.Close()

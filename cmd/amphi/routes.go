@@ -1,11 +1,9 @@
 package main
 
 import (
-	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/pprof"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -14,14 +12,8 @@ import (
 
 // listen opens the node's HTTP sockets.
 func (n *Node) listen() error {
-	var config *tls.Config
 	var err error
-	if n.cfg.SelfSigned {
-		if config, err = selfSigned(time.Now()); err != nil {
-			return err
-		}
-	}
-	if n.front, err = newFront(n.cfg.HTTPAddr, config, n.routes(), n.log); err != nil {
+	if n.front, err = newFront(n.cfg.HTTPAddr, n.tls, n.routes(), n.log); err != nil {
 		return err
 	}
 	if n.cfg.MetricsAddr == "" {

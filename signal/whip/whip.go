@@ -4,6 +4,7 @@ package whip
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // Request is one client's wish to publish or to play.
@@ -23,6 +25,8 @@ type Request struct {
 	// Track is the track to play; empty plays the stage.
 	Track string
 	Offer string
+	// Host is the name or address by which the client reached this node.
+	Host string
 }
 
 // Stage takes requests into rooms. Its methods may be called from any goroutine; errors have codes.
@@ -40,6 +44,8 @@ type Session struct {
 	// ID cannot be guessed: it is all that is needed to end the session.
 	ID     string
 	Answer string
+	// ICEServers are what the client may use to get through.
+	ICEServers []*amphiv1.IceServer
 }
 
 // Handler serves /v1/whip/{room} and /v1/whep/{room}, and what they locate below them.
@@ -82,14 +88,32 @@ func (h *handler) post(do func(context.Context, Request) (Session, error)) http.
 		}
 		w.Header().Set("Content-Type", "application/sdp")
 		w.Header().Set("Location", r.URL.Path+"/"+session.ID)
+		for _, link := range links(session.ICEServers) {
+			w.Header().Add("Link", link)
+		}
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, session.Answer)
 	}
 }
 
+// links are the Link headers that name ICE servers (RFC 9725 section 4.6).
+func links(servers []*amphiv1.IceServer) []string {
+	var list []string
+	for _, s := range servers {
+		for _, url := range s.GetUrls() {
+			link := fmt.Sprintf(`<%s>; rel="ice-server"`, url)
+			if s.GetUsername() != "" {
+				link += fmt.Sprintf(`; username=%q; credential=%q; credential-type="password"`, s.GetUsername(), s.GetCredential())
+			}
+			list = append(list, link)
+		}
+	}
+	return list
+}
+
 // read checks a request as far as HTTP goes.
 func read(r *http.Request) (Request, error) {
-	req := Request{Room: r.PathValue("room"), Track: r.URL.Query().Get("track")}
+	req := Request{Room: r.PathValue("room"), Track: r.URL.Query().Get("track"), Host: r.Host}
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
 		return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
@@ -145,7 +169,7 @@ func (h *handler) delete(w http.ResponseWriter, r *http.Request) {
 // allowAnyOrigin lets pages of any origin use this: a token authenticates, not a cookie.
 func allowAnyOrigin(w http.ResponseWriter) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	w.Header().Set("Access-Control-Expose-Headers", "Location")
+	w.Header().Set("Access-Control-Expose-Headers", "Location, Link")
 }
 
 func (h *handler) fail(w http.ResponseWriter, err error) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // stage answers with what it was asked.
@@ -18,7 +19,8 @@ func (*stage) Publish(_ context.Context, r Request) (Session, error) {
 	if r.Token == "expired" {
 		return Session{}, proto.Errorf(proto.TokenExpired, "the token has expired")
 	}
-	return Session{ID: "wh_x", Answer: "publish " + r.Room}, nil
+	return Session{ID: "wh_x", Answer: "publish " + r.Room, ICEServers: []*amphiv1.IceServer{
+		{Urls: []string{"turn:" + r.Host + "?transport=udp"}, Username: "1:p", Credential: "c"}}}, nil
 }
 
 func (*stage) Play(_ context.Context, r Request) (Session, error) {
@@ -84,7 +86,8 @@ func TestHeaders(t *testing.T) {
 	h := Handler(&stage{}, slog.New(slog.DiscardHandler))
 	made := do(h, "POST", "/v1/whip/hall", "application/sdp", "Bearer t", "v=0").Header()
 	for k, want := range map[string]string{"Location": "/v1/whip/hall/wh_x", "Content-Type": "application/sdp",
-		"Access-Control-Allow-Origin": "*", "Etag": ""} {
+		"Link":                        `<turn:example.com?transport=udp>; rel="ice-server"; username="1:p"; credential="c"; credential-type="password"`,
+		"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Location, Link", "Etag": ""} {
 		if made.Get(k) != want {
 			t.Errorf("%s is %q", k, made.Get(k))
 		}

@@ -1,0 +1,130 @@
+package turn
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/pion/turn/v5"
+)
+
+var (
+	errTransport = errors.New("turn: only UDP is relayed")
+	errRefused   = errors.New("turn: no more allocations")
+)
+
+// generator makes relays for the library.
+type generator struct{ server *Server }
+
+// Validate implements turn.RelayAddressGenerator.
+func (generator) Validate() error { return nil }
+
+// AllocateListener implements turn.RelayAddressGenerator; there is no relaying of TCP (RFC 6062).
+func (g generator) AllocateListener(turn.AllocateListenerConfig) (net.Listener, net.Addr, error) {
+	g.server.stats.refuse(ReasonTransport)
+	return nil, nil, errTransport
+}
+
+// AllocateConn implements turn.RelayAddressGenerator.
+func (g generator) AllocateConn(turn.AllocateConnConfig) (net.Conn, error) {
+	g.server.stats.refuse(ReasonTransport)
+	return nil, errTransport
+}
+
+// AllocatePacketConn implements turn.RelayAddressGenerator. Wishes for a port are refused: only media answers there.
+func (g generator) AllocatePacketConn(c turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
+	s := g.server
+	way, ok := s.routes[c.Network]
+	if !ok || c.RequestedPort != 0 || c.UserID == "" {
+		s.stats.refuse(ReasonTransport)
+		return nil, nil, errTransport
+	}
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(way.media))
+	if err != nil {
+		s.stats.refuse(ReasonCapacity)
+		return nil, nil, err
+	}
+	now := time.Now()
+	r := &relay{UDPConn: conn, server: s, user: c.UserID, peer: net.UDPAddrFromAddrPort(way.peer),
+		in: newBudget(s.cfg.BitRate, now), out: newBudget(s.cfg.BitRate, now)}
+	s.mu.Lock()
+	reason := s.refusalLocked(c.UserID)
+	if reason == "" {
+		s.relays[r] = struct{}{}
+		s.users[c.UserID]++
+		s.live.Add(1)
+	}
+	s.mu.Unlock()
+	if reason != "" {
+		s.stats.refuse(reason)
+		_ = conn.Close()
+		return nil, nil, errRefused
+	}
+	s.stats.allocations.Add(1)
+	// Nobody but media can reach it: what clients are told is only a name.
+	port := 0
+	if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+		port = local.Port
+	}
+	return r, &net.UDPAddr{IP: r.peer.IP, Port: port}, nil
+}
+
+// relay is one allocation's way to the media socket, the only one it can send to and hear from: its socket is
+// connected. The library reads it from one goroutine and writes to it from another.
+type relay struct {
+	*net.UDPConn
+	server *Server
+	user   string
+	peer   *net.UDPAddr // by which the client knows the media socket
+	in     budget       // from the client; the writing goroutine's
+	out    budget       // to the client; the reading goroutine's
+	closed sync.Once
+}
+
+// ReadFrom implements net.PacketConn.
+func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		n, err := r.Read(b)
+		if err != nil {
+			return 0, nil, err
+		}
+		if !r.out.spend(n, time.Now()) {
+			r.server.stats.refuse(ReasonBandwidth)
+			continue
+		}
+		r.server.stats.bytesOut.Add(uint64(n))
+		return n, r.peer, nil
+	}
+}
+
+// WriteTo implements net.PacketConn. What it drops counts as written: the client isn't told.
+func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
+	if udp, ok := to.(*net.UDPAddr); !ok || udp.Port != r.peer.Port || !udp.IP.Equal(r.peer.IP) {
+		r.server.stats.refuse(ReasonPeer)
+		return len(b), nil
+	}
+	if !r.in.spend(len(b), time.Now()) {
+		r.server.stats.refuse(ReasonBandwidth)
+		return len(b), nil
+	}
+	r.server.stats.bytesIn.Add(uint64(len(b)))
+	return r.Write(b)
+}
+
+// Close implements net.PacketConn.
+func (r *relay) Close() error {
+	err := net.ErrClosed
+	r.closed.Do(func() {
+		err = r.UDPConn.Close()
+		s := r.server
+		s.mu.Lock()
+		delete(s.relays, r)
+		if s.users[r.user]--; s.users[r.user] == 0 {
+			delete(s.users, r.user)
+		}
+		s.mu.Unlock()
+		s.live.Done()
+	})
+	return err
+}
