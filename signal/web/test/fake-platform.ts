@@ -78,9 +78,16 @@ export class FakeTransceiver {
 export class FakePeerConnection {
   readonly transceivers: FakeTransceiver[] = [];
   connectionState: RTCPeerConnectionState = "new";
+  iceConnectionState = "new";
   signalingState = "stable";
   onconnectionstatechange: (() => void) | null = null;
   offers: RTCOfferOptions[] = [];
+
+  constructor(
+    public configuration: RTCConfiguration = {},
+    /** False: no path is found. */
+    private readonly connects = true,
+  ) {}
 
   addTransceiver(what: FakeTrack | "audio" | "video", init: RTCRtpTransceiverInit): FakeTransceiver {
     const track = typeof what === "string" ? null : what;
@@ -101,11 +108,26 @@ export class FakePeerConnection {
 
   async setRemoteDescription(): Promise<void> {
     this.signalingState = "stable";
-    if (this.connectionState === "new") this.become("connected");
+    if (this.connectionState === "new" && this.connects) this.become("connected");
   }
 
+  /** What has arrived, in bytes. */
+  received = 0;
+
   async getStats() {
-    return new Map();
+    return new Map([["pair", { type: "candidate-pair", id: "pair", nominated: true, state: "succeeded", bytesReceived: this.received }]]);
+  }
+
+  getReceivers() {
+    return [];
+  }
+
+  getConfiguration(): RTCConfiguration {
+    return this.configuration;
+  }
+
+  setConfiguration(configuration: RTCConfiguration): void {
+    this.configuration = configuration;
   }
 
   become(state: RTCPeerConnectionState): void {
@@ -124,6 +146,8 @@ export interface FakePlatform extends Platform {
   /** Rings as when the browser says that it is online again. */
   networkChanged(): void;
   captureFails?: Error | undefined;
+  /** Connections made from now on find no path. */
+  unreachable?: boolean;
 }
 
 export function fakePlatform(memory = new Map<string, string>()): FakePlatform {
@@ -136,8 +160,8 @@ export function fakePlatform(memory = new Map<string, string>()): FakePlatform {
     networkChanged: () => watchers.forEach((watcher) => watcher()),
     webSocket: (url, protocols) => new WebSocket(url, protocols) as unknown as globalThis.WebSocket,
     fetch: (url, init) => fetch(url, init),
-    peerConnection: () => {
-      const made = new FakePeerConnection();
+    peerConnection: (configuration) => {
+      const made = new FakePeerConnection(configuration, !platform.unreachable);
       connections.push(made);
       return made as unknown as RTCPeerConnection;
     },

@@ -1,5 +1,6 @@
 import { render } from "preact";
 import { Room } from "@amphi/sdk";
+import type { PathOptions } from "@amphi/sdk";
 import { App } from "./app.js";
 import { announceToParent } from "./embed.js";
 import type { AppSession } from "./session.js";
@@ -18,10 +19,16 @@ const [, kind = "m", code = ""] = location.pathname.split("/");
 const embedded = kind === "embed";
 
 function open(): AppSession {
-  const room = new Room({ code, userId: visitorId() });
+  const room = new Room({ code, userId: visitorId(), ...pathOptions() });
   window.amphi = { room };
   if (embedded) announceToParent(room);
   return { room, code, embedded };
+}
+
+/** `?path=relay` and `?path=tcp` try what a network that lets nothing else through would do. */
+function pathOptions(): PathOptions {
+  const path = new URLSearchParams(location.search).get("path");
+  return { iceTransportPolicy: path === "relay" ? "relay" : "all", tcpOnly: path === "tcp" };
 }
 
 startTheme();

@@ -57,8 +57,13 @@ export class Client {
   constructor(private readonly config: ClientConfig) {
     this.endNetworkWatch = config.platform.onNetworkChange(() => {
       this.wakeUp?.();
-      this.socket?.probe();
+      this.probe();
     });
+  }
+
+  /** Doubts the connection: it has to show soon that it lives, or is replaced. */
+  probe(): void {
+    this.socket?.probe();
   }
 
   get clockOffsetMs(): number {

@@ -3,7 +3,10 @@ import { AmphiError, asAmphiError } from "./errors.js";
 import { Loudspeakers } from "./loudspeakers.js";
 import type { Publisher, PublishOptions } from "./local.js";
 import type { Kind, Source } from "./model.js";
+import { Path } from "./path.js";
+import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
+import { Pulse } from "./pulse.js";
 import { layersFor, preferCodecs, videoEncodings, videoParamsFor } from "./publishing.js";
 import { ownRole } from "./state.js";
 import type { StateStore } from "./state.js";
@@ -32,6 +35,8 @@ const interruptedMs = 2_500;
 const restartMs = 4_000;
 const firstConnectMs = 5_000;
 const lastConnectMs = 15_000;
+// How long ICE may take without relays, from the answer on.
+const directMs = 1_000;
 const subscribeDelayMs = 120;
 const firstRetryMs = 500;
 const lastRetryMs = 8_000;
@@ -52,7 +57,10 @@ export class Engine implements Publisher {
   private readonly sent = new Map<Source, Sent>();
   private slots = new Map<string, string>(); // mid → track id, of this generation
   private running = false;
+  private readonly path: Path;
+  private pulse: Pulse | undefined;
   private rescue: ReturnType<typeof setTimeout> | undefined;
+  private relayTimer: ReturnType<typeof setTimeout> | undefined;
   private retryMs = firstRetryMs;
   private connectMs = firstConnectMs;
   private subscribeTimer: ReturnType<typeof setTimeout> | undefined;
@@ -64,7 +72,9 @@ export class Engine implements Publisher {
     private readonly store: StateStore,
     private readonly observer: EngineObserver,
     private generation: number,
+    pathOptions: PathOptions,
   ) {
+    this.path = new Path(pathOptions, () => this.store.state.server?.iceServers ?? []);
     this.loudspeakers = new Loudspeakers((audioBlocked) => this.store.update({ audioBlocked }));
     this.views = new Views({
       media: (trackId) => this.media(trackId),
@@ -86,8 +96,10 @@ export class Engine implements Publisher {
   hold(): void {
     this.running = false;
     clearTimeout(this.rescue);
+    clearTimeout(this.relayTimer);
     clearTimeout(this.subscribeTimer);
     this.subscribeTimer = undefined;
+    this.pulse?.stop();
     this.sent.clear();
     this.store.update({ transport: "none" });
   }
@@ -112,7 +124,7 @@ export class Engine implements Publisher {
     if (!this.running) return;
     this.subscribed = "";
     if (!resumed || !mediaKept || this.transport?.state !== "connected") return this.replaceTransport();
-    this.negotiateSoon();
+    this.restartIce(); // what broke the signalling may have changed the network
     this.subscribeSoon();
   }
 
@@ -272,16 +284,22 @@ export class Engine implements Publisher {
     this.retiring = this.transport;
     const generation = ++this.generation;
     this.observer.generation(generation);
-    const iceServers = [...(this.store.state.server?.iceServers ?? [])];
-    const pc = this.platform.peerConnection({ iceServers, bundlePolicy: "max-bundle" });
+    const pc = this.platform.peerConnection(this.path.configuration());
     const transport = new Transport(pc, generation, {
       stateChanged: (state) => this.transport === transport && this.transportChanged(state),
-      negotiate: (offer) => {
-        this.offerSent(transport);
-        return this.client.negotiate(offer);
+      negotiate: async (offer) => {
+        const first = this.offerSent(transport);
+        const answer = this.path.answer(await this.client.negotiate(offer));
+        if (first) this.relaySoon(transport);
+        return answer;
       },
     });
     this.transport = transport;
+    this.pulse?.stop();
+    this.pulse = new Pulse(this.platform, pc, {
+      silent: () => this.transport === transport && this.pathSilent(),
+      heard: () => this.transport === transport && this.transportChanged(transport.state),
+    });
     this.subscribed = "";
     this.store.update({ transport: "connecting" });
     void this.furnish(transport);
@@ -296,12 +314,31 @@ export class Engine implements Publisher {
     this.subscribeSoon();
   }
 
-  /** The time to connect counts from the first offer: a busy machine may take seconds to make it. */
-  private offerSent(transport: Transport): void {
-    if (this.transport !== transport || this.offered === transport) return;
+  /** True for the first offer. The time to connect counts from there: a busy machine may take seconds to make it. */
+  private offerSent(transport: Transport): boolean {
+    if (this.transport !== transport || this.offered === transport) return false;
     this.offered = transport;
     this.rescueAfter(this.connectMs, () => this.replaceTransport());
     this.connectMs = Math.min(lastConnectMs, this.connectMs * 1.6);
+    return true;
+  }
+
+  /** Tries relays as well when the direct ways lead nowhere. */
+  private relaySoon(transport: Transport): void {
+    clearTimeout(this.relayTimer);
+    this.relayTimer = setTimeout(() => {
+      const { pc } = transport;
+      if (!this.running || this.transport !== transport || !["new", "checking"].includes(pc.iceConnectionState)) return;
+      if (this.path.addRelays(pc)) transport.negotiate({ restartIce: true }).catch(() => this.retryReplacing());
+    }, directMs);
+  }
+
+  /** Nothing comes any more, though ICE still waits: asks the signalling, which knows soon, and looks for another path. */
+  private pathSilent(): void {
+    if (!this.running) return;
+    this.store.update({ transport: "interrupted" });
+    this.client.probe();
+    this.restartIce();
   }
 
   private transportChanged(state: RTCPeerConnectionState): void {
@@ -326,8 +363,11 @@ export class Engine implements Publisher {
 
   private restartIce(): void {
     if (this.store.state.phase !== "joined") return; // recover() follows the reconnection
+    const transport = this.transport;
+    if (!transport) return;
+    this.path.addRelays(transport.pc); // the new network may be worse than the old one
     this.rescueAfter(restartMs, () => this.replaceTransport());
-    this.transport?.negotiate({ restartIce: true }).catch(() => this.retryReplacing());
+    transport.negotiate({ restartIce: true }).catch(() => this.retryReplacing());
   }
 
   private retryReplacing(): void {

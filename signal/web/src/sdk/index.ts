@@ -22,5 +22,6 @@ export type {
   SessionStore,
   Streams,
 } from "./actions.js";
+export type { PathOptions } from "./path.js";
 export type { Platform } from "./platform.js";
 export type * from "./model.js";

@@ -10,6 +10,7 @@ import type { RoomEvents } from "./events.js";
 import { Handover } from "./handover.js";
 import { LocalMedia } from "./local.js";
 import type { Source } from "./model.js";
+import type { PathOptions } from "./path.js";
 import { browserPlatform } from "./platform.js";
 import type { Platform } from "./platform.js";
 import { StreamPlayer } from "./player.js";
@@ -23,7 +24,7 @@ import type { RoomState } from "./state.js";
 import { receivable } from "./subscriptions.js";
 import { tokenOfCode } from "./token.js";
 
-export interface RoomConfig {
+export interface RoomConfig extends PathOptions {
   /** Address of a node; the page's own origin by default. */
   readonly server?: string;
   /** A room code such as `abc-defg-hij`, exchanged for a token. */
@@ -97,6 +98,7 @@ export class Room {
         failed: (error) => this.events.emit("local-failed", { source: "", error }),
       },
       this.shelf.generation,
+      config,
     );
     this.local = new LocalMedia(this.platform, this.states, this.engine, {
       canPublish: () => this.state.phase === "joined" || this.state.phase === "reconnecting",

@@ -20,7 +20,8 @@ const open = 1; // WebSocket.OPEN
 const subprotocol = "amphi.v1.pb";
 // How long a connection has to open, and how soon a doubted one must show a sign of life.
 const openTimeoutMs = 6_000;
-const probeTimeoutMs = 2_500;
+const leastProbeMs = 500;
+const mostProbeMs = 2_500;
 const requestTimeoutMs = 15_000;
 
 interface Pending {
@@ -107,7 +108,7 @@ export class Socket {
     this.ping();
     setTimeout(() => {
       if (this.lastHeardMs < askedMs) this.giveUp();
-    }, probeTimeoutMs);
+    }, Math.min(mostProbeMs, leastProbeMs + 4 * this.rttMs));
   }
 
   /** Ends the connection without telling the observer. */

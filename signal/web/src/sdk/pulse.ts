@@ -1,0 +1,94 @@
+import type { Platform } from "./platform.js";
+
+const beatMs = 250;
+/** How long nothing may come on a path on which something came all the time, and on one that is quiet by itself. */
+const busyPatienceMs = 800;
+const quietPatienceMs = 4_000;
+/** So many beats in a row with news make a path busy. */
+const busyBeats = 4;
+
+export interface PulseObserver {
+  /** Nothing has come for too long: the path is broken, long before ICE says so. */
+  silent(): void;
+  /** Something came again after that. */
+  heard(): void;
+}
+
+/** Listens whether anything arrives on a connected RTCPeerConnection. */
+export class Pulse {
+  private readonly end: () => void;
+  private heardMs: number;
+  private beats = 0;
+  private silent = false;
+  private looking = false;
+  private sources = "";
+  private bytes = 0;
+  private path = "";
+
+  constructor(
+    private readonly platform: Platform,
+    private readonly pc: RTCPeerConnection,
+    private readonly observer: PulseObserver,
+  ) {
+    this.heardMs = platform.now();
+    this.end = platform.every(beatMs, () => void this.beat());
+  }
+
+  stop(): void {
+    this.end();
+    this.looking = true;
+  }
+
+  private async beat(): Promise<void> {
+    if (this.looking) return;
+    if (this.pc.connectionState !== "connected") {
+      this.beats = 0;
+      this.heardMs = this.platform.now();
+      return;
+    }
+    this.looking = true;
+    const news = this.played() || (await this.received());
+    if (this.pc.signalingState === "closed") return;
+    this.looking = false;
+    const nowMs = this.platform.now();
+    if (news) {
+      this.beats = nowMs - this.heardMs < 2 * beatMs + 100 ? this.beats + 1 : 0;
+      this.heardMs = nowMs;
+      if (this.silent) {
+        this.silent = false;
+        this.observer.heard();
+      }
+      return;
+    }
+    if (this.silent || nowMs - this.heardMs < (this.beats >= busyBeats ? busyPatienceMs : quietPatienceMs)) return;
+    this.silent = true;
+    this.observer.silent();
+  }
+
+  /** Whether media went on to where it is played: that costs nothing to ask. */
+  private played(): boolean {
+    const newest = this.pc
+      .getReceivers()
+      .flatMap((receiver) => receiver.getSynchronizationSources?.() ?? [])
+      .map((source) => source.rtpTimestamp)
+      .join();
+    if (newest === this.sources) return false;
+    this.sources = newest;
+    return newest !== "";
+  }
+
+  /** Whether anything came by the path in use. */
+  private async received(): Promise<boolean> {
+    let path = "";
+    let bytes = 0;
+    for (const stat of (await this.pc.getStats()).values()) {
+      if (stat.type !== "candidate-pair" || !stat.nominated || stat.state !== "succeeded") continue;
+      path += stat.id;
+      bytes += stat.bytesReceived ?? 0;
+    }
+    const news = path !== this.path || bytes !== this.bytes;
+    this.path = path;
+    this.bytes = bytes;
+    return news;
+  }
+}
