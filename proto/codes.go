@@ -38,6 +38,7 @@ const (
 	SDPTooLarge      Code = "sdp_too_large"
 	TrackNotFound    Code = "track_not_found"
 	StreamFailed     Code = "stream_failed"
+	EncryptedRoom    Code = "encrypted_room"
 	Unavailable      Code = "unavailable"
 	Shutdown         Code = "shutdown"
 	Timeout          Code = "timeout"
@@ -99,6 +100,7 @@ var table = map[Code]facts{
 	SDPTooLarge:      {false, 413, CloseRefused},
 	TrackNotFound:    {false, 404, CloseRefused},
 	StreamFailed:     {true, 503, CloseRefused},
+	EncryptedRoom:    {false, 409, CloseRefused},
 	Unavailable:      {true, 503, CloseTryAgainLater},
 	Shutdown:         {true, 503, CloseGoingAway},
 	Timeout:          {true, 504, CloseTryAgainLater},

@@ -197,8 +197,12 @@ func (h *headless) join(ctx context.Context, r whip.Request) (*peer, error) {
 		return nil, err
 	}
 	defer held.Release()
-	if err := held.Await(ctx); err != nil {
+	var refused error
+	if err := held.View(ctx, func(rep *room.Replica) { refused = room.Readable(rep.Template()) }); err != nil {
 		return nil, err
+	}
+	if refused != nil {
+		return nil, refused
 	}
 	type outcome struct {
 		p   *peer

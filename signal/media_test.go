@@ -485,3 +485,32 @@ func TestWHIPRefusals(t *testing.T) {
 		t.Errorf("%v, %v", n, rooms)
 	}
 }
+
+// TestEncryptedRoom: what would have to read media is refused on every way into the room; people come and publish.
+func TestEncryptedRoom(t *testing.T) {
+	t.Parallel()
+	m := newFakeMedia()
+	m.offers = []Section{{Mid: "0", Kind: audio, Sends: true, Receives: true}}
+	origin := &fakeStreams{diary: newDiary()}
+	w := newWorld(t, withMedia(m), func(_ *Config, d *Deps) {
+		d.Streams = origin
+		d.Registry.(*fakeRegistry).reg.Templates["concert"].EndToEndEncrypted = true
+	})
+	ann := w.enter(t, "steward", "Ann")
+	if mic := ann.publish(audio, "mic", false); mic == "" {
+		t.Error("nothing published")
+	}
+	for path, role := range map[string]string{"/v1/whip/hall": "singer", "/v1/whep/hall": "gallery"} {
+		res, body := w.post(t, path, token(t, role), "v=0\r\n")
+		if res.StatusCode != proto.EncryptedRoom.HTTPStatus() || !strings.Contains(body, `"encrypted_room"`) {
+			t.Errorf("%s: %d %s", path, res.StatusCode, body)
+		}
+	}
+	if ans := ann.do(control(amphiv1.ControlStream_ACTION_START, 0)); ans.GetError().GetCode() != string(proto.EncryptedRoom) {
+		t.Errorf("a stream was answered %v", ans)
+	}
+	undisturbed(t, ann, w.enter(t, "gallery", "Bob"), "still here")
+	if peers := w.Rooms(t.Context())[0].GetPeers(); len(peers) != 2 || len(origin.lines) != 0 {
+		t.Errorf("%v, %q", peers, origin.lines)
+	}
+}

@@ -42,6 +42,14 @@ func (c *call) endRoom(e *pb.EndRoom) error {
 	return nil
 }
 
+// Readable refuses, with encrypted_room, what would have to read the media of an end-to-end encrypted room.
+func Readable(t *pb.Template) error {
+	if t.GetEndToEndEncrypted() {
+		return proto.Errorf(proto.EncryptedRoom, "this room is end-to-end encrypted: the server cannot read its media")
+	}
+	return nil
+}
+
 // controlStream notes what is wished for a stream; the node that composes it reports how it goes.
 func (c *call) controlStream(w *pb.ControlStream) error {
 	if !c.may.GetControlStream() {
@@ -65,6 +73,9 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 	}
 	switch w.GetAction() {
 	case pb.ControlStream_ACTION_START:
+		if err := Readable(c.template); err != nil {
+			return err
+		}
 		if !running(had) {
 			s.State, s.StartedMs, s.StartedBy = pb.StreamState_STREAM_STATE_STARTING, c.now.UnixMilli(), c.by()
 			s.Failure, s.Url = "", ""

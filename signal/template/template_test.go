@@ -111,6 +111,19 @@ func TestLiveEvent(t *testing.T) {
 	}
 }
 
+func TestEncryptedTemplateTravels(t *testing.T) {
+	t.Parallel()
+	p := preset(t, "video-conference")
+	p.EndToEndEncrypted = true
+	data, err := template.Export(p)
+	if err != nil || !strings.Contains(string(data), `"endToEndEncrypted"`) {
+		t.Fatalf("exported %s, %v", data, err)
+	}
+	if back, err := template.Import(data); err != nil || !back.GetEndToEndEncrypted() {
+		t.Errorf("comes back as %v, %v", back, err)
+	}
+}
+
 func TestExportImport(t *testing.T) {
 	t.Parallel()
 	for _, name := range template.PresetNames() {

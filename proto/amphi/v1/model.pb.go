@@ -1359,15 +1359,18 @@ func (x *RoomLimits) GetLoudestMicrophones() uint32 {
 }
 
 type Template struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	Roles         []*Role                `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
-	Streams       []*StreamSettings      `protobuf:"bytes,4,rep,name=streams,proto3" json:"streams,omitempty"`
-	Limits        *RoomLimits            `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
-	Revision      uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Roles       []*Role                `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	Streams     []*StreamSettings      `protobuf:"bytes,4,rep,name=streams,proto3" json:"streams,omitempty"`
+	Limits      *RoomLimits            `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
+	Revision    uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Peers encrypt their media with keys that the server never has. Nothing that would have to read media works in such
+	// a room: streams, WHIP and WHEP are refused with "encrypted_room".
+	EndToEndEncrypted bool `protobuf:"varint,7,opt,name=end_to_end_encrypted,json=endToEndEncrypted,proto3" json:"end_to_end_encrypted,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Template) Reset() {
@@ -1440,6 +1443,13 @@ func (x *Template) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Template) GetEndToEndEncrypted() bool {
+	if x != nil {
+		return x.EndToEndEncrypted
+	}
+	return false
 }
 
 // Room is the durable record of a room.
@@ -2333,14 +2343,15 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\x0fmax_store_bytes\x18\x06 \x01(\rR\rmaxStoreBytes\x12.\n" +
 	"\x13full_presence_peers\x18\a \x01(\rR\x11fullPresencePeers\x124\n" +
 	"\x13loudest_microphones\x18\b \x01(\rH\x00R\x12loudestMicrophones\x88\x01\x01B\x16\n" +
-	"\x14_loudest_microphones\"\xe4\x01\n" +
+	"\x14_loudest_microphones\"\x95\x02\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12$\n" +
 	"\x05roles\x18\x03 \x03(\v2\x0e.amphi.v1.RoleR\x05roles\x122\n" +
 	"\astreams\x18\x04 \x03(\v2\x18.amphi.v1.StreamSettingsR\astreams\x12,\n" +
 	"\x06limits\x18\x05 \x01(\v2\x14.amphi.v1.RoomLimitsR\x06limits\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\"\x96\x02\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12/\n" +
+	"\x14end_to_end_encrypted\x18\a \x01(\bR\x11endToEndEncrypted\"\x96\x02\n" +
 	"\x04Room\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12 \n" +

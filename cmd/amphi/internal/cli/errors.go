@@ -67,6 +67,7 @@ var advice = map[proto.Code]string{
 	proto.Unavailable:      "Repeat in a moment; if it stays, look at amphi node list and the server's log.",
 	proto.Timeout:          "Repeat in a moment; if it stays, look at amphi node list and the server's log.",
 	proto.StreamFailed:     "See the server's log; amphi doctor tells whether the compositor is there.",
+	proto.EncryptedRoom:    "Use a room whose template is not end_to_end_encrypted for streams, WHIP and WHEP.",
 	proto.Internal:         "See the server's log.",
 }
 
