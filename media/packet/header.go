@@ -10,6 +10,7 @@ var (
 	ErrShort   = errors.New("rtp packet too short")
 	ErrVersion = errors.New("rtp version is not 2")
 	ErrPadding = errors.New("rtp padding longer than the payload")
+	ErrLong    = errors.New("rtp header extensions too long")
 )
 
 const (
@@ -17,6 +18,11 @@ const (
 	profileOneByte = 0xBEDE
 	profileTwoByte = 0x1000
 )
+
+// MaxExtensions is the longest block of header extensions accepted, in bytes: elements are
+// looked for one by one, several times per packet. The longest in use describe the layers of
+// AV1 in less than 256.
+const MaxExtensions = 512
 
 // Header is the parsed fixed header of an RTP packet (RFC 3550 section 5.1) and
 // where its extensions are. It aliases the packet it was parsed from.
@@ -66,6 +72,9 @@ func ParseHeader(b []byte) (Header, error) {
 	start := h.Size + 4
 	if len(b) < start+n {
 		return Header{}, ErrShort
+	}
+	if n > MaxExtensions {
+		return Header{}, ErrLong
 	}
 	h.extensions = b[start : start+n]
 	h.Size = start + n

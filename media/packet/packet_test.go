@@ -82,6 +82,7 @@ func TestParseHeaderRefusesJunk(t *testing.T) {
 		"csrc missing":   {0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 		"ext missing":    {0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 		"ext cut":        {0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xbe, 0xde, 0, 1},
+		"ext too long":   append([]byte{0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xbe, 0xde, 0, 129}, make([]byte, 516)...),
 		"padding absent": {0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 		"padding long":   {0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2},
 		"padding zero":   {0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
