@@ -62,12 +62,8 @@ func (g generator) AllocatePacketConn(c turn.AllocateListenerConfig) (net.Packet
 		return nil, nil, errRefused
 	}
 	s.stats.allocations.Add(1)
-	// Nobody but media can reach it: what clients are told is only a name.
-	port := 0
-	if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
-		port = local.Port
-	}
-	return r, &net.UDPAddr{IP: r.peer.IP, Port: port}, nil
+	// Nobody but media can reach it. Told as it is, it is the address that media answers checks with.
+	return r, conn.LocalAddr(), nil
 }
 
 // relay is one allocation's way to the media socket, the only one it can send to and hear from: its socket is

@@ -131,7 +131,7 @@ export class FakePeerConnection {
   }
 
   become(state: RTCPeerConnectionState): void {
-    this.connectionState = state;
+    this.connectionState = this.iceConnectionState = state;
     this.onconnectionstatechange?.();
   }
 
@@ -143,8 +143,8 @@ export class FakePeerConnection {
 export interface FakePlatform extends Platform {
   readonly connections: FakePeerConnection[];
   readonly captured: FakeTrack[];
-  /** Rings as when the browser says that it is online again. */
-  networkChanged(): void;
+  /** Rings as when the browser says that the network changed, or is back. */
+  networkChanged(back?: boolean): void;
   captureFails?: Error | undefined;
   /** Connections made from now on find no path. */
   unreachable?: boolean;
@@ -153,11 +153,11 @@ export interface FakePlatform extends Platform {
 export function fakePlatform(memory = new Map<string, string>()): FakePlatform {
   const connections: FakePeerConnection[] = [];
   const captured: FakeTrack[] = [];
-  const watchers = new Set<() => void>();
+  const watchers = new Set<(back: boolean) => void>();
   const platform: FakePlatform = {
     connections,
     captured,
-    networkChanged: () => watchers.forEach((watcher) => watcher()),
+    networkChanged: (back = false) => watchers.forEach((watcher) => watcher(back)),
     webSocket: (url, protocols) => new WebSocket(url, protocols) as unknown as globalThis.WebSocket,
     fetch: (url, init) => fetch(url, init),
     peerConnection: (configuration) => {

@@ -62,6 +62,7 @@ export class FakeServer {
   role = "host";
   pingIntervalMs = 5_000;
   pingTimeoutMs = 15_000;
+  iceServers: { urls: string[]; username: string; credential: string }[] = [];
   private nextTrack = 1;
   private readonly http = createServer((request, response) => this.token(request.url ?? "", response));
   private readonly wss = new WebSocketServer({ server: this.http, handleProtocols: () => "amphi.v1.pb" });
@@ -95,7 +96,7 @@ export class FakeServer {
     connection.received.push(message);
     if (this.handler(connection, message)) return;
     const { id, body } = message;
-    const server = { pingIntervalMs: this.pingIntervalMs, pingTimeoutMs: this.pingTimeoutMs, resumeWindowMs: 60_000 };
+    const server = { pingIntervalMs: this.pingIntervalMs, pingTimeoutMs: this.pingTimeoutMs, resumeWindowMs: 60_000, iceServers: this.iceServers };
     switch (body.case) {
       case "hello":
         return connection.send({

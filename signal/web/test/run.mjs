@@ -27,7 +27,7 @@ try {
     banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },
   });
   const files = names.map((name) => join(out, name.replace(/\.ts$/, ".mjs")));
-  const run = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-timeout=20000", "--test-force-exit", "--test-concurrency=1", ...files], { stdio: "inherit" });
+  const run = spawnSync(process.execPath, ["--enable-source-maps", "--test", "--test-timeout=60000", "--test-force-exit", "--test-concurrency=1", ...files], { stdio: "inherit" });
   process.exitCode = run.status ?? 1;
 } finally {
   rmSync(out, { recursive: true, force: true });

@@ -36,15 +36,19 @@ async function freePort() {
 }
 
 export class Platform {
-  /** Starts the platform and waits until clients may come. `host` is the address it listens on, by default all as in `make run`: Firefox does not go from another interface to loopback. */
-  static async start({ host = "0.0.0.0", args = [] } = {}) {
+  /**
+   * Starts the platform and waits until clients may come. `host` is the address it listens on, by default all of IPv4:
+   * Firefox does not go from another interface to loopback. "" is all of both families, as in `make run`. `secure` has
+   * HTTPS with a certificate that nobody knows.
+   */
+  static async start({ host = "0.0.0.0", secure = false, args = [] } = {}) {
     const platform = new Platform();
     const port = await freePort();
     platform.port = port;
-    platform.url = `http://${host === "0.0.0.0" ? "127.0.0.1" : host}:${port}`;
+    platform.url = `http${secure ? "s" : ""}://${["", "0.0.0.0"].includes(host) ? "127.0.0.1" : host}:${port}`;
     platform.output = "";
     const began = Date.now();
-    platform.child = spawn(binary, ["dev", "--http", `${host}:${port}`, "--metrics", "", ...args], {
+    platform.child = spawn(binary, ["dev", "--http", `${host}:${port}`, "--metrics", "", ...(secure ? ["--tls-self-signed"] : []), ...args], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     for (const stream of [platform.child.stdout, platform.child.stderr]) {
@@ -70,7 +74,7 @@ export class Platform {
   /** The printed links by role, and that of ops; by address, as the host name in them may be any of this machine's. */
   links() {
     const found = {};
-    for (const [, name, path] of this.output.matchAll(/^\s+(\S+)\s+http:\/\/[^/\s]+(\/(?:m\/|ops)\S*)$/gm)) {
+    for (const [, name, path] of this.output.matchAll(/^\s+(\S+)\s+https?:\/\/[^/\s]+(\/(?:m\/|ops)\S*)$/gm)) {
       found[name] = this.url + path;
     }
     return found;

@@ -55,9 +55,11 @@ export class Client {
   private readonly endNetworkWatch: () => void;
 
   constructor(private readonly config: ClientConfig) {
-    this.endNetworkWatch = config.platform.onNetworkChange(() => {
+    this.endNetworkWatch = config.platform.onNetworkChange((back) => {
       this.wakeUp?.();
-      this.probe();
+      // What was gone has come back with another address, mostly.
+      if (back && this.state === "joined") this.socket?.giveUp();
+      else this.probe();
     });
   }
 

@@ -366,7 +366,10 @@ export class Engine implements Publisher {
     const transport = this.transport;
     if (!transport) return;
     this.path.addRelays(transport.pc); // the new network may be worse than the old one
-    this.rescueAfter(restartMs, () => this.replaceTransport());
+    this.rescueAfter(restartMs, () => {
+      // A path that never broke says nothing when ICE starts anew.
+      if (transport.state !== "connected" || this.pulse?.silent) this.replaceTransport();
+    });
     transport.negotiate({ restartIce: true }).catch(() => this.retryReplacing());
   }
 

@@ -8,8 +8,8 @@ export interface Platform {
   storage(): Storage | undefined;
   /** Calls back every `ms` milliseconds, in hidden tabs too; returns what ends it. */
   every(ms: number, callback: () => void): () => void;
-  /** Calls back when the network may have come back or changed; returns what ends it. */
-  onNetworkChange(callback: () => void): () => void;
+  /** Calls back when the network may have changed, or was gone and is `back`; returns what ends it. */
+  onNetworkChange(callback: (back: boolean) => void): () => void;
   /** Takes a named lock while this page lives; false when another live page has it. */
   claim(name: string): Promise<boolean>;
   now(): number;
@@ -51,20 +51,22 @@ function unthrottledEvery(ms: number, callback: () => void): () => void {
   }
 }
 
-function onNetworkChange(callback: () => void): () => void {
+function onNetworkChange(callback: (back: boolean) => void): () => void {
+  const back = (): void => callback(true);
+  const perhaps = (): void => callback(false);
   const visible = (): void => {
-    if (document.visibilityState === "visible") callback();
+    if (document.visibilityState === "visible") callback(false);
   };
   const connection = (navigator as { connection?: EventTarget }).connection;
-  window.addEventListener("online", callback);
-  window.addEventListener("pageshow", callback);
+  window.addEventListener("online", back);
+  window.addEventListener("pageshow", perhaps);
   document.addEventListener("visibilitychange", visible);
-  connection?.addEventListener("change", callback);
+  connection?.addEventListener("change", perhaps);
   return () => {
-    window.removeEventListener("online", callback);
-    window.removeEventListener("pageshow", callback);
+    window.removeEventListener("online", back);
+    window.removeEventListener("pageshow", perhaps);
     document.removeEventListener("visibilitychange", visible);
-    connection?.removeEventListener("change", callback);
+    connection?.removeEventListener("change", perhaps);
   };
 }
 

@@ -16,10 +16,12 @@ export interface PulseObserver {
 
 /** Listens whether anything arrives on a connected RTCPeerConnection. */
 export class Pulse {
+  /** Nothing has come for too long. */
+  silent = false;
+
   private readonly end: () => void;
   private heardMs: number;
   private beats = 0;
-  private silent = false;
   private looking = false;
   private sources = "";
   private bytes = 0;

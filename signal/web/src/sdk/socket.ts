@@ -108,7 +108,7 @@ export class Socket {
     this.ping();
     setTimeout(() => {
       if (this.lastHeardMs < askedMs) this.giveUp();
-    }, Math.min(mostProbeMs, leastProbeMs + 4 * this.rttMs));
+    }, Math.min(mostProbeMs, leastProbeMs + 2 * this.rttMs));
   }
 
   /** Ends the connection without telling the observer. */
@@ -125,7 +125,8 @@ export class Socket {
     });
   }
 
-  private giveUp(): void {
+  /** Ends the connection as one that was lost. */
+  giveUp(): void {
     this.end(new AmphiError("connection_lost", "the server fell silent", true), true);
   }
 

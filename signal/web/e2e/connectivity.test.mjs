@@ -1,0 +1,138 @@
+// Clients connect from anywhere: no UDP, TURN only, IPv6 only, and from one network to another in the middle of a call.
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { chromiumPath, Guest, openBrowser } from "./lib/browser.mjs";
+import { Cable } from "./lib/network.mjs";
+import { Platform } from "./lib/platform.mjs";
+import { pause, until } from "./lib/wait.mjs";
+import { stillness, watchStillness } from "./lib/watch.mjs";
+
+// The platform with TLS has a certificate that nobody knows.
+process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
+
+const most = 3_000;
+const platforms = [];
+const browsers = [];
+let cable, cable6, plain, secure, host;
+
+const open = async (colour, options) => {
+  const browser = await openBrowser(colour, options);
+  browsers.push(browser);
+  return browser;
+};
+
+/** A browser that has only what is behind the cable. */
+const openFar = async (behind, platform) => {
+  const url = `${new URL(platform.url).protocol}//${behind.host}:${platform.port}`;
+  const args = [`--unsafely-treat-insecure-origin-as-secure=${url}`, "--ignore-certificate-errors"];
+  const browser = await open("green", { executable: await behind.wrapper(chromiumPath), args });
+  return { browser, link: platform.links().speaker.replace(/^https?:\/\/[^/]+/, url) };
+};
+
+/** The pair that is used: what it is, and how long it took from the making of the connection. */
+const route = (guest) => guest.page.evaluate(async () => {
+  const pc = window.e2e.peerConnections.findLast((pc) => pc.connectionState === "connected");
+  const stats = await pc.getStats();
+  const transport = [...stats.values()].find((s) => s.type === "transport");
+  const pair = stats.get(transport.selectedCandidatePairId);
+  const local = stats.get(pair.localCandidateId);
+  const remote = stats.get(pair.remoteCandidateId);
+  const began = window.e2e.timeline.find(([, what]) => what === "new")[0];
+  const ended = window.e2e.timeline.find(([, what]) => what === "connected")[0];
+  return { type: local.candidateType, protocol: local.protocol, relay: local.relayProtocol, remote: `${remote.address} ${remote.protocol}`, ms: ended - began };
+});
+
+/** Joins from afar, sees and is seen; answers the way. */
+const callFrom = async (far, { path = "", name }) => {
+  const guest = await (await Guest.open(far.browser, far.link + path, name)).join();
+  await until(`${name} is connected`, () => guest.room((room) => room.state.transport === "connected"));
+  const way = await route(guest).catch((thrown) => ({ thrown: thrown.message }));
+  await Promise.all([guest.sees("Rita", "red"), host.sees(name, "green")]);
+  console.log(`# ${name}: ${JSON.stringify(way)}`);
+  if (!(way.ms <= most)) console.log((await guest.diagnosis()).replace(/^/gm, "# "));
+  return { guest, way };
+};
+
+before(async () => {
+  cable = await Cable.lay();
+  if (!cable) return;
+  cable6 = await Cable.lay({ ipv6: true });
+  plain = await Platform.start({ host: "" });
+  platforms.push(plain);
+  host = await (await Guest.open(await open("red"), plain.links().host, "Rita")).join();
+}, { timeout: 60_000 });
+
+after(async () => {
+  await Promise.all(browsers.map((browser) => browser.close()));
+  for (const platform of platforms) await platform.stop();
+  await cable?.remove();
+  await cable6?.remove();
+}, { timeout: 60_000 });
+
+describe("from anywhere", { concurrency: false }, () => {
+  let far;
+  const needsSpaces = (t) => cable ? false : (t.skip("needs the right to make network namespaces"), true);
+
+  test("no UDP: ICE-TCP", { timeout: 60_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    far = await openFar(cable, plain);
+    await cable.block("meta l4proto udp");
+    const { guest, way } = await callFrom(far, { name: "Tess" });
+    await guest.close();
+    assert.equal(way.protocol, "tcp");
+    assert.notEqual(way.type, "relay");
+    assert.ok(way.ms <= most, `connected after ${way.ms} ms`);
+  });
+
+  test("TURN only, over UDP", { timeout: 60_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    await cable.block();
+    const { guest, way } = await callFrom(far, { path: "?path=relay", name: "Uma" });
+    await guest.close();
+    assert.deepEqual([way.type, way.relay], ["relay", "udp"]);
+    assert.ok(way.ms <= most, `connected after ${way.ms} ms`);
+  });
+
+  test("nothing but HTTP and TURN over TCP: relays come in by themselves", { timeout: 60_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    await cable.block("meta l4proto udp", `tcp dport ${plain.port + 1}`);
+    const { guest, way } = await callFrom(far, { name: "Vic" });
+    await guest.close();
+    assert.deepEqual([way.type, way.relay], ["relay", "tcp"]);
+    assert.ok(way.ms <= most, `connected after ${way.ms} ms`);
+  });
+
+  test("to another network in the middle of a call", { timeout: 90_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    await cable.block();
+    const { guest } = await callFrom(far, { name: "Moe" });
+    const his = '[data-testid="tile"][data-name="Rita"] video';
+    const hers = '[data-testid="tile"][data-name="Moe"] video';
+    await pause(3_000); // until the media has settled
+    await watchStillness(guest.page, his);
+    await watchStillness(host.page, hers);
+    const before = await guest.transports();
+    await cable.move();
+    await pause(5_000);
+    await Promise.all([guest.sees("Rita", "red"), host.sees("Moe", "green")]);
+    const gaps = [await stillness(guest.page), await stillness(host.page)];
+    console.log(`# network change: the picture stood still for ${gaps[0]} ms there, ${gaps[1]} ms here`);
+    console.log(`# ${await guest.diagnosis()}`);
+    assert.ok(Math.max(...gaps) > 0 && Math.max(...gaps) <= 2_000, `gaps of ${gaps} ms`);
+    assert.equal(await guest.transports(), before, "a new transport was made");
+    await guest.close();
+  });
+
+  test("IPv6 only", { timeout: 60_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    await browsers.pop().close();
+    far = await openFar(cable6, plain);
+    const direct = await callFrom(far, { name: "Sid" });
+    await direct.guest.close();
+    assert.equal(direct.way.protocol, "udp");
+    const relayed = await callFrom(far, { path: "?path=relay", name: "Six" });
+    await relayed.guest.close();
+    assert.equal(relayed.way.type, "relay");
+    assert.ok(Math.max(direct.way.ms, relayed.way.ms) <= most, `connected after ${direct.way.ms} and ${relayed.way.ms} ms`);
+  });
+});
