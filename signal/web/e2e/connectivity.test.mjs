@@ -1,7 +1,8 @@
 // Clients connect from anywhere: no UDP, TURN only, IPv6 only, and from one network to another in the middle of a call.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { chromiumPath, Guest, openBrowser } from "./lib/browser.mjs";
+import { chromiumPath, Guest, observe, openBrowser } from "./lib/browser.mjs";
+import { Firefox, firefoxPath } from "./lib/firefox.mjs";
 import { Cable } from "./lib/network.mjs";
 import { Platform } from "./lib/platform.mjs";
 import { pause, until } from "./lib/wait.mjs";
@@ -13,6 +14,7 @@ process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
 const most = 3_000;
 const platforms = [];
 const browsers = [];
+const cables = [];
 let cable, cable6, plain, secure, host;
 
 const open = async (colour, options) => {
@@ -54,9 +56,9 @@ const callFrom = async (far, { path = "", name }) => {
 };
 
 before(async () => {
-  cable = await Cable.lay();
+  cable = cables[0] = await Cable.lay();
   if (!cable) return;
-  cable6 = await Cable.lay({ ipv6: true });
+  cable6 = cables[1] = await Cable.lay({ ipv6: true });
   plain = await Platform.start({ host: "" });
   platforms.push(plain);
   host = await (await Guest.open(await open("red"), plain.links().host, "Rita")).join();
@@ -65,8 +67,7 @@ before(async () => {
 after(async () => {
   await Promise.all(browsers.map((browser) => browser.close()));
   for (const platform of platforms) await platform.stop();
-  await cable?.remove();
-  await cable6?.remove();
+  for (const laid of cables) await laid?.remove();
 }, { timeout: 60_000 });
 
 describe("from anywhere", { concurrency: false }, () => {
@@ -123,6 +124,23 @@ describe("from anywhere", { concurrency: false }, () => {
     await guest.close();
   });
 
+  test("nothing but HTTPS and TURN over TLS", { timeout: 60_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    await browsers.pop().close();
+    const ports = [20_000, 20_001].map((first) => first + 2 * (process.pid % 5_000));
+    secure = await Platform.start({ host: "", secure: true, args: ["--turn-port", ports[0], "--turn-tls-port", ports[1]].map(String) });
+    platforms.push(secure);
+    const cable = (cables[2] = await Cable.lay());
+    await cable.block("meta l4proto udp", `tcp dport != {${secure.port},${ports[1]}}`);
+    far = await openFar(cable, secure);
+    const guest = await (await Guest.open(far.browser, far.link, "Theo")).join();
+    await until("Theo is connected", () => guest.room((room) => room.state.transport === "connected"));
+    const way = await route(guest);
+    console.log(`# Theo: ${JSON.stringify(way)}`);
+    assert.deepEqual([way.type, way.relay], ["relay", "tls"]);
+    assert.ok(way.ms <= most, `connected after ${way.ms} ms`);
+  });
+
   test("IPv6 only", { timeout: 60_000 }, async (t) => {
     if (needsSpaces(t)) return;
     await browsers.pop().close();
@@ -134,5 +152,37 @@ describe("from anywhere", { concurrency: false }, () => {
     await relayed.guest.close();
     assert.equal(relayed.way.type, "relay");
     assert.ok(Math.max(direct.way.ms, relayed.way.ms) <= most, `connected after ${direct.way.ms} and ${relayed.way.ms} ms`);
+  });
+
+  test("Firefox, by ICE-TCP and by TURN", { timeout: 90_000, skip: firefoxPath ? false : "Firefox is not installed" }, async () => {
+    const firefox = await Firefox.open({ hz: 440 });
+    try {
+      await firefox.addInitScript(observe);
+      for (const path of ["tcp", "relay"]) {
+        const name = `Fox ${path}`;
+        await firefox.goto(`${plain.links().speaker}?path=${path}`);
+        await firefox.fill("preview-name", name);
+        await firefox.click("preview-join");
+        await until(`${name} is connected`, () => firefox.evaluate(() => window.amphi.room.state.transport === "connected"), { timeout: 30_000 });
+        await until(`${name} decodes the host's picture`, () => firefox.evaluate(() =>
+          document.querySelector('[data-testid="tile"][data-name="Rita"] video')?.videoWidth > 0), { timeout: 30_000 });
+        const tile = `[data-testid="tile"][data-name="${name}"] video`;
+        await until(`the host decodes the picture of ${name}`, () => host.page.evaluate((tile) => document.querySelector(tile)?.videoWidth > 0, tile), { timeout: 30_000 });
+        const way = await firefox.evaluate(async () => {
+          const pc = window.e2e.peerConnections.findLast((pc) => pc.connectionState === "connected");
+          const stats = await pc.getStats();
+          const pair = [...stats.values()].find((s) => s.type === "candidate-pair" && s.selected);
+          const local = stats.get(pair.localCandidateId);
+          const when = (what) => window.e2e.timeline.find(([, w]) => w === what)[0];
+          return { type: local.candidateType, protocol: local.protocol, relay: local.relayProtocol, ms: when("connected") - when("new") };
+        });
+        console.log(`# ${name}: ${JSON.stringify(way)}`);
+        if (path === "tcp") assert.equal(way.protocol, "tcp");
+        else assert.equal(way.type, "relay");
+        await firefox.evaluate(() => window.amphi.room.leave());
+      }
+    } finally {
+      await firefox.close();
+    }
   });
 });
