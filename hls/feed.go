@@ -212,7 +212,7 @@ func (f *feed) requestKeyframe() {
 
 // formats are all payload types that may come, so that a change of codec needs no word.
 func formats(kind codec.Kind) []wire.Format {
-	names := map[codec.Name]wire.Codec{codec.Opus: wire.Opus, codec.VP8: wire.VP8, codec.H264: wire.H264}
+	names := map[codec.Name]wire.Codec{codec.Opus: wire.Opus, codec.VP8: wire.VP8, codec.H264: wire.H264, codec.VP9: wire.VP9, codec.AV1: wire.AV1}
 	var out []wire.Format
 	for _, c := range codec.Supported() {
 		if name, ok := names[c.Name]; ok && c.Kind() == kind {

@@ -177,12 +177,12 @@ func (u *UpTrack) options(dst []alloc.Option, now int64) []alloc.Option {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var newest *Encoding
-	anyLive, coming := false, u.coming(now)
+	anyLive, coming, only := false, u.coming(now), u.onlyLocked() != nil
 	for _, enc := range u.encodings {
 		if enc == nil {
 			continue
 		}
-		dst = enc.options(dst, now, coming)
+		dst = enc.options(dst, now, coming, only)
 		anyLive = anyLive || enc.live(now)
 		if last := enc.last.Load(); last != 0 && (newest == nil || last > newest.last.Load()) {
 			newest = enc
@@ -190,26 +190,39 @@ func (u *UpTrack) options(dst []alloc.Option, now int64) []alloc.Option {
 	}
 	if !anyLive && newest != nil {
 		for i := range dst {
-			dst[i].Live = dst[i].Layer.Spatial == newest.index
+			dst[i].Live = only || dst[i].Layer.Spatial == newest.index
 		}
 	}
 	return dst
 }
 
-func (e *Encoding) options(dst []alloc.Option, now int64, coming bool) []alloc.Option {
+// options appends what the encoding offers: its temporal layers and, if it is the track's only
+// one, its spatial layers.
+func (e *Encoding) options(dst []alloc.Option, now int64, coming, only bool) []alloc.Option {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	size, live := e.inspect.Size(), e.live(now)
-	top := e.rates.Top()
-	for t := range top + 1 {
-		l := layer.Layer{Spatial: e.index, Temporal: t}
-		if t == top {
-			l.Temporal = layer.Top
+	shape, live := e.inspect.Shape(), e.live(now)
+	first, last := int8(0), shape.Spatial-1
+	if !only {
+		first = last
+	}
+	for s := first; s <= last; s++ {
+		size, top := e.inspect.Size(s), e.rates.Top(s)
+		sent := live && (!only || s >= shape.Lowest && s <= shape.Highest)
+		for t := range top + 1 {
+			l := layer.Layer{Spatial: s, Temporal: t}
+			if t == top {
+				l.Temporal = layer.Top
+			}
+			o := alloc.Option{
+				Layer: l, Rate: int64(e.rates.UpTo(s, l.Temporal)), Width: size.Width, Height: size.Height,
+				Live: sent, Coming: coming && !live,
+			}
+			if !only {
+				o.Layer.Spatial = e.index
+			}
+			dst = append(dst, o)
 		}
-		dst = append(dst, alloc.Option{
-			Layer: l, Rate: int64(e.rates.UpTo(l.Temporal)), Width: size.Width, Height: size.Height,
-			Live: live, Coming: coming && !live,
-		})
 	}
 	return dst
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/descriptor"
 	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/limit"
 	"github.com/amphi-sfu/amphi/media/negotiate"
@@ -45,6 +46,7 @@ type DownTrack struct {
 	// keyframes are the client's requests that are still allowed.
 	keyframes limit.Bucket
 	skip      replayed
+	turn      bool // the layers forwarded changed, and what is sent does not say so yet
 	counts    downCounts
 }
 
@@ -55,6 +57,9 @@ type outputCursor struct {
 	arrival   int64
 	picture   uint16
 	tl0       uint8
+	frame     uint16 // of the dependency descriptor
+	templates uint8  // the first id after those of its structure
+	structure *descriptor.Structure
 	asked     int64 // when a keyframe was asked for last
 	switched  int64
 	notBefore int64 // until when a new slot waits for the client to know it
@@ -116,7 +121,7 @@ func (dt *DownTrack) unbind() {
 	dt.wished.set(nil, -1)
 	dt.track, dt.share = nil, alloc.Track{}
 	dt.out.bw.stale = true
-	dt.sel.SetTarget(layer.None())
+	dt.sel.SetTarget(-1, layer.None())
 	dt.counts.noCodec = false
 }
 
@@ -125,19 +130,15 @@ func (dt *DownTrack) follow(now int64) {
 	if dt.track == nil || !dt.out.ready() || now < dt.cursor.notBefore {
 		return
 	}
-	target := dt.share.Target
-	var enc *Encoding
-	if target.Spatial >= 0 {
-		enc = dt.track.at(target.Spatial)
-	}
+	enc, target := dt.track.resolve(dt.share.Target)
 	if enc == nil {
-		dt.sel.SetTarget(layer.None())
+		dt.sel.SetTarget(-1, layer.None())
 		dt.setFollowed(nil, nil)
 		return
 	}
-	dt.sel.SetTarget(target)
+	dt.sel.SetTarget(enc.index, target)
 	source := dt.source
-	if dt.sel.Current().Spatial < 0 {
+	if current, _ := dt.sel.Current(); current < 0 {
 		source = nil
 	}
 	dt.setFollowed(source, enc)
@@ -257,21 +258,19 @@ func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
 		}
 		return
 	}
-	switch dt.sel.Select(layer.Frame{
-		Spatial: enc.index, Temporal: p.Temporal,
-		Keyframe: p.Keyframe, Start: p.StartOfFrame, SwitchUp: p.SwitchUp,
-	}) {
+	switch dt.sel.Select(layer.Packet{Encoding: enc.index, Keyframe: p.Keyframe, Timestamp: p.Timestamp, Frame: &p.Frame}) {
 	case layer.Drop:
 		return
 	case layer.Skip:
-		pictures := uint16(0)
-		if p.StartOfFrame {
-			pictures = 1
-		}
-		dt.seqs.Skip(p.ExtSeq, pictures, 0)
+		dt.seqs.Skip(p.ExtSeq, skippedPictures(p), 0)
 		return
 	case layer.Switch:
 		dt.switchTo(enc, p)
+	case layer.Turn:
+		dt.turn = true
+	}
+	if dt.turn {
+		dt.turn = !dt.reshape(p)
 	}
 	index, meta, ok := dt.seqs.Forward(p.ExtSeq)
 	if !ok {
@@ -305,9 +304,18 @@ func (c *outputCursor) advance(p *packet.Packet, meta seq.Meta) {
 	if c.started && int32(ts-c.timestamp) < 0 {
 		return
 	}
+	c.picture = p.Counters.PictureID + meta.Picture
+	c.tl0 = p.Counters.TL0PicIdx + meta.TL0
+	if st := p.Frame.Structure; st != nil {
+		if frame := uint16(p.Frame.Number) + meta.Frame; int16(frame-c.frame) > 0 || !c.started {
+			c.frame = frame
+		}
+		if st != c.structure {
+			c.structure = st
+			c.templates = st.Offset() + meta.Template + uint8(st.Templates())
+		}
+	}
 	c.started, c.timestamp, c.arrival = true, ts, p.ArrivalNS
-	c.picture = p.VP8.PictureID + meta.Picture
-	c.tl0 = p.VP8.TL0PicIdx + meta.TL0
 }
 
 // switchTo makes p, of enc, the next packet of the output.
@@ -316,13 +324,20 @@ func (dt *DownTrack) switchTo(enc *Encoding, p *packet.Packet) {
 	c := &dt.cursor
 	if c.started {
 		meta.Timestamp = dt.spliceTimestamp(enc, p) - p.Timestamp
-		if p.VP8.PictureIDAt != 0 {
-			meta.Picture = c.picture + 1 - p.VP8.PictureID
+		if p.Counters.PictureIDAt != 0 {
+			meta.Picture = c.picture + 1 - p.Counters.PictureID
 		}
-		if p.VP8.TL0At != 0 {
-			meta.TL0 = c.tl0 + 1 - p.VP8.TL0PicIdx
+		if p.Counters.TL0At != 0 {
+			meta.TL0 = c.tl0 + 1 - p.Counters.TL0PicIdx
+		}
+		if st := p.Frame.Structure; st != nil {
+			meta.Frame = c.frame + 1 - uint16(p.Frame.Number)
+			meta.Template = (c.templates - st.Offset()) & 63
 		}
 	}
+	c.structure = nil
+	meta.Spatial, meta.Targets = dt.sel.Shape()
+	dt.turn = false
 	dt.seqs.Switch(p.ExtSeq, meta)
 	dt.recent.add(enc)
 	dt.counts.switches++
@@ -363,11 +378,32 @@ func (dt *DownTrack) spliceTimestamp(enc *Encoding, p *packet.Packet) uint32 {
 	return ts
 }
 
-// rewriteCounters moves the counters of a VP8 payload.
-func rewriteCounters(payload []byte, p *packet.Packet, meta seq.Meta) {
-	if p.VP8 != (packet.VP8{}) {
-		codec.RewriteVP8(payload, p.VP8, meta.Picture, meta.TL0)
+// reshape notes which layers are forwarded from p on. It is false when a later packet was
+// sent already.
+func (dt *DownTrack) reshape(p *packet.Packet) bool {
+	meta := dt.seqs.Meta()
+	restricted := meta.Targets != 0
+	meta.Spatial, meta.Targets = dt.sel.Shape()
+	if meta.Targets == 0 && restricted && !p.Keyframe {
+		meta.Targets = ^uint32(0) // until a keyframe says so, the receiver has to be told that it gets everything again
 	}
+	return dt.seqs.Change(p.ExtSeq, meta)
+}
+
+// skippedPictures says by how many picture ids the output closes up without p.
+func skippedPictures(p *packet.Packet) uint16 {
+	if p.StartOfFrame && !p.Counters.Gaps {
+		return 1
+	}
+	return 0
+}
+
+// named gives layers within an encoding the names they have for the track.
+func (dt *DownTrack) named(encoding int8, l layer.Layer) layer.Layer {
+	if dt.track == nil {
+		return layer.None()
+	}
+	return dt.track.named(encoding, l)
 }
 
 // tick lets go of a track that has ended, and begins on a slot that has waited.

@@ -1,12 +1,16 @@
 package media
 
 import (
+	"errors"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/descriptor"
+	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/meter"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/ring"
@@ -100,11 +104,12 @@ func (e *Encoding) Codec() codec.Codec {
 // ClockRate is that of the RTP timestamps, in Hz; 0 before the first packet.
 func (e *Encoding) ClockRate() uint32 { return e.Codec().ClockRate }
 
-// Size returns the picture size of the newest keyframe, zero before the first.
+// Size returns the picture size of the newest keyframe, that of the highest spatial layer, zero
+// before the first.
 func (e *Encoding) Size() (width, height int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.inspect.Size()
+	s := e.inspect.Size(layer.Top)
 	return s.Width, s.Height
 }
 
@@ -178,9 +183,15 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	}
 	p.PayloadType = c.PayloadType
 	e.codec = c
-	size := e.inspect.Size()
+	shape := e.inspect.Shape()
 	if len(p.Payload) > 0 {
-		if err := e.inspect.Inspect(c, p); err != nil {
+		switch err := e.inspect.Inspect(c, p); {
+		case errors.Is(err, codec.ErrDescriptor):
+			// What explains it may be on its way. It is asked for again, or a keyframe is.
+			drops.add(dropDescriptor)
+			e.lostTooMuch.Store(shape.Size == codec.Size{})
+			return p.ExtSeq, false
+		case err != nil:
 			drops.add(dropPayload)
 			return p.ExtSeq, true // it came: asking for it again would not help
 		}
@@ -194,7 +205,7 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		drops.add(dropTooLate)
 		return p.ExtSeq, false
 	}
-	if begins := !e.live(p.ArrivalNS); begins || e.inspect.Size() != size {
+	if begins := !e.live(p.ArrivalNS); begins || e.inspect.Shape() != shape {
 		e.track.layersChanged()
 		if begins {
 			e.wake(p)
@@ -248,6 +259,7 @@ func (e *Encoding) place(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 // timed anew. Called with mu held.
 func (e *Encoding) restart() {
 	e.counts.restarts++
+	e.inspect = codec.Inspector{}
 	e.ring.Clear()
 	e.lostTooMuch.Store(true) // the clock asks for a keyframe
 	for i := range e.subs {
@@ -281,7 +293,7 @@ func (e *Encoding) ended() {
 func (e *Encoding) count(p *packet.Packet, recovered bool) {
 	e.counts.packets++
 	e.counts.bytes += uint64(len(p.Payload))
-	e.rates.Add(p.Temporal, len(p.Payload)+rtpOverhead)
+	e.rates.Add(cells(&p.Frame), len(p.Payload)+rtpOverhead)
 	if recovered {
 		e.counts.recovered++
 	}
@@ -325,11 +337,24 @@ func (e *Encoding) writeReport(sr packet.SenderReport) bool {
 	return true
 }
 
-// rate returns the bit rate of the temporal layers up to t, in bits per second.
-func (e *Encoding) rate(t int8) uint64 {
+// cells are the layers whose receivers get a frame.
+func cells(f *descriptor.Frame) meter.Cells {
+	if f.Structure == nil {
+		return meter.Cell(0, 0)
+	}
+	var c meter.Cells
+	for m := f.Present; m != 0; m &= m - 1 {
+		t := f.Structure.Targets[bits.TrailingZeros32(m)]
+		c |= meter.Cell(t.Spatial, t.Temporal)
+	}
+	return c
+}
+
+// rate returns the bit rate of a layer within the encoding, in bits per second.
+func (e *Encoding) rate(l layer.Layer) uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.rates.UpTo(t)
+	return e.rates.UpTo(l.Spatial, l.Temporal)
 }
 
 func (e *Encoding) close() {

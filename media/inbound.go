@@ -251,6 +251,12 @@ func (in *inbound) rtp(b []byte, now int64) {
 	}
 	p.Payload, p.ArrivalNS = body, now
 	p.SSRC, p.Timestamp, p.Marker = h.SSRC, h.Timestamp, h.Marker
+	if id := st.section.ext.Descriptor; id != 0 && h.Extension(id) != nil {
+		// As h, but in the packet's own memory.
+		if own, err := packet.ParseHeader(plain); err == nil {
+			p.Descriptor = own.Extension(id)
+		}
+	}
 	in.write(st, p, &h)
 }
 

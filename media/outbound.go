@@ -7,14 +7,17 @@ import (
 
 	"github.com/pion/rtcp"
 
+	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/descriptor"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seal"
 	"github.com/amphi-sfu/amphi/media/seq"
 	"github.com/amphi-sfu/amphi/media/udp"
 )
 
-// headerRoom is the longest header that is written: fixed part and one block of extensions.
-const headerRoom = 12 + 4 + 8
+// headerRoom is the longest header that is written, but for a descriptor: fixed part and one
+// block of extensions.
+const headerRoom = 12 + 4 + 12
 
 // outbound is the sending half of an endpoint. All of it belongs to its worker's goroutine.
 type outbound struct {
@@ -27,6 +30,7 @@ type outbound struct {
 	// transport counts transport-wide where no estimator does.
 	transport uint64
 	scratch   []byte
+	described []byte // the descriptor being written
 	ticks     int
 	sent      sendCounts
 	resends   resendBudget
@@ -139,6 +143,7 @@ type wire struct {
 	pt, rtxPT     uint8
 	transportID   uint8 // header extension ids, 0 without
 	levelID       uint8
+	descriptorID  uint8
 	nack          bool
 }
 
@@ -152,6 +157,7 @@ type outHeader struct {
 	pt              uint8
 	seq             uint16
 	timestamp, ssrc uint32
+	descriptor      []byte // nil without
 }
 
 // appendHeader appends an RTP header (RFC 3550 section 5.1, RFC 8285).
@@ -159,27 +165,40 @@ type outHeader struct {
 func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, h outHeader, size int) []byte {
 	transport := w.sendsTransport()
 	level := w.levelID != 0 && p.AudioLevel != packet.NoAudioLevel
+	extended := transport || level || h.descriptor != nil
 	first := byte(0x80)
-	if transport || level {
+	if extended {
 		first |= 0x10
-	}
-	if p.Marker {
-		h.pt |= 0x80
 	}
 	b = append(b, first, h.pt, byte(h.seq>>8), byte(h.seq))
 	b = binary.BigEndian.AppendUint32(b, h.timestamp)
 	b = binary.BigEndian.AppendUint32(b, h.ssrc)
-	if !transport && !level {
+	if !extended {
 		return b
 	}
 	start := len(b)
-	b = append(b, 0xbe, 0xde, 0, 0)
-	if transport {
-		n := o.number(len(b)+8+size, o.w.now)
-		b = append(b, w.transportID<<4|1, byte(n>>8), byte(n))
-	}
-	if level {
-		b = append(b, w.levelID<<4, p.AudioLevel)
+	size += len(b) + 8 + len(h.descriptor)
+	if len(h.descriptor) > 16 { // the two-byte form; a descriptor is only negotiated where both may be mixed
+		b = append(b, 0x10, 0, 0, 0)
+		if transport {
+			n := o.number(size, o.w.now)
+			b = append(b, w.transportID, 2, byte(n>>8), byte(n))
+		}
+		b = append(b, w.descriptorID, byte(len(h.descriptor)))
+		b = append(b, h.descriptor...)
+	} else {
+		b = append(b, 0xbe, 0xde, 0, 0)
+		if transport {
+			n := o.number(size, o.w.now)
+			b = append(b, w.transportID<<4|1, byte(n>>8), byte(n))
+		}
+		if level {
+			b = append(b, w.levelID<<4, p.AudioLevel)
+		}
+		if n := len(h.descriptor); n > 0 {
+			b = append(b, w.descriptorID<<4|byte(n-1))
+			b = append(b, h.descriptor...)
+		}
 	}
 	for (len(b)-start)%4 != 0 {
 		b = append(b, 0)
@@ -193,14 +212,23 @@ func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, h outHeader
 // bytes sent, 0 when the packet could not be sealed.
 func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) int {
 	w := &dt.wire
-	b := o.reserve(headerRoom + 2 + len(p.Payload) + seal.MaxOverhead)
 	h := outHeader{pt: w.pt, ssrc: w.ssrc, timestamp: p.Timestamp + meta.Timestamp}
+	if w.descriptorID != 0 && p.Descriptor != nil {
+		o.described = p.Frame.Append(o.described[:0], p.Descriptor, descriptor.Edit{
+			Number: meta.Frame, Templates: meta.Template, Active: meta.Targets,
+		})
+		h.descriptor = o.described
+	}
+	b := o.reserve(headerRoom + len(h.descriptor) + 2 + len(p.Payload) + seal.MaxOverhead)
 	sealIndex := index
 	if rtx {
 		h.ssrc, h.pt, sealIndex = w.rtxSSRC, w.rtxPT, dt.rtxNext
 		dt.rtxNext++
 	}
 	h.seq = uint16(sealIndex)
+	if p.Marker || p.Frame.Last && p.Frame.Spatial == meta.Spatial { // the picture ends with what is forwarded of it
+		h.pt |= 0x80
+	}
 	b = o.appendHeader(b, w, p, h, len(p.Payload)+seal.MaxOverhead)
 	payload := p.Payload
 	if rtx || meta.Picture != 0 || meta.TL0 != 0 {
@@ -216,7 +244,7 @@ func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta
 }
 
 // rewrite puts the payload behind header in its memory, with the original sequence
-// number in front for RTX, and with the counters of VP8 moved.
+// number in front for RTX, and with the counters of its descriptor moved.
 func rewrite(header []byte, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) []byte {
 	b := header[len(header):len(header):cap(header)]
 	if rtx {
@@ -224,7 +252,7 @@ func rewrite(header []byte, p *packet.Packet, index uint64, meta seq.Meta, rtx b
 	}
 	at := len(b)
 	b = append(b, p.Payload...)
-	rewriteCounters(b[at:], p, meta)
+	codec.RewriteCounters(b[at:], p.Counters, meta.Picture, meta.TL0)
 	return b
 }
 

@@ -136,7 +136,7 @@ func (dt *DownTrack) stats() DownTrackStats {
 	c := &dt.counts
 	s := DownTrackStats{
 		TrackID: dt.track.id, Mid: dt.mid, Kind: dt.kind,
-		Max: dt.share.Max, Target: dt.sel.Target(), Current: dt.sel.Current(),
+		Max: dt.share.Max, Target: dt.named(dt.sel.Target()), Current: dt.named(dt.sel.Current()),
 		Packets: c.packets, Bytes: c.bytes, Retransmitted: c.retransmitted, NACKMissed: c.missed,
 		Lost: c.lost, FractionLost: float64(c.fraction) / 256, RTT: c.rtt,
 	}
@@ -150,7 +150,8 @@ func (dt *DownTrack) stats() DownTrackStats {
 	}
 	now := dt.out.w.e.now()
 	if dt.source != nil && dt.source.live(now) {
-		s.Bitrate = dt.source.rate(s.Current.Temporal)
+		_, l := dt.sel.Current()
+		s.Bitrate = dt.source.rate(l)
 	}
 	s.Reason = dt.reason(s, now)
 	return s
@@ -269,10 +270,10 @@ func (u *UpTrack) Stats() UpTrackStats {
 func (e *Encoding) stats(now int64) EncodingStats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	size := e.inspect.Size()
+	size := e.inspect.Size(layer.Top)
 	live, rate := e.live(now), uint64(0)
 	if live {
-		rate = e.rates.UpTo(layer.Top)
+		rate = e.rates.Total()
 	}
 	return EncodingStats{
 		RID: e.rid, Spatial: int(e.index), Codec: e.codec.String(), Width: size.Width, Height: size.Height,
@@ -342,6 +343,7 @@ const (
 	dropNACKMiss
 	dropResendLimit
 	dropJump
+	dropDescriptor
 	dropRateLimit
 	dropRTCPFlood
 	dropNACKFlood
@@ -357,7 +359,7 @@ func (d drop) String() string {
 		"unknown_source", "malformed_rtp", "srtp_auth", "srtp_replay", "no_keys", "unknown_ssrc", "too_many_ssrcs",
 		"muted", "payload_type", "payload", "oversize", "duplicate", "too_late", "queue_full", "malformed_rtcp",
 		"seal", "nonce_reuse", "not_connected", "nack_miss", "resend_limit",
-		"sequence_jump", "rate_limit", "rtcp_flood", "nack_flood", "keyframe_flood", "ssrc_collision",
+		"sequence_jump", "descriptor", "rate_limit", "rtcp_flood", "nack_flood", "keyframe_flood", "ssrc_collision",
 		"feedback_ssrc", "sender_report",
 	}[d]
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/layer"
 )
 
 // UpTrack is a track arriving at this node. Its methods are safe for concurrent use.
@@ -107,6 +108,43 @@ func (u *UpTrack) encoding(index int, rid string, up upstream) *Encoding {
 	u.mu.Unlock()
 	u.router.tracksChanged()
 	return enc
+}
+
+// onlyLocked returns the encoding of a track that has no other: its spatial layers are the
+// track's.
+func (u *UpTrack) onlyLocked() *Encoding {
+	if u.encodings[0] == nil {
+		return nil
+	}
+	for _, e := range u.encodings[1:] {
+		if e != nil {
+			return nil
+		}
+	}
+	return u.encodings[0]
+}
+
+// resolve finds the encoding that has a layer of the track, and which layer of it that is.
+func (u *UpTrack) resolve(l layer.Layer) (*Encoding, layer.Layer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if only := u.onlyLocked(); only != nil && l.Spatial >= 0 {
+		return only, l
+	}
+	if l.Spatial < 0 || l.Spatial >= maxEncodings {
+		return nil, layer.None()
+	}
+	return u.encodings[l.Spatial], layer.Layer{Spatial: layer.Top, Temporal: l.Temporal}
+}
+
+// named is the reverse of resolve.
+func (u *UpTrack) named(encoding int8, l layer.Layer) layer.Layer {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if encoding >= 0 && u.onlyLocked() == nil {
+		l.Spatial = encoding
+	}
+	return l
 }
 
 // at returns the encoding at an index, nil when there is none.

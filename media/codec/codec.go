@@ -48,6 +48,8 @@ const (
 	Opus Name = iota + 1
 	VP8
 	H264
+	VP9
+	AV1
 )
 
 // String returns the encoding name of a=rtpmap.
@@ -59,20 +61,26 @@ func (n Name) String() string {
 		return "VP8"
 	case H264:
 		return "H264"
+	case VP9:
+		return "VP9"
+	case AV1:
+		return "AV1"
 	}
 	return "unknown"
 }
 
-// Profile distinguishes H.264 streams that not every decoder of H.264 can decode.
+// Profile distinguishes streams of one format that not every decoder of it can decode.
 type Profile uint8
 
-// Profiles, by what a decoder must be capable of. NoProfile is that of other codecs.
+// Profiles: of H.264 by what a decoder must be capable of, and VP9's with 10 bits. NoProfile
+// is that of other codecs and the ordinary one of VP9 and AV1, number 0.
 const (
 	NoProfile Profile = iota
 	ConstrainedBaseline
 	Baseline
 	Main
 	High
+	Profile2
 )
 
 // Codec is a payload format on the router. Values are comparable; the zero value
@@ -98,7 +106,7 @@ func (c Codec) String() string {
 	if c.Profile == NoProfile {
 		return c.Name.String()
 	}
-	return c.Name.String() + " " + [...]string{"", "constrained-baseline", "baseline", "main", "high"}[c.Profile]
+	return c.Name.String() + " " + [...]string{"", "constrained-baseline", "baseline", "main", "high", "profile-2"}[c.Profile]
 }
 
 // Supported lists the codecs of the router with their router-wide payload types.
@@ -111,6 +119,9 @@ var supported = [...]Codec{
 	{Name: H264, Profile: Baseline, ClockRate: 90000, PayloadType: 103},
 	{Name: H264, Profile: Main, ClockRate: 90000, PayloadType: 104},
 	{Name: H264, Profile: High, ClockRate: 90000, PayloadType: 105},
+	{Name: VP9, ClockRate: 90000, PayloadType: 98},
+	{Name: VP9, Profile: Profile2, ClockRate: 90000, PayloadType: 100},
+	{Name: AV1, ClockRate: 90000, PayloadType: 45},
 }
 
 // ByPayloadType finds a codec by its router-wide payload type; the zero value when
@@ -126,22 +137,41 @@ func ByPayloadType(pt uint8) Codec {
 
 // Match finds the router's codec for what SDP says: a=rtpmap's encoding name and
 // clock rate and a=fmtp's parameters. H.264 has to use packetization-mode 1
-// (RFC 6184 section 6.3), in which single NAL units may come as well.
+// (RFC 6184 section 6.3), in which single NAL units may come as well; of VP9 there are
+// profiles 0 and 2, of AV1 profile 0.
 func Match(encoding string, clockRate uint32, fmtp string) (Codec, bool) {
-	profile := NoProfile
-	if strings.EqualFold(encoding, "H264") {
-		params := ParseFmtp(fmtp)
-		if params["packetization-mode"] != "1" {
-			return Codec{}, false
-		}
-		profile = h264Profile(params["profile-level-id"])
+	profile, ok := parseProfile(encoding, fmtp)
+	if !ok {
+		return Codec{}, false
 	}
-	for _, c := range Supported() {
+	for _, c := range supported {
 		if strings.EqualFold(c.Name.String(), encoding) && c.ClockRate == clockRate && c.Profile == profile {
 			return c, true
 		}
 	}
 	return Codec{}, false
+}
+
+// parseProfile reads the profile from a=fmtp; ok is false for one that is not forwarded.
+func parseProfile(encoding, fmtp string) (p Profile, ok bool) {
+	switch strings.ToUpper(encoding) {
+	case "H264":
+		params := ParseFmtp(fmtp)
+		p = h264Profile(params["profile-level-id"])
+		return p, p != NoProfile && params["packetization-mode"] == "1"
+	case "VP9": // RFC 9628 section 6
+		switch ParseFmtp(fmtp)["profile-id"] {
+		case "", "0":
+			return NoProfile, true
+		case "2":
+			return Profile2, true
+		}
+		return NoProfile, false
+	case "AV1":
+		v := ParseFmtp(fmtp)["profile"]
+		return NoProfile, v == "" || v == "0"
+	}
+	return NoProfile, true
 }
 
 // Decodes says whether a decoder that offered c can decode a stream of codec s.

@@ -21,7 +21,13 @@ func TestMatch(t *testing.T) {
 		{"OPUS", "", 48000, "opus"},
 		{"opus", "", 44100, ""},
 		{"VP8", "", 90000, "VP8"},
-		{"VP9", "profile-id=0", 90000, ""},
+		{"VP9", "profile-id=0", 90000, "VP9"},
+		{"vp9", "", 90000, "VP9"},
+		{"VP9", "profile-id=2", 90000, "VP9 profile-2"},
+		{"VP9", "profile-id=1", 90000, ""},
+		{"AV1", "level-idx=5;profile=0;tier=0", 90000, "AV1"},
+		{"AV1", "level-idx=5;profile=1;tier=0", 90000, ""},
+		{"AV1X", "", 90000, ""},
 		{"H264", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 90000, "H264 constrained-baseline"},
 		{"H264", "packetization-mode=1;profile-level-id=42001f", 90000, "H264 baseline"},
 		{"H264", "packetization-mode=1; profile-level-id=4D001F", 90000, "H264 main"},
@@ -62,15 +68,15 @@ func TestVP8AgreesWithPion(t *testing.T) {
 		if _, err := ref.Unmarshal(raw); err != nil {
 			t.Fatalf("%s: %v", in, err)
 		}
-		p := &packet.Packet{Payload: raw}
-		if _, err := ParseVP8(p); err != nil {
+		v, err := ParseVP8(raw)
+		if err != nil {
 			t.Fatalf("%s: %v", in, err)
 		}
-		if p.VP8.PictureID != ref.PictureID || p.VP8.TL0PicIdx != ref.TL0PICIDX || p.Temporal != ref.TID || p.SwitchUp != (ref.Y == 1) {
-			t.Errorf("%s: %+v, temporal %d, want %+v", in, p.VP8, p.Temporal, ref)
+		if v.Counters.PictureID != ref.PictureID || v.Counters.TL0PicIdx != ref.TL0PICIDX || v.Temporal != ref.TID || v.SwitchUp != (ref.Y == 1) {
+			t.Errorf("%s: %+v, want %+v", in, v, ref)
 		}
-		if p.StartOfFrame != (ref.S == 1 && ref.PID == 0) {
-			t.Errorf("%s: start %v", in, p.StartOfFrame)
+		if v.Start != (ref.S == 1 && ref.PID == 0) {
+			t.Errorf("%s: start %v", in, v.Start)
 		}
 	}
 }
@@ -78,26 +84,23 @@ func TestVP8AgreesWithPion(t *testing.T) {
 func TestVP8KeyframeAndRewrite(t *testing.T) {
 	t.Parallel()
 	raw, _ := hex.DecodeString("90e0fffe" + "ff" + "20" + "d0cd01" + "9d012a" + "8002e001" + "00")
-	p := &packet.Packet{Payload: raw}
-	size, err := ParseVP8(p)
-	if err != nil || !p.Keyframe || size != (Size{640, 480}) {
-		t.Fatalf("size %v, keyframe %v, %v", size, p.Keyframe, err)
+	v, err := ParseVP8(raw)
+	if err != nil || !v.Keyframe || v.Size != (Size{640, 480}) {
+		t.Fatalf("%+v, %v", v, err)
 	}
-	if p.VP8.PictureID != 0x7ffe || !p.VP8.LongID || p.VP8.TL0PicIdx != 255 || !p.SwitchUp {
-		t.Fatalf("%+v", p.VP8)
+	if v.Counters.PictureID != 0x7ffe || !v.Counters.LongID || v.Counters.TL0PicIdx != 255 || !v.SwitchUp {
+		t.Fatalf("%+v", v)
 	}
 	copied := bytes.Clone(raw)
-	RewriteVP8(copied, p.VP8, 3, 2)
-	q := &packet.Packet{Payload: copied}
-	if _, err := ParseVP8(q); err != nil || q.VP8.PictureID != 1 || q.VP8.TL0PicIdx != 1 {
-		t.Fatalf("rewritten: %+v, %v", q.VP8, err)
+	RewriteCounters(copied, v.Counters, 3, 2)
+	if q, err := ParseVP8(copied); err != nil || q.Counters.PictureID != 1 || q.Counters.TL0PicIdx != 1 {
+		t.Fatalf("rewritten: %+v, %v", q, err)
 	}
 	if !bytes.Equal(copied[5:], raw[5:]) {
 		t.Fatal("rewriting touched something else")
 	}
 	for n := range len(raw) - 1 {
-		p := &packet.Packet{Payload: raw[:n]}
-		if _, err := ParseVP8(p); err == nil && p.Keyframe {
+		if v, err := ParseVP8(raw[:n]); err == nil && v.Keyframe {
 			t.Fatalf("cut to %d bytes it is a keyframe", n)
 		}
 	}
@@ -134,11 +137,11 @@ func TestH264(t *testing.T) {
 	stap = append(stap, 0, 2, 0x68, 1, 0, 2, 0x65, 1)
 	step("stap-a", 7, 9000, stap, true, true)
 	step("idr alone", 8, 12000, []byte{0x65, 1}, true, true)
-	if in.Size() != (Size{1280, 720}) {
-		t.Fatalf("size %v", in.Size())
+	if in.Size(0) != (Size{1280, 720}) {
+		t.Fatalf("size %v", in.Size(0))
 	}
 	for _, bad := range [][]byte{nil, {0x41}, {0x78, 0}, {0x78, 0, 0}, {0x78, 0, 9, 1}, {0x1e, 1}} {
-		if _, err := ParseH264(&packet.Packet{Payload: bad}); !errors.Is(err, ErrPayload) {
+		if _, err := ParseH264(bad); !errors.Is(err, ErrPayload) {
 			t.Errorf("%x: %v", bad, err)
 		}
 	}
@@ -146,19 +149,31 @@ func TestH264(t *testing.T) {
 
 func FuzzInspect(f *testing.F) {
 	sps, _ := hex.DecodeString(sps720)
-	f.Add(uint8(1), sps)
-	f.Add(uint8(1), []byte{0x78, 0, 2, 0x67, 0x42})
-	f.Add(uint8(0), []byte{0x90, 0xe0, 0xff, 0xfe, 0xff, 0x20, 0xd0, 0xcd, 1, 0x9d, 1, 0x2a, 0x80, 2, 0xe0, 1})
-	list := []Codec{{Name: VP8, ClockRate: 90000}, {Name: H264, ClockRate: 90000}, {Name: Opus}}
-	f.Fuzz(func(t *testing.T, which uint8, b []byte) {
-		var in Inspector
-		p := &packet.Packet{Payload: b}
-		c := list[int(which)%len(list)]
-		if in.Inspect(c, p) != nil {
-			return
+	f.Add(uint8(1), sps, []byte(nil))
+	f.Add(uint8(1), []byte{0x78, 0, 2, 0x67, 0x42}, []byte(nil))
+	f.Add(uint8(0), []byte{0x90, 0xe0, 0xff, 0xfe, 0xff, 0x20, 0xd0, 0xcd, 1, 0x9d, 1, 0x2a, 0x80, 2, 0xe0, 1}, []byte(nil))
+	for name, which := range map[string]uint8{"vp8_h": 0, "h264_f": 1, "vp9_L3T3": 3, "vp9_S3T3": 3, "av1_L3T3": 4, "av1_L1T3": 4} {
+		for _, p := range captured(f, name)[:8] {
+			f.Add(which, p.Payload, p.Descriptor)
+			f.Add(which, p.Payload, []byte(nil))
 		}
-		if c.Name == VP8 {
-			RewriteVP8(bytes.Clone(b), p.VP8, 1, 1)
+	}
+	list := []Codec{{Name: VP8, ClockRate: 90000}, {Name: H264, ClockRate: 90000}, {Name: Opus}, {Name: VP9, ClockRate: 90000}, {Name: AV1, ClockRate: 90000}}
+	f.Fuzz(func(t *testing.T, which uint8, b, described []byte) {
+		var in Inspector
+		c := list[int(which)%len(list)]
+		for n := range uint64(2) {
+			p := &packet.Packet{Payload: b, ExtSeq: 1 + n, Descriptor: described}
+			if in.Inspect(c, p) != nil {
+				return
+			}
+			RewriteCounters(bytes.Clone(b), p.Counters, 1, 1)
+			if st := p.Frame.Structure; (st == nil) != (c.Name == Opus) || st != nil && (int(p.Frame.Spatial) >= int(st.Spatial) || p.Frame.Required&^p.Frame.Present != 0) {
+				t.Fatalf("%+v", p.Frame)
+			}
+			if s := in.Shape(); s.Lowest < 0 || s.Highest < s.Lowest || s.Spatial <= s.Highest {
+				t.Fatalf("%+v", s)
+			}
 		}
 	})
 }

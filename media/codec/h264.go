@@ -1,10 +1,6 @@
 package codec
 
-import (
-	"encoding/binary"
-
-	"github.com/amphi-sfu/amphi/media/packet"
-)
+import "encoding/binary"
 
 // NAL unit types of H.264 and of RFC 6184 section 5.2.
 const (
@@ -15,63 +11,64 @@ const (
 	maxNALs  = 64
 )
 
-// ParseH264 reads the payload format of RFC 6184 (packetization mode 1) into p:
-// whether the packet begins a keyframe. Where frames begin is not in the payload:
-// the caller finds it from timestamps and markers. The size is that of a sequence
-// parameter set in the packet, zero when there is none.
-//
-// The packet with the parameter set counts as the start of a keyframe, and so
-// does one that begins an IDR picture, for encoders that sent the set long ago;
-// the caller, who knows what came before, drops the second of both.
-func ParseH264(p *packet.Packet) (Size, error) {
-	b := p.Payload
+// H264Payload is what the payload of a packet of H.264 tells.
+type H264Payload struct {
+	// Keyframe says that the packet begins a keyframe. The packet with the parameter set
+	// does, and so does one that begins an IDR picture, for encoders that sent the set
+	// long ago; the caller, who knows what came before, drops the second of both.
+	Keyframe bool
+	// Size is that of a sequence parameter set in the packet, zero when there is none.
+	Size Size
+}
+
+// ParseH264 reads the payload format of RFC 6184 (packetization mode 1). Where frames
+// begin is not in the payload: the caller finds it from timestamps and markers.
+func ParseH264(b []byte) (v H264Payload, err error) {
 	if len(b) < 2 {
-		return Size{}, ErrPayload
+		return v, ErrPayload
 	}
 	switch t := b[0] & 0x1f; {
 	case t >= 1 && t <= 23:
-		return nalUnit(p, b), nil
+		v.unit(b)
+		return v, nil
 	case t == nalSTAPA:
-		return stapA(p, b[1:])
+		return v, v.aggregate(b[1:])
 	case t == nalFUA:
-		if start := b[1]&0x80 != 0; start && b[1]&0x1f == nalIDR {
-			p.Keyframe = true
-		}
-		return Size{}, nil
+		v.Keyframe = b[1]&0x80 != 0 && b[1]&0x1f == nalIDR
+		return v, nil
 	}
-	return Size{}, ErrPayload
+	return v, ErrPayload
 }
 
-func stapA(p *packet.Packet, b []byte) (Size, error) {
-	var size Size
+// aggregate reads the units of a STAP-A.
+func (v *H264Payload) aggregate(b []byte) error {
 	for range maxNALs {
 		if len(b) == 0 {
-			return size, nil
+			return nil
 		}
 		if len(b) < 2 {
-			return Size{}, ErrPayload
+			return ErrPayload
 		}
 		n := int(binary.BigEndian.Uint16(b))
 		if n == 0 || len(b) < 2+n {
-			return Size{}, ErrPayload
+			return ErrPayload
 		}
-		if s := nalUnit(p, b[2:2+n]); s != (Size{}) {
-			size = s
-		}
+		v.unit(b[2 : 2+n])
 		b = b[2+n:]
 	}
-	return Size{}, ErrPayload
+	return ErrPayload
 }
 
-func nalUnit(p *packet.Packet, nal []byte) Size {
+func (v *H264Payload) unit(nal []byte) {
 	switch nal[0] & 0x1f {
 	case nalIDR:
-		p.Keyframe = true
+		v.Keyframe = true
 	case nalSPS:
-		p.Keyframe = true
-		return spsSize(nal[1:])
+		v.Keyframe = true
+		if size := spsSize(nal[1:]); size != (Size{}) {
+			v.Size = size
+		}
 	}
-	return Size{}
 }
 
 // spsSize reads the picture size from a sequence parameter set (H.264 section
@@ -135,9 +132,11 @@ func spsSize(rbsp []byte) Size {
 	return Size{Width: int(width), Height: int(height)}
 }
 
-// bitReader reads a raw byte sequence payload, passing over emulation prevention bytes.
+// bitReader reads a raw byte sequence payload, passing over emulation prevention bytes
+// unless it is plain.
 type bitReader struct {
 	b      []byte
+	plain  bool
 	at     int
 	bit    uint
 	zeros  int
@@ -147,7 +146,7 @@ type bitReader struct {
 func (r *bitReader) bits(n int) uint32 {
 	var v uint32
 	for range n {
-		if r.bit == 0 && r.zeros == 2 && r.at < len(r.b) && r.b[r.at] == 3 {
+		if r.bit == 0 && r.zeros == 2 && !r.plain && r.at < len(r.b) && r.b[r.at] == 3 {
 			r.at++
 			r.zeros = 0
 		}

@@ -15,42 +15,52 @@ type Size struct {
 	Width, Height int
 }
 
+// VP8Payload is what a VP8 payload tells.
+type VP8Payload struct {
+	Temporal uint8
+	// SwitchUp says that a receiver of lower temporal layers only may go on with this
+	// frame (the Y bit).
+	SwitchUp        bool
+	Start, Keyframe bool
+	// Size is that of a keyframe, zero otherwise.
+	Size     Size
+	Counters packet.Counters
+}
+
 // ParseVP8 reads the payload descriptor of RFC 7741 section 4.2, and the header of the
-// frame where it begins, into p. The size is that of a keyframe, zero otherwise.
-func ParseVP8(p *packet.Packet) (Size, error) {
-	b := p.Payload
+// frame where it begins.
+func ParseVP8(b []byte) (v VP8Payload, err error) {
 	if len(b) < 1 {
-		return Size{}, ErrPayload
+		return v, ErrPayload
 	}
 	first := b[0]
 	at := 1
 	if first&0x80 != 0 {
-		n, err := vp8Extension(p, b)
-		if err != nil {
-			return Size{}, err
+		if at, err = v.extension(b); err != nil {
+			return v, err
 		}
-		at = n
 	}
 	if at >= len(b) {
-		return Size{}, ErrPayload
+		return v, ErrPayload
 	}
-	p.StartOfFrame = first&0x10 != 0 && first&0x07 == 0
-	if !p.StartOfFrame || b[at]&0x01 != 0 {
-		return Size{}, nil
+	v.Start = first&0x10 != 0 && first&0x07 == 0
+	if !v.Start || b[at]&0x01 != 0 {
+		return v, nil
 	}
 	// An uncompressed chunk of ten bytes begins a keyframe (RFC 6386 section 9.1).
 	if len(b) < at+10 || b[at+3] != 0x9d || b[at+4] != 0x01 || b[at+5] != 0x2a {
-		return Size{}, ErrPayload
+		return v, ErrPayload
 	}
-	p.Keyframe = true
-	return Size{
+	v.Keyframe = true
+	v.Size = Size{
 		Width:  int(binary.LittleEndian.Uint16(b[at+6:]) & 0x3fff),
 		Height: int(binary.LittleEndian.Uint16(b[at+8:]) & 0x3fff),
-	}, nil
+	}
+	return v, nil
 }
 
-// vp8Extension reads the optional fields and returns where the frame's data begins.
-func vp8Extension(p *packet.Packet, b []byte) (int, error) {
+// extension reads the optional fields and returns where the frame's data begins.
+func (v *VP8Payload) extension(b []byte) (int, error) {
 	if len(b) < 2 {
 		return 0, ErrPayload
 	}
@@ -59,14 +69,14 @@ func vp8Extension(p *packet.Packet, b []byte) (int, error) {
 		if len(b) < at+1 {
 			return 0, ErrPayload
 		}
-		p.VP8.PictureIDAt = uint8(at)
-		p.VP8.PictureID = uint16(b[at] & 0x7f)
+		v.Counters.PictureIDAt = uint8(at)
+		v.Counters.PictureID = uint16(b[at] & 0x7f)
 		if b[at]&0x80 != 0 {
 			if len(b) < at+2 {
 				return 0, ErrPayload
 			}
-			p.VP8.LongID = true
-			p.VP8.PictureID = binary.BigEndian.Uint16(b[at:]) & 0x7fff
+			v.Counters.LongID = true
+			v.Counters.PictureID = binary.BigEndian.Uint16(b[at:]) & 0x7fff
 			at++
 		}
 		at++
@@ -75,8 +85,8 @@ func vp8Extension(p *packet.Packet, b []byte) (int, error) {
 		if len(b) < at+1 {
 			return 0, ErrPayload
 		}
-		p.VP8.TL0At = uint8(at)
-		p.VP8.TL0PicIdx = b[at]
+		v.Counters.TL0At = uint8(at)
+		v.Counters.TL0PicIdx = b[at]
 		at++
 	}
 	if flags&0x30 != 0 {
@@ -84,26 +94,26 @@ func vp8Extension(p *packet.Packet, b []byte) (int, error) {
 			return 0, ErrPayload
 		}
 		if flags&0x20 != 0 {
-			p.Temporal = b[at] >> 6
-			p.SwitchUp = b[at]&0x20 != 0
+			v.Temporal = b[at] >> 6
+			v.SwitchUp = b[at]&0x20 != 0
 		}
 		at++
 	}
 	return at, nil
 }
 
-// RewriteVP8 adds the deltas to the counters in payload, which is a copy of that
-// of a packet whose descriptor v locates. A 7-bit picture id wraps at 7 bits.
-func RewriteVP8(payload []byte, v packet.VP8, picture uint16, tl0 uint8) {
-	if v.PictureIDAt != 0 {
-		id := v.PictureID + picture
-		if v.LongID {
-			binary.BigEndian.PutUint16(payload[v.PictureIDAt:], 0x8000|id&0x7fff)
+// RewriteCounters adds the deltas to the counters in payload, which is a copy of that
+// of a packet whose descriptor c locates. A 7-bit picture id wraps at 7 bits.
+func RewriteCounters(payload []byte, c packet.Counters, picture uint16, tl0 uint8) {
+	if c.PictureIDAt != 0 {
+		id := c.PictureID + picture
+		if c.LongID {
+			binary.BigEndian.PutUint16(payload[c.PictureIDAt:], 0x8000|id&0x7fff)
 		} else {
-			payload[v.PictureIDAt] = byte(id) & 0x7f
+			payload[c.PictureIDAt] = byte(id) & 0x7f
 		}
 	}
-	if v.TL0At != 0 {
-		payload[v.TL0At] = v.TL0PicIdx + tl0
+	if c.TL0At != 0 {
+		payload[c.TL0At] = c.TL0PicIdx + tl0
 	}
 }

@@ -1,8 +1,9 @@
-// Package meter measures an incoming RTP stream: its bit rate per temporal layer, and
+// Package meter measures an incoming RTP stream: its bit rate per layer, and
 // whether its frames come in bursts. And it merges requests for keyframes of it.
 package meter
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -11,27 +12,50 @@ import (
 // window is how long bit rates are counted before they are believed.
 const window = 500 * time.Millisecond
 
-// layers is how many temporal layers are told apart; higher ones count as the last.
-const layers = 4
+// Layers told apart; higher ones count as the last.
+const (
+	spatialLayers  = 4
+	temporalLayers = 4
+)
 
 // windows is how many of them a rate is the median of.
 const windows = 5
 
+// Cells is a set of layers: who receives one of them receives a packet.
+type Cells uint16
+
+// Cell is the set of one layer.
+func Cell(spatial, temporal uint8) Cells {
+	return 1 << (min(spatial, spatialLayers-1)*temporalLayers + min(temporal, temporalLayers-1))
+}
+
 // Rate measures bit rates: the median of the last windows, since a keyframe fills one but
 // is not the rate. The zero value is ready; not safe for concurrent use.
 type Rate struct {
-	bytes [layers]uint64
-	past  [layers][windows]uint64
-	bps   [layers]uint64
-	n     int // windows so far
+	cells [spatialLayers * temporalLayers]counter
+	all   counter
+	used  Cells
 	since int64
 }
 
-// Add counts n bytes of a temporal layer.
-func (r *Rate) Add(temporal uint8, n int) { r.bytes[min(temporal, layers-1)] += uint64(n) }
+type counter struct {
+	bytes uint64
+	past  [windows]uint64
+	bps   uint64
+	n     int // windows so far
+}
+
+// Add counts a packet of n bytes that belongs to what receivers of the layers in c get.
+func (r *Rate) Add(c Cells, n int) {
+	r.used |= c
+	for m := c; m != 0; m &= m - 1 {
+		r.cells[bits.TrailingZeros16(uint16(m))].bytes += uint64(n)
+	}
+	r.all.bytes += uint64(n)
+}
 
 // Roll ends the window when it is long enough; call it several times per second, with the
-// time in nanoseconds. A window without anything says nothing: the rate of a stream that
+// time in nanoseconds. A window without anything says nothing: the rate of a layer that
 // rests is what it was, so that its next beginning can be judged.
 func (r *Rate) Roll(now int64) {
 	if r.since == 0 {
@@ -42,36 +66,47 @@ func (r *Rate) Roll(now int64) {
 	if d < int64(window) {
 		return
 	}
-	if r.bytes == [layers]uint64{} {
-		r.since = now
-		return
+	for m := r.used; m != 0; m &= m - 1 {
+		r.cells[bits.TrailingZeros16(uint16(m))].roll(d)
 	}
-	known := min(r.n+1, windows)
-	for i := range r.bytes {
-		r.past[i][r.n%windows] = r.bytes[i] * 8 * uint64(time.Second) / uint64(d)
-		sorted := r.past[i]
-		slices.Sort(sorted[:known])
-		r.bps[i], r.bytes[i] = sorted[(known-1)/2], 0
-	}
-	r.n++
+	r.all.roll(d)
 	r.since = now
 }
 
-// UpTo is the rate of the temporal layers up to t together, in bits per second.
-func (r *Rate) UpTo(t int8) uint64 {
-	var sum uint64
-	for i := range r.bps {
-		if int8(i) <= t {
-			sum += r.bps[i]
-		}
+func (c *counter) roll(d int64) {
+	if c.bytes == 0 {
+		return
 	}
-	return sum
+	known := min(c.n+1, windows)
+	c.past[c.n%windows] = c.bytes * 8 * uint64(time.Second) / uint64(d)
+	sorted := c.past
+	slices.Sort(sorted[:known])
+	c.bps, c.bytes = sorted[(known-1)/2], 0
+	c.n++
 }
 
-// Top is the highest temporal layer that carries anything.
-func (r *Rate) Top() int8 {
-	for t := int8(layers - 1); t > 0; t-- {
-		if r.bps[t] > 0 {
+// UpTo is the rate of a layer with all that it needs, in bits per second; that of the highest
+// temporal layer below it when there are not so many.
+func (r *Rate) UpTo(spatial, temporal int8) uint64 {
+	t := min(uint8(max(temporal, 0)), temporalLayers-1)
+	for t > 0 && r.used&Cell(uint8(spatial), t) == 0 {
+		t--
+	}
+	return r.cell(spatial, int8(t))
+}
+
+func (r *Rate) cell(spatial, temporal int8) uint64 {
+	s := min(uint8(max(spatial, 0)), spatialLayers-1)
+	return r.cells[s*temporalLayers+uint8(temporal)].bps
+}
+
+// Total is the rate of everything, in bits per second.
+func (r *Rate) Total() uint64 { return r.all.bps }
+
+// Top is the highest temporal layer of a spatial one that carries anything.
+func (r *Rate) Top(spatial int8) int8 {
+	for t := int8(temporalLayers - 1); t > 0; t-- {
+		if r.cell(spatial, t) > r.cell(spatial, t-1) {
 			return t
 		}
 	}

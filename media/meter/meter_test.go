@@ -14,33 +14,60 @@ func TestRate(t *testing.T) {
 	r.Roll(now)
 	second := func(base, top int) {
 		for range 10 {
-			r.Add(0, base/10)
-			r.Add(2, top/10)
+			r.Add(Cell(0, 0)|Cell(0, 1)|Cell(0, 2), base/10)
+			r.Add(Cell(0, 2)|Cell(0, 3), top/10)
 			now += 100 * ms
 			r.Roll(now)
 		}
 	}
-	if r.UpTo(7) != 0 || r.Top() != 0 {
+	if r.UpTo(0, 7) != 0 || r.Top(0) != 0 || r.Total() != 0 {
 		t.Fatal("a rate before the first packet")
 	}
 	second(10_000, 5_000)
-	if low, all := r.UpTo(0), r.UpTo(7); low != 80_000 || all != 120_000 || r.Top() != 2 {
-		t.Fatalf("rates %d, %d, top %d", low, all, r.Top())
+	if low, all := r.UpTo(0, 0), r.UpTo(0, 2); low != 80_000 || all != 120_000 || r.Total() != 120_000 {
+		t.Fatalf("rates %d, %d of %d", low, all, r.Total())
 	}
-	r.Add(9, 1) // a layer beyond those told apart
+	r.Add(Cell(9, 9), 1) // a layer beyond those told apart
 	second(10_000, 0)
-	if got := r.UpTo(7); got < 80_000 || got > 91_000 {
+	if got := r.UpTo(0, 2); got < 80_000 || got > 91_000 {
 		t.Fatalf("rate %d after the fall", got)
 	}
 	second(0, 0)
 	second(0, 0)
-	if got := r.UpTo(7); got != 80_000 {
+	if got := r.UpTo(0, 2); got != 80_000 {
 		t.Fatalf("rate %d while it rests", got)
 	}
 	second(1000, 0)
 	second(1000, 0)
-	if got := r.UpTo(7); got != 8000 {
+	if got := r.UpTo(0, 2); got != 8000 {
 		t.Fatalf("rate %d of what goes on", got)
+	}
+}
+
+// TestRateOfLayers: a layer costs what its receivers get, which is not always all that
+// is below it.
+func TestRateOfLayers(t *testing.T) {
+	t.Parallel()
+	var r Rate
+	now := ms
+	r.Roll(now)
+	for range 30 {
+		r.Add(Cell(0, 0)|Cell(0, 1), 1000)
+		r.Add(Cell(0, 1), 500)
+		r.Add(Cell(1, 0)|Cell(1, 1), 4000) // needs nothing of the lower one
+		now += 100 * ms
+		r.Roll(now)
+	}
+	for _, c := range []struct {
+		s, t int8
+		want uint64
+	}{{0, 0, 80_000}, {0, 1, 120_000}, {0, 7, 120_000}, {1, 0, 320_000}, {1, 7, 320_000}, {2, 7, 0}} {
+		if got := r.UpTo(c.s, c.t); got != c.want {
+			t.Errorf("layer %d, %d: %d, want %d", c.s, c.t, got, c.want)
+		}
+	}
+	if r.Top(0) != 1 || r.Top(1) != 0 || r.Total() != 440_000 {
+		t.Errorf("tops %d, %d, total %d", r.Top(0), r.Top(1), r.Total())
 	}
 }
 
@@ -96,14 +123,14 @@ func TestKeyframeIsNotTheRate(t *testing.T) {
 	now := ms
 	r.Roll(now)
 	half := func(bytes int) {
-		r.Add(0, bytes)
+		r.Add(Cell(0, 0), bytes)
 		now += 500 * ms
 		r.Roll(now)
 	}
 	half(62_500 + 75_000) // 1 Mbit/s, begun with a keyframe
 	half(62_500)
 	for i := range 20 {
-		if got := r.UpTo(0); got != 1_000_000 {
+		if got := r.UpTo(0, 0); got != 1_000_000 {
 			t.Fatalf("%d bit/s after %d windows, want 1,000,000", got, i+2)
 		}
 		extra := 0
@@ -115,7 +142,7 @@ func TestKeyframeIsNotTheRate(t *testing.T) {
 	for range 3 {
 		half(125_000)
 	}
-	if got := r.UpTo(0); got != 2_000_000 {
+	if got := r.UpTo(0, 0); got != 2_000_000 {
 		t.Errorf("%d bit/s 1.5 s after the rate doubled", got)
 	}
 }

@@ -93,6 +93,9 @@ func (a *Answer) section(b *strings.Builder, s *SectionAnswer, o *Section, first
 	if o.rtcpRsize {
 		b.WriteString("a=rtcp-rsize\r\n")
 	}
+	if o.mixed {
+		b.WriteString("a=extmap-allow-mixed\r\n")
+	}
 	o.Extensions.marshal(b)
 	for i := range o.Formats {
 		o.Formats[i].marshal(b)
@@ -133,7 +136,7 @@ func (e Extensions) marshal(b *strings.Builder) {
 		uri string
 	}{
 		{e.MID, uriMID}, {e.RID, uriRID}, {e.RepairedRID, uriRepairedRID},
-		{e.AudioLevel, uriAudioLevel}, {e.TransportCC, uriTransportCC},
+		{e.AudioLevel, uriAudioLevel}, {e.TransportCC, uriTransportCC}, {e.Descriptor, uriDescriptor},
 	} {
 		if x.id != 0 {
 			fmt.Fprintf(b, "a=extmap:%d %s\r\n", x.id, x.uri)

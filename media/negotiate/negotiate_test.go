@@ -45,11 +45,11 @@ func TestBrowserOffer(t *testing.T) {
 	var formats []string
 	for _, f := range video.Formats {
 		formats = append(formats, f.Codec.String())
-		if f.RTX == 0 || !f.Feedback.NACK || !f.Feedback.PLI || !f.Feedback.FIR || !f.Feedback.TransportCC || !f.Feedback.REMB {
+		if f.RTX == 0 || !f.Feedback.NACK || f.Codec.Name != codec.VP9 && (!f.Feedback.PLI || !f.Feedback.FIR || !f.Feedback.TransportCC || !f.Feedback.REMB) {
 			t.Errorf("format %+v", f)
 		}
 	}
-	if want := []string{"VP8", "H264 constrained-baseline", "H264 high"}; !slices.Equal(formats, want) {
+	if want := []string{"VP8", "H264 constrained-baseline", "VP9", "H264 high"}; !slices.Equal(formats, want) {
 		t.Fatalf("formats %v", formats)
 	}
 	if slot.Direction != RecvOnly || !slot.Direction.Receives() || slot.Direction.Sends() {
@@ -57,6 +57,29 @@ func TestBrowserOffer(t *testing.T) {
 	}
 	if data.Kind != 0 || data.Rejected {
 		t.Fatalf("data channel %+v", data)
+	}
+}
+
+// TestLayeredOffer: an offer as Chromium makes it, with VP9 first. The descriptor is only
+// agreed on where it can be sent in full.
+func TestLayeredOffer(t *testing.T) {
+	t.Parallel()
+	text := load(t, "layers.sdp")
+	o, err := Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := o.Sections[0]
+	if len(s.Formats) != 1 || s.Formats[0].Codec.String() != "VP9" || s.Extensions.Descriptor != 13 {
+		t.Fatalf("%+v", s)
+	}
+	a := Answer{Ufrag: "u", Pwd: "p", Sections: []SectionAnswer{{Accept: true, Direction: RecvOnly}}}
+	if got := a.Marshal(o); !strings.Contains(got, "a=extmap:13 "+uriDescriptor+"\r\n") || !strings.Contains(got, "a=extmap-allow-mixed\r\n") {
+		t.Fatalf("answer %s", got)
+	}
+	o, err = Parse(strings.Replace(text, "a=extmap-allow-mixed\r\n", "", 1))
+	if err != nil || o.Sections[0].Extensions.Descriptor != 0 {
+		t.Fatalf("without mixed extensions: %v, %+v", err, o.Sections[0].Extensions)
 	}
 }
 

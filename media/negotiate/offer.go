@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/descriptor"
 )
 
 // Limits on offers.
@@ -61,6 +62,9 @@ type Feedback struct {
 // Extensions are the ids of the header extensions in use, 0 where not offered.
 type Extensions struct {
 	MID, RID, RepairedRID, AudioLevel, TransportCC uint8
+	// Descriptor is the dependency descriptor. It is 0 too where the two-byte form may not
+	// be mixed with the other (RFC 8285 section 6), as it does not always fit into that.
+	Descriptor uint8
 }
 
 // URIs of header extensions.
@@ -69,6 +73,7 @@ const (
 	uriRID         = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 	uriRepairedRID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 	uriAudioLevel  = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+	uriDescriptor  = descriptor.URI
 	uriTransportCC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 )
 
@@ -94,6 +99,7 @@ type Section struct {
 	hasMid       bool
 	rtcpMux      bool
 	rtcpRsize    bool
+	mixed        bool // one- and two-byte extensions
 }
 
 // Fingerprint is that of a certificate (RFC 8122): Hash in lower case, Value in upper-case

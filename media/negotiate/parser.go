@@ -25,6 +25,8 @@ type parser struct {
 	// sessionDirection is what sections without a direction have.
 	sessionDirection Direction
 	sessionSet       bool
+	// sessionMixed is what extmap-allow-mixed says for all sections.
+	sessionMixed bool
 }
 
 func (p *parser) line(kind byte, v string) error {
@@ -84,6 +86,8 @@ func (p *parser) sessionAttribute(name, value string) {
 		}
 	case "sendrecv", "sendonly", "recvonly", "inactive":
 		p.sessionDirection, p.sessionSet = direction(name), true
+	case "extmap-allow-mixed":
+		p.sessionMixed = true
 	default:
 		p.transport(name, value)
 	}
@@ -164,6 +168,8 @@ func (p *parser) attribute(name, value string) error {
 		p.format(name, value)
 	case "extmap":
 		p.extension(value)
+	case "extmap-allow-mixed":
+		s.mixed = true
 	case "rid":
 		if f := strings.Fields(value); len(f) >= 2 && f[1] == "send" && len(f[0]) <= 16 && len(p.rids) < maxRIDs {
 			p.rids[f[0]] = true
@@ -259,6 +265,8 @@ func (p *parser) extension(value string) {
 		e.AudioLevel = uint8(n)
 	case uriTransportCC:
 		e.TransportCC = uint8(n)
+	case uriDescriptor:
+		e.Descriptor = uint8(n)
 	}
 }
 
@@ -315,6 +323,9 @@ func (p *parser) endSection() error {
 		s.Mid = "section-" + itoa(len(p.offer.Sections))
 	}
 	s.Rejected = p.zeroPort && !p.bundled
+	if s.mixed = s.mixed || p.sessionMixed; !s.mixed || s.Kind != codec.Video {
+		s.Extensions.Descriptor = 0
+	}
 	for _, r := range p.simul {
 		if p.rids[r] {
 			s.RIDs = append(s.RIDs, r)

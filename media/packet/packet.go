@@ -2,7 +2,11 @@
 // parsed once, in a pooled and reference-counted buffer that every sink shares.
 package packet
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/amphi-sfu/amphi/media/descriptor"
+)
 
 // MaxSize is the largest RTP packet accepted, in bytes. Longer ones are dropped
 // by whoever reads them from a socket.
@@ -29,33 +33,39 @@ type Packet struct {
 	// Payload is the RTP payload without padding. It aliases the packet's buffer.
 	Payload []byte
 
-	// Keyframe says that this packet begins a frame which decodes by itself.
+	// Keyframe says that this packet begins a picture at which a receiver can begin.
 	Keyframe bool
 	// StartOfFrame says that this packet is the first of its frame.
 	StartOfFrame bool
-	// SwitchUp says that a receiver of lower temporal layers only may go on with
-	// the frame of this packet (the Y bit of VP8, RFC 7741 section 4.2).
-	SwitchUp bool
-	// Temporal is the temporal layer, 0 where the codec has none.
-	Temporal uint8
+	// Frame says which layers the packet's frame belongs to and what it needs: from the
+	// dependency descriptor, or else as far as the payload format tells. Audio has none.
+	Frame descriptor.Frame
+	// Descriptor is the dependency descriptor as it came, nil without. It aliases the
+	// packet's buffer.
+	Descriptor []byte
 	// AudioLevel is -dBov of RFC 6464 (0 loudest, 127 silence); NoAudioLevel when absent.
 	AudioLevel uint8
-	// VP8 says where a VP8 payload descriptor carries its counters, zero for other codecs.
-	VP8 VP8
+	// Counters says where the payload descriptor of VP8 or VP9 carries its counters, zero
+	// for other codecs.
+	Counters Counters
 
 	refs atomic.Int32
 	pool *Pool
 	buf  [MaxSize]byte
 }
 
-// VP8 locates the counters in a VP8 payload descriptor (RFC 7741 section 4.2)
-// that a sender has to rewrite when it drops frames or switches sources.
-type VP8 struct {
+// Counters locates the counters in a payload descriptor of VP8 (RFC 7741 section 4.2) or
+// VP9 (RFC 9628 section 4.2) that a sender has to rewrite when it drops frames or
+// switches sources.
+type Counters struct {
 	PictureID   uint16
 	TL0PicIdx   uint8
 	PictureIDAt uint8 // offset in the payload, 0 when absent
 	TL0At       uint8 // offset in the payload, 0 when absent
 	LongID      bool  // the picture id has 15 bits
+	// Gaps: pictures refer to each other by the differences of their ids, so that ids of
+	// pictures left out stay free (VP9).
+	Gaps bool
 }
 
 // SenderReport carries what an RTCP sender report (RFC 3550 section 6.4.1) says

@@ -3,6 +3,8 @@ package packet
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/amphi-sfu/amphi/media/descriptor"
 )
 
 // Pool recycles packets. The zero value is ready; it is safe for concurrent use.
@@ -54,6 +56,9 @@ func (p *Packet) Release() {
 
 func (p *Packet) reset() {
 	p.ExtSeq, p.Timestamp, p.SSRC, p.PayloadType = 0, 0, 0, 0
-	p.Marker, p.Keyframe, p.StartOfFrame, p.SwitchUp = false, false, false, false
-	p.ArrivalNS, p.Payload, p.Temporal, p.VP8 = 0, nil, 0, VP8{}
+	p.Marker, p.Keyframe, p.StartOfFrame = false, false, false
+	p.ArrivalNS, p.Payload, p.Counters = 0, nil, Counters{}
+	if p.Frame.Structure != nil {
+		p.Frame, p.Descriptor = descriptor.Frame{}, nil
+	}
 }

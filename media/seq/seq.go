@@ -33,10 +33,15 @@ func (u *Unwrapper) Highest() uint64 { return u.highest }
 type Meta struct {
 	// Source tells which encoding the packets come from.
 	Source uint32
-	// Timestamp, Picture and TL0 are added to those of the source, wrapping.
-	Timestamp uint32
-	Picture   uint16
-	TL0       uint8
+	// Timestamp, Picture, TL0 and Frame (the frame number of a dependency descriptor) are
+	// added to those of the source, wrapping, and so is Template to the ids of its templates.
+	Timestamp      uint32
+	Picture, Frame uint16
+	TL0, Template  uint8
+	// Spatial is the highest spatial layer forwarded, Targets the mask of decode targets, 0
+	// for all.
+	Spatial uint8
+	Targets uint32
 }
 
 // spanCount bounds how far back a retransmission is found: with a frame dropped
@@ -71,6 +76,38 @@ func (m *Map) Next() uint64 { return m.next }
 // Packets of other sources, or older ones, are not forwarded any more.
 func (m *Map) Switch(ext uint64, meta Meta) {
 	m.push(span{first: ext, last: ext - 1, delta: ext - m.next, meta: meta})
+}
+
+// Change gives source packet ext and those after it another meta, whose Source is the same. It
+// is false, and changes nothing, when a later packet was forwarded already.
+func (m *Map) Change(ext uint64, meta Meta) bool {
+	if m.made == 0 {
+		return false
+	}
+	cur := m.newest()
+	empty := cur.last+1 == cur.first
+	switch {
+	case cur.meta == meta:
+		return true
+	case ext < cur.first || !empty && ext <= cur.last:
+		return false
+	case empty && ext == cur.first:
+		cur.meta = meta
+		return true
+	}
+	// What is missing before ext may still come: reserve its numbers.
+	cur.last = ext - 1
+	m.next = max(m.next, cur.last-cur.delta+1)
+	m.push(span{first: ext, last: ext - 1, delta: cur.delta, meta: meta})
+	return true
+}
+
+// Meta returns the newest meta, zero before the first Switch.
+func (m *Map) Meta() Meta {
+	if m.made == 0 {
+		return Meta{}
+	}
+	return m.newest().meta
 }
 
 // Forward returns the output number of source packet ext and what to add to its

@@ -60,6 +60,36 @@ func TestMapSkipsCloseUp(t *testing.T) {
 	}
 }
 
+func TestMapChange(t *testing.T) {
+	t.Parallel()
+	m := NewMap(10)
+	if m.Change(5, Meta{}) {
+		t.Fatal("changed before the first source")
+	}
+	m.Switch(100, Meta{Source: 1})
+	if !m.Change(100, Meta{Source: 1, Spatial: 2}) {
+		t.Fatal("not changed at the first packet")
+	}
+	m.Forward(100)
+	if m.Change(100, Meta{Source: 1}) {
+		t.Fatal("changed what was sent")
+	}
+	if !m.Change(103, Meta{Source: 1, Spatial: 1}) || m.Next() != 13 {
+		t.Fatalf("not changed after a gap: next %d", m.Next())
+	}
+	for _, c := range []struct {
+		ext, out uint64
+		spatial  uint8
+	}{{103, 13, 1}, {101, 11, 2}, {104, 14, 1}, {100, 10, 2}, {102, 12, 2}} {
+		if out, meta, ok := m.Forward(c.ext); !ok || out != c.out || meta.Spatial != c.spatial {
+			t.Fatalf("Forward(%d) = %d, %+v, %v", c.ext, out, meta, ok)
+		}
+		if src, meta, ok := m.Lookup(uint16(c.out)); !ok || src != c.ext || meta.Spatial != c.spatial {
+			t.Fatalf("Lookup(%d) = %d, %+v, %v", c.out, src, meta, ok)
+		}
+	}
+}
+
 // TestMapProperties: whatever arrives, in whatever order, no two packets share an output
 // number, numbers leave no gap beyond the packets that are really missing, and
 // every forwarded packet is found again.
@@ -84,6 +114,12 @@ func TestMapProperties(t *testing.T) {
 				m.Skip(pos, 1, 0)
 				pos++
 				continue
+			case action == 4:
+				meta := m.Meta()
+				meta.Targets = rapid.Uint32().Draw(t, "targets")
+				if m.Change(pos, meta) && m.Meta() != meta {
+					t.Fatalf("changed to %+v, is %+v", meta, m.Meta())
+				}
 			case action == 3:
 				pos += rapid.Uint64Range(1, 5).Draw(t, "lost")
 			}
