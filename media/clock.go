@@ -20,6 +20,7 @@ func (e *Engine) runClock(done <-chan struct{}) {
 		case <-tick.C:
 		}
 		now := e.now()
+		e.connector.tick(now)
 		for _, ep := range e.publishers() {
 			ep.in.tick(now)
 			for _, u := range ep.publishedTracks() {

@@ -1,7 +1,6 @@
 package media
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -166,16 +165,15 @@ func (ep *Endpoint) Close() error {
 		u.close()
 	}
 	ep.out.w.call(ep.out.close)
-	var err error
 	if t != nil {
-		err = t.close()
+		t.close()
 	}
 	ep.in.close()
-	ep.forgetPath()
+	ep.path.Store(nil)
 	ep.router.removeEndpoint(ep)
 	ep.router.e.removeEndpoint(ep)
 	ep.setState(Closed)
-	return err
+	return nil
 }
 
 // Negotiate answers an offer of the client. Sending sections that publish names become
@@ -205,19 +203,17 @@ func (ep *Endpoint) Negotiate(offer string, publish []Publish) (answer string, e
 	}
 	fresh := t == nil
 	if fresh {
-		if t, err = newTransport(ep, o); err != nil {
-			return "", err
-		}
+		t = newTransport(ep, o)
 	}
 	gone, err := ep.updateTracks(roles)
-	if err == nil && !fresh {
-		err = t.update(o)
-	}
 	if err != nil {
 		if fresh {
-			err = errors.Join(err, t.close())
+			t.close()
 		}
 		return "", err
+	}
+	if !fresh {
+		t.update(o)
 	}
 	ep.in.configure(roles, ep.publishedTracks())
 	for _, u := range gone {
@@ -230,10 +226,9 @@ func (ep *Endpoint) Negotiate(offer string, publish []Publish) (answer string, e
 	a := negotiate.Answer{
 		SessionID: ep.sdp.id, Version: ep.sdp.version, Ufrag: t.ufrag, Pwd: t.pwd,
 		Fingerprint: ep.router.e.identity.fingerprint, Active: t.active,
-		Candidates: ep.router.e.ice.Candidates(), Sections: sections,
+		Candidates: ep.router.e.connector.candidates, Sections: sections,
 	}
 	ep.mu.Unlock()
-	t.start()
 	ep.reconcile()
 	return a.Marshal(o), nil
 }

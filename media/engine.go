@@ -15,13 +15,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/pion/dtls/v3/pkg/crypto/selfsign"
 
-	"github.com/amphi-sfu/amphi/media/icenet"
+	"github.com/amphi-sfu/amphi/media/ice"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/udp"
@@ -37,13 +38,13 @@ type Engine struct {
 	log        *slog.Logger
 	start      time.Time
 	conn       *udp.Conn
-	ice        *icenet.Side
+	connector  *connector
+	handshakes chan struct{} // one place for each DTLS handshake under way
 	identity   identity
 	workers    []*worker
 	notify     *notifier
 	pool       packet.Pool
 	drops      dropCounters
-	addrs      addrTable
 	done       chan struct{} // closed when the engine is closed
 	closeOnce  sync.Once
 	nextSource atomic.Uint32
@@ -99,16 +100,14 @@ func New(cfg Config) (*Engine, error) {
 		cfg: cfg, log: cfg.Logger, start: time.Now(), conn: conn, identity: id,
 		notify:     newNotifier(),
 		done:       make(chan struct{}),
+		handshakes: make(chan struct{}, handshakesPerCore*runtime.GOMAXPROCS(0)),
 		routers:    map[string]*Router{},
 		endpoints:  map[*Endpoint]struct{}{},
 		publishing: map[*Endpoint]struct{}{},
 	}
 	ips, err := cfg.candidateIPs(conn.LocalAddr().Addr())
 	if err == nil {
-		e.ice, err = icenet.New(icenet.Config{
-			Logger: cfg.Logger, IPs: ips, TCPAddr: cfg.TCPAddr,
-			DisconnectedAfter: cfg.DisconnectedAfter, FailedAfter: cfg.FailedAfter,
-		}, conn)
+		e.connector, err = newConnector(e, ips)
 	}
 	if err != nil {
 		conn.Close()
@@ -133,6 +132,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	var clients, rest sync.WaitGroup
 	stop := make(chan struct{})
 	rest.Go(func() { e.readSocket(e.conn.NewReader().ReadBatch) })
+	if e.connector.tcp != nil {
+		rest.Go(func() { e.connector.tcp.Run(context.WithoutCancel(ctx)) }) // ends when the engine closes it
+	}
 	for _, w := range e.workers {
 		rest.Go(func() { w.run(stop) })
 	}
@@ -197,8 +199,8 @@ func (e *Engine) close() {
 		r.Close()
 	}
 	e.closeOnce.Do(func() { close(e.done) })
-	if err := e.ice.Close(); err != nil {
-		e.log.Debug("closing the ICE side", "err", err)
+	if err := e.connector.close(); err != nil {
+		e.log.Debug("closing ICE-TCP", "err", err)
 	}
 	if err := e.conn.Close(); err != nil {
 		e.log.Warn("closing the media socket", "err", err)
@@ -281,8 +283,7 @@ func (e *Engine) now() int64 { return int64(time.Since(e.start)) + 1 }
 // readPause is how long the reader rests after an error of the media socket.
 const readPause = 100 * time.Millisecond
 
-// readSocket is the goroutine of the media socket: media of known addresses is
-// handled here, all else goes to the ICE side.
+// readSocket is the goroutine of the media socket.
 func (e *Engine) readSocket(read func() ([]udp.Datagram, error)) {
 	for {
 		batch, err := read()
@@ -296,21 +297,17 @@ func (e *Engine) readSocket(read func() ([]udp.Datagram, error)) {
 		}
 		now := e.now()
 		var from netip.AddrPort
-		var ep *Endpoint
+		var t *transport
 		for _, d := range batch {
-			if len(d.Data) > 0 && d.Data[0] >= 128 && d.Data[0] < 192 {
-				if d.From != from {
-					from, ep = d.From, e.addrs.endpoint(d.From)
-				}
-				if ep != nil {
-					ep.in.datagram(d.Data, now)
-					continue
-				}
-				// Of no selected pair. ICE may know it still: what a client sends before its pair
-				// is registered arrives by way of the agent.
-				e.drops.add(dropUnknownSource)
+			if d.From != from {
+				from, t = d.From, e.connector.at(d.From)
 			}
-			e.ice.Deliver(d)
+			if t != nil && len(d.Data) > 0 && d.Data[0] >= 128 && d.Data[0] < 192 {
+				t.ep.in.datagram(d.Data, now)
+				continue
+			}
+			e.connector.datagram(d.Data, ice.Path{Addr: d.From}, t)
+			from = netip.AddrPort{} // it may have become known by that
 		}
 		e.kickWorkers()
 	}
@@ -319,35 +316,5 @@ func (e *Engine) readSocket(read func() ([]udp.Datagram, error)) {
 func (e *Engine) kickWorkers() {
 	for _, w := range e.workers {
 		w.kickIfPending()
-	}
-}
-
-// addrTable maps the remote addresses of selected pairs to endpoints.
-type addrTable struct {
-	mu sync.RWMutex // guards m
-	m  map[netip.AddrPort]*Endpoint
-}
-
-func (t *addrTable) endpoint(a netip.AddrPort) *Endpoint {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.m[a]
-}
-
-func (t *addrTable) set(a netip.AddrPort, ep *Endpoint) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.m == nil {
-		t.m = map[netip.AddrPort]*Endpoint{}
-	}
-	t.m[a] = ep
-}
-
-// remove forgets a if it still belongs to ep.
-func (t *addrTable) remove(a netip.AddrPort, ep *Endpoint) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.m[a] == ep {
-		delete(t.m, a)
 	}
 }

@@ -2,13 +2,12 @@ package media
 
 import (
 	"encoding/binary"
-	"net"
-	"net/netip"
 
 	"github.com/pion/rtcp"
 
 	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/descriptor"
+	"github.com/amphi-sfu/amphi/media/icetcp"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seal"
 	"github.com/amphi-sfu/amphi/media/seq"
@@ -23,8 +22,8 @@ const headerRoom = 12 + 4 + 12
 type outbound struct {
 	ep     *Endpoint
 	w      *worker
-	dest   *udp.Dest // nil before a pair is selected, and with ICE-TCP
-	stream net.Conn  // the ICE connection, when the selected pair is not UDP
+	dest   *udp.Dest    // nil before a pair is selected, and with ICE-TCP
+	stream *icetcp.Conn // when the selected pair is not UDP
 	sealer *seal.Sealer
 	tracks []*DownTrack
 	// transport counts transport-wide where no estimator does.
@@ -46,17 +45,19 @@ type sendCounts struct {
 // ready says that packets can be sealed and sent.
 func (o *outbound) ready() bool { return o.sealer != nil && (o.dest != nil || o.stream != nil) }
 
-// setPath says where packets go from now on: to a UDP address, or into stream.
-func (o *outbound) setPath(addr netip.AddrPort, stream net.Conn) {
+// setPath says where packets go from now on; nil: nowhere.
+func (o *outbound) setPath(p *path) {
 	was := o.ready()
-	o.stream = stream
+	o.stream = nil
 	switch {
-	case stream != nil:
+	case p == nil:
 		o.dest = nil
+	case p.stream != nil:
+		o.dest, o.stream = nil, p.stream
 	case o.dest == nil:
-		o.dest = o.w.sender.NewDest(addr)
+		o.dest = o.w.sender.NewDest(p.addr)
 	default:
-		o.dest.SetAddr(addr)
+		o.dest.SetAddr(p.addr)
 	}
 	o.started(was)
 }

@@ -72,7 +72,7 @@ func newPath(t testing.TB, subscribers int) *pathFixture {
 		ep.out.w.post(func() {
 			ep.out.bw.estimator = nil // unlimited
 			ep.out.setKeys(sealer)
-			ep.out.setPath(addr, nil)
+			ep.out.setPath(&path{addr: addr})
 		})
 	}
 	f.src = newVP8Source(func(p *rtp.Packet) error {

@@ -158,7 +158,7 @@ func TestICERestart(t *testing.T) {
 	before := rec.count()
 	eventually(t, "another pair is selected", func() bool { return c.ep.path.Load().addr != old })
 	eventually(t, "video goes on", func() bool { return rec.count() > before+300 })
-	if e.addrs.endpoint(old) != nil {
+	if e.connector.at(old) != nil {
 		t.Fatal("the old address still belongs to the endpoint")
 	}
 }

@@ -201,7 +201,6 @@ func (ep *Endpoint) Stats() EndpointStats {
 		s.RemoteAddr = p.addr.String()
 		if p.stream != nil {
 			s.Transport = "tcp"
-			s.RemoteAddr = p.stream.RemoteAddr().String()
 		}
 	}
 	ep.mu.Lock()
@@ -351,6 +350,9 @@ const (
 	dropCollision
 	dropFeedbackSSRC
 	dropReport
+	dropSTUN
+	dropSTUNAuth
+	dropSTUNSession
 	drops
 )
 
@@ -361,6 +363,7 @@ func (d drop) String() string {
 		"seal", "nonce_reuse", "not_connected", "nack_miss", "resend_limit",
 		"sequence_jump", "descriptor", "rate_limit", "rtcp_flood", "nack_flood", "keyframe_flood", "ssrc_collision",
 		"feedback_ssrc", "sender_report",
+		"malformed_stun", "stun_integrity", "stun_session",
 	}[d]
 }
 

@@ -2,110 +2,81 @@ package media
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/pion/dtls/v3"
-	"github.com/pion/ice/v4"
 	"github.com/pion/srtp/v3"
-	"github.com/pion/transport/v4/packetio"
 
-	"github.com/amphi-sfu/amphi/media/icenet"
+	"github.com/amphi-sfu/amphi/media/dtlssrtp"
+	"github.com/amphi-sfu/amphi/media/ice"
+	"github.com/amphi-sfu/amphi/media/icetcp"
 	"github.com/amphi-sfu/amphi/media/negotiate"
-	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seal"
 )
 
-// transport is an endpoint's ICE agent and DTLS association. Fields are set before
-// start, or belong to Negotiate.
+// transport is an endpoint's ICE agent and DTLS association. It has no goroutine but
+// while the DTLS handshake lasts.
 type transport struct {
 	ep           *Endpoint
-	agent        *ice.Agent
-	conn         *ice.Conn
-	ufrag, pwd   string
-	remoteUfrag  string
+	id           uint32
+	dtls         *dtlssrtp.Association
 	fingerprints []negotiate.Fingerprint
-	active       bool // we begin the DTLS handshake
-	handshake    *packetio.Buffer
+	active       bool            // we begin the DTLS handshake
 	ctx          context.Context // ends when the transport is closed
 	cancel       context.CancelFunc
-	started      sync.Once
 	wg           sync.WaitGroup
-	gathered     chan struct{}
+
+	// These belong to Negotiate.
+	ufrag, pwd  string
+	remoteUfrag string
+
+	mu       sync.Mutex // guards the fields below; taken before the Endpoint's and the connector's
+	agent    *ice.Agent
+	selected ice.Path
+	ufrags   [2]string // known to the connector
+	state    ice.State
+	begun    bool // the handshake
+	closed   bool
+
+	timer int   // place in the timers' heap, whose mutex guards it; -1: not there
+	dueAt int64 // the same
 }
 
-// path is where an endpoint's packets go: to addr, or into stream.
+// path is where an endpoint's packets go: to addr or, by TCP, into stream.
 type path struct {
 	addr   netip.AddrPort
-	stream net.Conn
+	stream *icetcp.Conn
 }
 
-func newTransport(ep *Endpoint, o *negotiate.Offer) (*transport, error) {
+func newTransport(ep *Endpoint, o *negotiate.Offer) *transport {
 	e := ep.router.e
 	t := &transport{
-		ep: ep, ufrag: icenet.Token(8), pwd: icenet.Token(24), remoteUfrag: o.Ufrag, fingerprints: o.Fingerprints,
-		active: o.Setup == "passive", handshake: packetio.NewBuffer(), gathered: make(chan struct{}, 1),
+		ep: ep, ufrag: token(8), pwd: token(24), remoteUfrag: o.Ufrag, fingerprints: o.Fingerprints,
+		active: o.Setup == "passive", timer: -1,
 	}
-	t.handshake.SetLimitCount(64)
-	t.handshake.SetLimitSize(256 << 10)
-	agent, err := e.ice.NewAgent(t.ufrag, t.pwd)
-	if err != nil {
-		return nil, err
-	}
-	t.agent = agent
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	err = errors.Join(
-		agent.OnCandidate(t.candidate),
-		agent.OnConnectionStateChange(t.stateChanged),
-		agent.OnSelectedCandidatePairChange(t.pairSelected),
-	)
-	if err == nil {
-		err = t.gather()
-	}
-	if err == nil {
-		t.conn, err = agent.StartAccept(o.Ufrag, o.Pwd)
-	}
-	if err != nil {
-		t.cancel()
-		return nil, errors.Join(fmt.Errorf("starting ICE: %w", err), agent.Close())
-	}
-	return t, nil
-}
-
-func (t *transport) candidate(c ice.Candidate) {
-	if c == nil {
-		select {
-		case t.gathered <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// gather makes the agent known to the muxes; it asks nobody and takes no time.
-func (t *transport) gather() error {
-	select {
-	case <-t.gathered:
-	default:
-	}
-	if err := t.agent.GatherCandidates(); err != nil {
-		return fmt.Errorf("gathering candidates: %w", err)
-	}
-	timeout := time.NewTimer(5 * time.Second)
-	defer timeout.Stop()
-	select {
-	case <-t.gathered:
-		return nil
-	case <-timeout.C:
-		return errors.New("gathering candidates: timed out")
-	}
+	t.dtls = dtlssrtp.New(dtlssrtp.Config{
+		Certificate: e.identity.certificate, Active: t.active, Verify: t.verify, Send: t.sendRecord, Log: ep.log,
+	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.id = e.connector.add(t)
+	t.agent = ice.New(ice.Config{
+		ID: t.id, Local: ice.Credentials{Ufrag: t.ufrag, Pwd: t.pwd}, Remote: ice.Credentials{Ufrag: o.Ufrag, Pwd: o.Pwd},
+		DisconnectedAfter: e.cfg.DisconnectedAfter, FailedAfter: e.cfg.FailedAfter,
+		ConnectWithin: e.cfg.DisconnectedAfter + e.cfg.FailedAfter, Random: randomID,
+	}, time.Duration(e.now()))
+	t.ufrags[0] = t.ufrag
+	e.connector.addUfrag(t.ufrag, t)
+	e.connector.timers.set(t, int64(t.agent.Next(time.Duration(e.now()))))
+	return t
 }
 
 // acceptable says whether a further offer belongs to the same DTLS association.
@@ -120,224 +91,244 @@ func (t *transport) acceptable(o *negotiate.Offer) error {
 }
 
 // update restarts ICE when the offer has a new ufrag (RFC 8839 section 4.4.1.1.1).
-func (t *transport) update(o *negotiate.Offer) error {
+func (t *transport) update(o *negotiate.Offer) {
 	if o.Ufrag == t.remoteUfrag {
-		return nil
+		return
 	}
-	t.ufrag, t.pwd, t.remoteUfrag = icenet.Token(8), icenet.Token(24), o.Ufrag
-	if err := t.agent.Restart(t.ufrag, t.pwd); err != nil {
-		return fmt.Errorf("restarting ICE: %w", err)
+	t.ufrag, t.pwd, t.remoteUfrag = token(8), token(24), o.Ufrag
+	c := t.ep.router.e.connector
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
 	}
-	if err := t.agent.SetRemoteCredentials(o.Ufrag, o.Pwd); err != nil {
-		return fmt.Errorf("restarting ICE: %w", err)
+	if t.ufrags[1] != "" {
+		c.removeUfrag(t.ufrags[1])
 	}
-	return t.gather()
+	t.ufrags = [2]string{t.ufrag, t.ufrags[0]}
+	c.addUfrag(t.ufrag, t)
+	t.agent.Restart(ice.Credentials{Ufrag: t.ufrag, Pwd: t.pwd}, ice.Credentials{Ufrag: o.Ufrag, Pwd: o.Pwd}, time.Duration(t.ep.router.e.now()))
 }
 
-// start runs the connection; further calls have no effect.
-func (t *transport) start() {
-	t.started.Do(func() {
-		t.wg.Go(t.read)
-		t.wg.Go(t.secure)
-	})
-}
-
-func (t *transport) close() error {
+func (t *transport) close() {
 	t.cancel()
-	err := t.agent.Close()
-	if e := t.handshake.Close(); e != nil {
-		err = errors.Join(err, e)
-	}
+	t.dtls.Close()
+	c := t.ep.router.e.connector
+	t.mu.Lock()
+	t.closed = true
+	t.agent.Paths(func(p ice.Path) { c.release(p, t) })
+	t.mu.Unlock()
+	c.remove(t)
+	c.timers.remove(t)
 	t.wg.Wait()
-	if err != nil {
-		return fmt.Errorf("closing the transport: %w", err)
+}
+
+// check takes a STUN message.
+func (t *transport) check(m *ice.Message, from ice.Path) ice.Drop {
+	c := t.ep.router.e.connector
+	o := c.output()
+	defer c.outputs.Put(o)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return ice.DropUnknownUfrag
+	}
+	drop := t.agent.Handle(m, from, time.Duration(t.ep.router.e.now()), o)
+	t.apply(o)
+	return drop
+}
+
+func (t *transport) tick(now int64) {
+	c := t.ep.router.e.connector
+	o := c.output()
+	defer c.outputs.Put(o)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.agent.Tick(time.Duration(now), o)
+	t.apply(o)
+}
+
+// lost is told when a TCP connection is gone.
+func (t *transport) lost(p ice.Path) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	t.agent.Lost(p)
+	t.apply(&ice.Output{})
+}
+
+// apply does what the agent wants done. t.mu is held.
+func (t *transport) apply(o *ice.Output) {
+	e := t.ep.router.e
+	for _, p := range o.New {
+		e.connector.claim(p, t, false)
+		if s := e.connector.stream(p.Conn); s != nil {
+			s.Confirm()
+		}
+	}
+	for _, p := range o.Valid {
+		e.connector.claim(p, t, true)
+	}
+	for _, p := range o.Gone {
+		e.connector.release(p, t)
+	}
+	for _, m := range o.Messages {
+		if err := t.send(m.To, m.Data); err != nil {
+			e.drops.add(dropNotConnected)
+		}
+	}
+	if p, _ := t.agent.Selected(); p != t.selected {
+		t.selected = p
+		t.ep.setPath(t.pathTo(p))
+	}
+	if s := t.agent.State(); s != t.state {
+		t.state = s
+		t.stateChanged(s)
+	}
+	if _, ok := t.agent.Usable(); ok && t.active {
+		t.secureOnce()
+	}
+	if next := int64(t.agent.Next(time.Duration(e.now()))); next != forever {
+		e.connector.timers.set(t, next)
+	}
+}
+
+// pathTo is where packets go by p, nil for nowhere.
+func (t *transport) pathTo(p ice.Path) *path {
+	switch {
+	case p.Conn != 0:
+		if s := t.ep.router.e.connector.stream(p.Conn); s != nil {
+			return &path{addr: p.Addr, stream: s}
+		}
+	case p.Addr.IsValid():
+		return &path{addr: p.Addr}
 	}
 	return nil
 }
 
-// read takes what came by way of the ICE agent: DTLS, media over ICE-TCP, and
-// media from before a pair was selected.
-func (t *transport) read() {
-	buf := make([]byte, packet.MaxSize+200)
-	e := t.ep.router.e
-	for {
-		n, err := t.conn.Read(buf)
-		if err != nil {
-			if t.ctx.Err() != nil || !errors.Is(err, packetio.ErrFull) {
-				t.handshake.Close()
-				return
-			}
-			continue
-		}
-		if n == 0 {
-			continue
-		}
-		switch b := buf[0]; { // RFC 7983
-		case b >= 20 && b < 64:
-			if _, err := t.handshake.Write(buf[:n]); err != nil {
-				e.drops.add(dropQueueFull)
-			}
-		case b >= 128 && b < 192:
-			t.ep.in.datagram(buf[:n], e.now())
-			e.kickWorkers()
-		default:
-			e.drops.add(dropUnknownSource)
-		}
+func (t *transport) send(p ice.Path, b []byte) error {
+	to := t.pathTo(p)
+	if to == nil {
+		return errNoPath
 	}
+	return t.ep.router.e.sendTo(to, b)
 }
 
-func (t *transport) stateChanged(s ice.ConnectionState) {
+func (t *transport) stateChanged(s ice.State) {
 	switch s {
-	case ice.ConnectionStateDisconnected:
+	case ice.Disconnected:
 		t.ep.setState(Disconnected)
-	case ice.ConnectionStateFailed:
+	case ice.Failed:
 		t.ep.setState(Failed)
-	case ice.ConnectionStateConnected, ice.ConnectionStateCompleted:
+	case ice.Connected:
 		if t.ep.hasKeys() {
 			t.ep.setState(Connected)
 		}
 	}
 }
 
-// pairSelected opens the fast path to and from the client's address.
-func (t *transport) pairSelected(_, remote ice.Candidate) {
-	p := &path{}
-	if remote.NetworkType().IsUDP() {
-		ip, err := netip.ParseAddr(remote.Address())
-		if err != nil {
-			t.ep.log.Warn("selected pair without an address", "address", remote.Address())
-			return
-		}
-		p.addr = netip.AddrPortFrom(ip.Unmap(), uint16(remote.Port()))
-	} else {
-		p.stream = t.conn
-	}
-	t.ep.setPath(p)
-}
-
 func (ep *Endpoint) setPath(p *path) {
-	e := ep.router.e
-	old := ep.path.Swap(p)
-	if p.stream == nil {
-		e.addrs.set(p.addr, ep)
-	}
-	if old != nil && old.addr.IsValid() && old.addr != p.addr {
-		e.addrs.remove(old.addr, ep)
-	}
-	ep.out.w.post(func() { ep.out.setPath(p.addr, p.stream) })
-}
-
-func (ep *Endpoint) forgetPath() {
-	if old := ep.path.Swap(nil); old != nil && old.addr.IsValid() {
-		ep.router.e.addrs.remove(old.addr, ep)
-	}
+	ep.path.Store(p)
+	ep.out.w.post(func() { ep.out.setPath(p) })
 }
 
 // sendDatagram sends one packet at once, past the worker's batches.
 func (ep *Endpoint) sendDatagram(b []byte) {
 	p := ep.path.Load()
-	var err error
-	switch {
-	case p == nil:
-		ep.router.e.drops.add(dropNotConnected)
-	case p.stream != nil:
-		_, err = p.stream.Write(b)
-	default:
-		_, err = ep.router.e.conn.WriteToAddrPort(b, p.addr)
-	}
-	if err != nil {
+	if p == nil || ep.router.e.sendTo(p, b) != nil {
 		ep.router.e.drops.add(dropNotConnected)
 	}
 }
 
-// secure makes the DTLS association, then waits for its end.
+func (e *Engine) sendTo(p *path, b []byte) error {
+	var err error
+	if p.stream != nil {
+		_, err = p.stream.Write(b)
+	} else {
+		_, err = e.conn.WriteToAddrPort(b, p.addr)
+	}
+	if err != nil {
+		return fmt.Errorf("sending to a client: %w", err)
+	}
+	return nil
+}
+
+// record takes a datagram of DTLS.
+func (t *transport) record(b []byte) {
+	switch t.dtls.Receive(b) {
+	case dtlssrtp.Begin:
+		t.mu.Lock()
+		t.secureOnce()
+		t.mu.Unlock()
+	case dtlssrtp.Ended:
+		t.ep.log.Debug("client closed the DTLS association")
+		t.ep.setState(Failed)
+	case dtlssrtp.Overflow:
+		t.ep.router.e.drops.add(dropQueueFull)
+	}
+}
+
+// sendRecord sends a datagram of DTLS: the handshake does not wait for a nomination.
+func (t *transport) sendRecord(b []byte) {
+	t.mu.Lock()
+	p, ok := t.agent.Usable()
+	t.mu.Unlock()
+	if !ok || t.send(p, b) != nil {
+		t.ep.router.e.drops.add(dropNotConnected)
+	}
+}
+
+// secureOnce starts the handshake. t.mu is held.
+func (t *transport) secureOnce() {
+	if !t.begun && !t.closed {
+		t.begun = true
+		t.wg.Go(t.secure)
+	}
+}
+
+// secure makes the DTLS association. Not too many are made at a time: what is left of the
+// processor is for media.
 func (t *transport) secure() {
 	ctx, cancel := context.WithTimeout(t.ctx, handshakeTimeout)
 	defer cancel()
-	if t.active { // the first flight has to find a path
-		if err := t.agent.AwaitConnect(ctx); err != nil {
-			t.ep.log.Debug("waiting for a path", "err", err)
-		}
+	e := t.ep.router.e
+	select {
+	case e.handshakes <- struct{}{}:
+		defer func() { <-e.handshakes }()
+	case <-ctx.Done():
 	}
-	conn, err := t.associate()
+	keys, err := t.dtls.Handshake(ctx)
 	if err == nil {
-		if err = conn.HandshakeContext(ctx); err == nil {
-			err = t.installKeys(conn)
-		}
+		err = t.installKeys(keys)
 	}
 	if err != nil {
 		if t.ctx.Err() == nil {
 			t.ep.log.Info("DTLS handshake failed", "err", err)
 			t.ep.setState(Failed)
 		}
-		if conn != nil {
-			conn.Close()
-		}
 		return
 	}
 	t.ep.setState(Connected)
-	// Nothing is ever sent over the association: reading ends when the client closes it.
-	if _, err := conn.Read(make([]byte, 1)); err != nil && t.ctx.Err() == nil {
-		t.ep.log.Debug("client closed the DTLS association", "err", err)
-		t.ep.setState(Failed)
-	}
-	conn.Close()
-}
-
-func (t *transport) associate() (*dtls.Conn, error) {
-	e := t.ep.router.e
-	opts := []dtls.Option{
-		dtls.WithCertificates(e.identity.certificate),
-		dtls.WithSRTPProtectionProfiles(
-			dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80,
-		),
-		dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret),
-		dtls.WithInsecureSkipVerify(true), // the fingerprint is verified instead
-		dtls.WithVerifyPeerCertificate(t.verify),
-		dtls.WithFlightInterval(200 * time.Millisecond),
-		dtls.WithReplayProtectionWindow(64),
-		dtls.WithLoggerFactory(e.ice.Log()),
-	}
-	remote := &net.UDPAddr{IP: net.IPv4zero}
-	if t.active {
-		client := make([]dtls.ClientOption, len(opts))
-		for i, o := range opts {
-			client[i] = o
-		}
-		conn, err := dtls.ClientWithOptions(handshakeConn{t}, remote, client...)
-		return conn, wrapDTLS(err)
-	}
-	server := []dtls.ServerOption{dtls.WithClientAuth(dtls.RequireAnyClientCert)}
-	for _, o := range opts {
-		server = append(server, o)
-	}
-	conn, err := dtls.ServerWithOptions(handshakeConn{t}, remote, server...)
-	return conn, wrapDTLS(err)
-}
-
-func wrapDTLS(err error) error {
-	if err != nil {
-		return fmt.Errorf("setting up DTLS: %w", err)
-	}
-	return nil
 }
 
 // verify compares the client's certificate with the offer's fingerprints (RFC 8122 section 5).
-func (t *transport) verify(certs [][]byte, _ [][]*x509.Certificate) error {
-	if len(certs) == 0 {
-		return errors.New("the client has no certificate")
-	}
+func (t *transport) verify(cert []byte) error {
 	for _, fp := range t.fingerprints {
 		var digest []byte
 		switch fp.Hash {
 		case "sha-256":
-			d := sha256.Sum256(certs[0])
+			d := sha256.Sum256(cert)
 			digest = d[:]
 		case "sha-384":
-			d := sha512.Sum384(certs[0])
+			d := sha512.Sum384(cert)
 			digest = d[:]
 		case "sha-512":
-			d := sha512.Sum512(certs[0])
+			d := sha512.Sum512(cert)
 			digest = d[:]
 		}
 		if negotiate.FormatFingerprint(digest) == fp.Value {
@@ -347,48 +338,21 @@ func (t *transport) verify(certs [][]byte, _ [][]*x509.Certificate) error {
 	return errors.New("the client's certificate is not that of its offer")
 }
 
-// installKeys takes the SRTP keys from the association (RFC 5764 section 4.2).
-func (t *transport) installKeys(conn *dtls.Conn) error {
-	chosen, ok := conn.SelectedSRTPProtectionProfile()
-	if !ok {
-		return errors.New("no common SRTP profile")
-	}
-	profile := srtp.ProtectionProfile(chosen)
-	keyLen, err := profile.KeyLen()
-	if err != nil {
-		return fmt.Errorf("reading SRTP keys: %w", err)
-	}
-	saltLen, err := profile.SaltLen()
-	if err != nil {
-		return fmt.Errorf("reading SRTP keys: %w", err)
-	}
-	state, ok := conn.ConnectionState()
-	if !ok {
-		return errors.New("reading SRTP keys: the association is not established")
-	}
-	m, err := state.ExportKeyingMaterial("EXTRACTOR-dtls_srtp", nil, 2*(keyLen+saltLen))
-	if err != nil {
-		return fmt.Errorf("reading SRTP keys: %w", err)
-	}
-	clientKey, serverKey := m[:keyLen], m[keyLen:2*keyLen]
-	clientSalt, serverSalt := m[2*keyLen:2*keyLen+saltLen], m[2*keyLen+saltLen:]
-	sendKey, sendSalt, recvKey, recvSalt := serverKey, serverSalt, clientKey, clientSalt
-	if t.active {
-		sendKey, sendSalt, recvKey, recvSalt = clientKey, clientSalt, serverKey, serverSalt
-	}
-	sealer, err := seal.New(profile, sendKey, sendSalt)
+// installKeys begins SRTP in both directions.
+func (t *transport) installKeys(k *dtlssrtp.Keys) error {
+	sealer, err := seal.New(k.Profile, k.SendKey, k.SendSalt)
 	if err != nil {
 		return fmt.Errorf("using SRTP keys: %w", err)
 	}
-	sendRTCP, err := srtp.CreateContext(sendKey, sendSalt, profile)
+	sendRTCP, err := srtp.CreateContext(k.SendKey, k.SendSalt, k.Profile)
 	if err != nil {
 		return fmt.Errorf("using SRTP keys: %w", err)
 	}
-	recv, err := srtp.CreateContext(recvKey, recvSalt, profile, srtp.SRTPReplayProtection(1024), srtp.SRTCPReplayProtection(128))
+	recv, err := srtp.CreateContext(k.RecvKey, k.RecvSalt, k.Profile, srtp.SRTPReplayProtection(1024), srtp.SRTCPReplayProtection(128))
 	if err != nil {
 		return fmt.Errorf("using SRTP keys: %w", err)
 	}
-	t.ep.log.Debug("endpoint secured", "profile", profile.String())
+	t.ep.log.Debug("endpoint secured", "profile", k.Profile.String())
 	t.ep.in.setKeys(recv)
 	t.ep.outRTCP.Lock()
 	t.ep.outRTCP.ctx = sendRTCP
@@ -403,31 +367,13 @@ func (ep *Endpoint) hasKeys() bool {
 	return ep.outRTCP.ctx != nil
 }
 
-// handshakeConn is the DTLS association's view of the ICE connection.
-type handshakeConn struct {
-	t *transport
+// token returns n random letters and digits, about 5.9 bits each.
+func token(n int) string {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+	b := make([]byte, n)
+	cryptorand.Read(b) // never fails
+	for i, v := range b {
+		b[i] = letters[int(v)%len(letters)]
+	}
+	return string(b)
 }
-
-// ReadFrom implements net.PacketConn.
-func (c handshakeConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, err := c.t.handshake.Read(b)
-	return n, c.t.conn.RemoteAddr(), err
-}
-
-// WriteTo implements net.PacketConn.
-func (c handshakeConn) WriteTo(b []byte, _ net.Addr) (int, error) { return c.t.conn.Write(b) }
-
-// Close implements net.PacketConn.
-func (c handshakeConn) Close() error { return c.t.handshake.Close() }
-
-// LocalAddr implements net.PacketConn.
-func (c handshakeConn) LocalAddr() net.Addr { return c.t.conn.LocalAddr() }
-
-// SetDeadline implements net.PacketConn.
-func (c handshakeConn) SetDeadline(d time.Time) error { return c.t.handshake.SetReadDeadline(d) }
-
-// SetReadDeadline implements net.PacketConn.
-func (c handshakeConn) SetReadDeadline(d time.Time) error { return c.t.handshake.SetReadDeadline(d) }
-
-// SetWriteDeadline implements net.PacketConn; writes never block.
-func (c handshakeConn) SetWriteDeadline(time.Time) error { return nil }

@@ -47,7 +47,7 @@ var noParent = []string{"media", "hls", "signal", "cluster", "cascade"}
 var thirdParty = map[string][]string{
 	"github.com/pion/webrtc":            {"media", "cmd/amphi/..."},
 	"github.com/pion/ice":               {"media/...", "media"},
-	"github.com/pion/dtls":              {"media"},
+	"github.com/pion/dtls":              {"media", "media/dtlssrtp"},
 	"github.com/pion/srtp":              {"media", "media/..."},
 	"github.com/pion/turn":              {"media/turn"},
 	"github.com/pion/stun":              {"media", "media/..."},

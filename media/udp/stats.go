@@ -15,7 +15,6 @@ const (
 	DropOversize    DropReason = "oversize"          // longer than Config.MaxDatagram
 	DropKernel      DropReason = "kernel_queue_full" // the socket's receive buffer overflowed
 	DropReadError   DropReason = "read_error"        // a read failed although the socket is open
-	DropMuxFull     DropReason = "mux_queue_full"    // the ICE side does not keep up
 	DropSendFull    DropReason = "send_buffer_full"  // the socket's send buffer stayed full
 	DropUnreachable DropReason = "unreachable"       // no route, or refused by a firewall
 	DropTooLong     DropReason = "too_long"          // the kernel refuses the size
@@ -25,7 +24,7 @@ const (
 
 // dropReasons fixes the index of each reason in counters.drops.
 var dropReasons = [...]DropReason{
-	DropOversize, DropKernel, DropReadError, DropMuxFull,
+	DropOversize, DropKernel, DropReadError,
 	DropSendFull, DropUnreachable, DropTooLong, DropSendError, DropClosed,
 }
 

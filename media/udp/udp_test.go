@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -370,56 +368,5 @@ func TestConfigIsChecked(t *testing.T) {
 			c.Close()
 			t.Errorf("%+v was accepted", cfg)
 		}
-	}
-}
-
-func TestMuxConn(t *testing.T) {
-	t.Parallel()
-	c := listen(t, Config{Addr: "127.0.0.1:0"})
-	var m net.PacketConn = c.Mux(netip.AddrPort{})
-	// The shape of ice.AddrPortReaderWriter (pion/ice v4.4).
-	fast, ok := m.(interface {
-		ReadFromAddrPort(b []byte) (int, netip.AddrPort, error)
-		WriteToAddrPort(b []byte, addr netip.AddrPort) (int, error)
-	})
-	if !ok {
-		t.Fatal("the mux would not find the fast path")
-	}
-	mux := m.(*MuxConn)
-	from := netip.MustParseAddrPort("192.0.2.7:1234")
-	data := []byte("stun")
-	mux.Deliver(Datagram{Data: data, From: from})
-	data[0] = 'X' // Deliver must have copied
-	buf := make([]byte, 100)
-	n, addr, err := fast.ReadFromAddrPort(buf)
-	if err != nil || string(buf[:n]) != "stun" || addr != from {
-		t.Fatalf("read %q from %v, err %v", buf[:n], addr, err)
-	}
-	sock, to := receiver(t, "udp4", "127.0.0.1:0")
-	if err := m.SetWriteDeadline(time.Unix(1, 0)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(to)); err != nil {
-		t.Fatalf("a deadline in the past must not stop writes: %v", err)
-	}
-	receive(t, sock, 1)
-	accepted := 0
-	for range muxQueue + 10 {
-		if mux.Deliver(Datagram{Data: data, From: from}) {
-			accepted++
-		}
-	}
-	if accepted != muxQueue || c.Stats().Drops[DropMuxFull] != 10 {
-		t.Fatalf("accepted %d, drops %v", accepted, c.Stats().Drops)
-	}
-	mux.Close()
-	mux.Close()
-	for range muxQueue + 1 {
-		if _, _, err = m.ReadFrom(buf); err != nil {
-			break
-		}
-	}
-	if !errors.Is(err, io.EOF) || !errors.Is(err, net.ErrClosed) || os.IsTimeout(err) {
-		t.Fatalf("after Close: %v", err)
 	}
 }
