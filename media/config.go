@@ -25,6 +25,7 @@ const (
 	replayLimit      = 96
 	clockPeriod      = 20 * time.Millisecond
 	workerPeriod     = 50 * time.Millisecond
+	awakeTicks       = 20 // of a worker, for an endpoint that is sent no track any more
 	keyframeInterval = 200 * time.Millisecond
 	keyframeRetry    = 600 * time.Millisecond
 	qualityPeriod    = time.Second

@@ -112,6 +112,7 @@ func (dt *DownTrack) bind(u *UpTrack, sub Subscription) {
 		dt.track = u
 	}
 	dt.sub = sub
+	dt.out.awake = awakeTicks
 	dt.out.allocate(dt.out.w.e.now())
 }
 
@@ -120,7 +121,7 @@ func (dt *DownTrack) unbind() {
 	dt.setFollowed(nil, nil)
 	dt.wished.set(nil, -1)
 	dt.track, dt.share = nil, alloc.Track{}
-	dt.out.bw.stale = true
+	dt.out.bw.stale, dt.out.awake = true, awakeTicks
 	dt.sel.SetTarget(-1, layer.None())
 	dt.counts.noCodec = false
 }

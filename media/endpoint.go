@@ -57,6 +57,7 @@ type Endpoint struct {
 	subs      map[string]Subscription
 	told      toldObserver
 	snapshot  outSnapshot
+	changed   bool // something that TracksQuality tells about may have
 	closed    bool
 }
 

@@ -31,6 +31,7 @@ type outbound struct {
 	scratch   []byte
 	described []byte // the descriptor being written
 	ticks     int
+	awake     int // ticks that are still looked at while no track is sent
 	sent      sendCounts
 	resends   resendBudget
 	limits    outLimits
@@ -73,6 +74,7 @@ func (o *outbound) started(was bool) {
 	if was || !o.ready() {
 		return
 	}
+	o.awake = awakeTicks
 	now := o.w.e.now()
 	o.allocate(now)
 }
@@ -94,9 +96,17 @@ func (o *outbound) tick(now int64) {
 	if !o.ready() {
 		return
 	}
+	// A client that is sent nothing costs nothing, once its state has been published.
+	if o.awake == 0 {
+		return
+	}
+	o.awake--
 	o.ticks++
 	for _, dt := range o.tracks {
 		dt.tick(now)
+		if dt.track != nil {
+			o.awake = awakeTicks
+		}
 	}
 	o.poll(now)
 	if o.ticks%5 == 0 {

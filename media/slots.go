@@ -200,7 +200,7 @@ func (dt *DownTrack) configure(formats []negotiate.Format, ext negotiate.Extensi
 		dt.out.bw.enable()
 	}
 	dt.sourcePT, dt.wire.pt = 0, 0
-	dt.out.bw.stale = true
+	dt.out.bw.stale, dt.out.awake = true, awakeTicks
 }
 
 func (o *outbound) removeTrack(dt *DownTrack) {
@@ -237,6 +237,7 @@ func (ep *Endpoint) reconcile() {
 	if ep.closed {
 		return
 	}
+	ep.changed = true
 	waiting := ep.wantedLocked()
 	changed := false
 	for _, sl := range ep.slots {

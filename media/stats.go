@@ -129,6 +129,7 @@ func (ep *Endpoint) publish(o *outbound) {
 	}
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
+	ep.changed = true
 	ep.snapshot = outSnapshot{counts: o.sent, tracks: tracks, estimate: o.bw.estimate()}
 }
 
@@ -242,9 +243,10 @@ func (ep *Endpoint) downTracksLocked() []DownTrackStats {
 func (ep *Endpoint) tellQuality() {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	if ep.closed {
+	if ep.closed || !ep.changed {
 		return
 	}
+	ep.changed = false
 	list := ep.downTracksLocked()
 	same := func(a, b DownTrackStats) bool {
 		return a.TrackID == b.TrackID && a.Max == b.Max && a.Target == b.Target && a.Current == b.Current && a.Reason == b.Reason
