@@ -66,7 +66,7 @@ func newAttacker(t testing.TB, r *Router, id string, watch string) *attacker {
 	a.rtp, a.control = context(), context()
 	a.c.ep.in.setKeys(context())
 	a.conn = dialEngine(t, r.e)
-	r.e.addrs.set(netip.MustParseAddrPort(a.conn.LocalAddr().String()), a.c.ep)
+	r.e.connector.claim(ice.Path{Addr: netip.MustParseAddrPort(a.conn.LocalAddr().String())}, a.c.ep.transport, true)
 	return a
 }
 
