@@ -23,7 +23,7 @@ const (
 )
 
 // bandwidth joins the estimator and the allocator of one endpoint. It belongs to the
-// worker's goroutine.
+// worker, as outbound does.
 type bandwidth struct {
 	estimator *bwe.Estimator // nil until the client has offered feedback
 	allocated int64

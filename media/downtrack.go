@@ -16,7 +16,7 @@ import (
 )
 
 // DownTrack is a sending slot of an endpoint and what it carries now. All of it
-// belongs to the worker's goroutine.
+// belongs to who has the worker's turn.
 type DownTrack struct {
 	out  *outbound
 	mid  string

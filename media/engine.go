@@ -131,7 +131,10 @@ func (e *Engine) Run(ctx context.Context) error {
 
 	var clients, rest sync.WaitGroup
 	stop := make(chan struct{})
-	rest.Go(func() { e.readSocket(e.conn.NewReader().ReadBatch) })
+	rest.Go(func() { e.readSocket(e.conn.NewReader()) })
+	if r := e.conn.NewFeedbackReader(); r != nil {
+		rest.Go(func() { e.readFeedback(r) })
+	}
 	if e.connector.tcp != nil {
 		rest.Go(func() { e.connector.tcp.Run(context.WithoutCancel(ctx)) }) // ends when the engine closes it
 	}
@@ -283,38 +286,67 @@ func (e *Engine) now() int64 { return int64(time.Since(e.start)) + 1 }
 // readPause is how long the reader rests after an error of the media socket.
 const readPause = 100 * time.Millisecond
 
-// readSocket is the goroutine of the media socket.
-func (e *Engine) readSocket(read func() ([]udp.Datagram, error)) {
+// feedbackPause is how long reports lie unread at most, long against neither their period
+// (50 to 250 ms) nor the worker's, which acts on them.
+const feedbackPause = 10 * time.Millisecond
+
+// datagrams is the reading side of a socket, as udp.Reader.
+type datagrams interface {
+	ReadBatch() ([]udp.Datagram, error)
+	// Await waits for something to read, for a time at most.
+	Await(time.Duration) bool
+}
+
+// readSocket is the goroutine of the media socket: what a batch means for
+// subscribers is done at once, by work.
+func (e *Engine) readSocket(r datagrams) {
 	for {
-		batch, err := read()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
+		if !e.readBatch(r) {
+			return
+		}
+		for until := e.now() + int64(holdMost); e.holding() && r.Await(time.Duration(until-e.now())); {
+			if !e.readBatch(r) {
 				return
 			}
-			e.log.Warn("reading the media socket", "err", err)
-			time.Sleep(readPause)
-			continue
 		}
-		now := e.now()
-		var from netip.AddrPort
-		var t *transport
-		for _, d := range batch {
-			if d.From != from {
-				from, t = d.From, e.connector.at(d.From)
-			}
-			if t != nil && len(d.Data) > 0 && d.Data[0] >= 128 && d.Data[0] < 192 {
-				t.ep.in.datagram(d.Data, now)
-				continue
-			}
-			e.connector.datagram(d.Data, ice.Path{Addr: d.From}, t)
-			from = netip.AddrPort{} // it may have become known by that
-		}
-		e.kickWorkers()
+		e.work()
 	}
 }
 
-func (e *Engine) kickWorkers() {
-	for _, w := range e.workers {
-		w.kickIfPending()
+// readFeedback is the goroutine that takes transport-wide feedback, a batch now and then:
+// hundreds of clients report ten times a second each, and to wake up for every report would
+// cost more than to read it.
+func (e *Engine) readFeedback(r datagrams) {
+	for e.readBatch(r) {
+		e.kickWorkers() // a report may have company in its packet that is urgent
+		time.Sleep(feedbackPause)
 	}
+}
+
+// readBatch takes what has arrived; it is false when the socket is closed.
+func (e *Engine) readBatch(r datagrams) bool {
+	batch, err := r.ReadBatch()
+	if err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			return false
+		}
+		e.log.Warn("reading the media socket", "err", err)
+		time.Sleep(readPause)
+		return true
+	}
+	now := e.now()
+	var from netip.AddrPort
+	var t *transport
+	for _, d := range batch {
+		if d.From != from {
+			from, t = d.From, e.connector.at(d.From)
+		}
+		if t != nil && len(d.Data) > 0 && d.Data[0] >= 128 && d.Data[0] < 192 {
+			t.ep.in.datagram(d.Data, now)
+			continue
+		}
+		e.connector.datagram(d.Data, ice.Path{Addr: d.From}, t)
+		from = netip.AddrPort{} // it may have become known by that
+	}
+	return true
 }

@@ -95,14 +95,21 @@ func TestReaderRestsAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &Engine{log: slog.New(slog.DiscardHandler), start: time.Now()}
 		began, calls := time.Now(), 0
-		e.readSocket(func() ([]udp.Datagram, error) {
+		e.readSocket(scriptedReader(func() ([]udp.Datagram, error) {
 			if calls++; calls > 20 {
 				return nil, net.ErrClosed
 			}
 			return nil, errors.New("persistent")
-		})
+		}))
 		if took := time.Since(began); took < 20*readPause {
 			t.Errorf("20 failed reads took %v", took)
 		}
 	})
 }
+
+// scriptedReader gives what the function says, and never knows of more.
+type scriptedReader func() ([]udp.Datagram, error)
+
+func (r scriptedReader) ReadBatch() ([]udp.Datagram, error) { return r() }
+
+func (r scriptedReader) Await(time.Duration) bool { return false }

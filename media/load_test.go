@@ -171,13 +171,14 @@ func measureLoad(b *testing.B, e *Engine, subscribers int, before int64) {
 	}
 	var m1, m2 runtime.MemStats
 	runtime.ReadMemStats(&m1)
-	s1, cpu1 := e.Stats(), cpuTime(b)
+	s1, cpu1, switches := e.Stats(), cpuTime(b), contextSwitches(b)
 	wait(6 * time.Second)
 	s2, cpu2 := e.Stats(), cpuTime(b)
 	runtime.ReadMemStats(&m2)
 	packets := float64(forwarded(s2) - forwarded(s1))
 	b.ReportMetric(float64((cpu2[0]+cpu2[1]-cpu1[0]-cpu1[1]).Nanoseconds())/1000/packets, "µs/packet")
 	b.ReportMetric(float64((cpu2[0]-cpu1[0]).Nanoseconds())/1000/packets, "µs-user/packet")
+	b.ReportMetric(float64(contextSwitches(b)-switches)/packets, "switches/packet")
 	b.ReportMetric(packets/6, "packets/s")
 	b.ReportMetric(float64(m2.Mallocs-m1.Mallocs)/packets, "allocs/packet")
 	b.ReportMetric(float64(residentKB(b)-before)/float64(subscribers), "KB/subscriber")
@@ -238,6 +239,15 @@ func cpuTime(b testing.TB) [2]time.Duration {
 		b.Fatal(err)
 	}
 	return [2]time.Duration{time.Duration(u.Utime.Nano()), time.Duration(u.Stime.Nano())}
+}
+
+// contextSwitches is how often this process has waited for something.
+func contextSwitches(b testing.TB) int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return u.Nvcsw
 }
 
 func residentKB(b testing.TB) int64 {

@@ -18,7 +18,7 @@ import (
 // block of extensions.
 const headerRoom = 12 + 4 + 12
 
-// outbound is the sending half of an endpoint. All of it belongs to its worker's goroutine.
+// outbound is the sending half of an endpoint. All of it belongs to who has its worker's turn.
 type outbound struct {
 	ep     *Endpoint
 	w      *worker

@@ -22,7 +22,7 @@ const (
 
 // pacer spreads bursts of video to one client. It holds references to packets, not copies:
 // they get their transport-wide number and are sealed when they leave. It belongs to
-// the worker's goroutine; its zero value holds nothing back.
+// who has the worker's turn; its zero value holds nothing back.
 type pacer struct {
 	rate   int64 // bits per second; 0: no limit
 	tokens int64 // bytes that may leave now

@@ -26,16 +26,18 @@ const (
 	holdSubscribers = 8
 )
 
-// worker is one sending goroutine. It owns the sending half of the endpoints pinned to
-// it: their DownTracks, SRTP keys and transport-wide sequence numbers need no lock,
-// and the order on the wire is that of the numbers.
+// worker sends. It owns the sending half of the endpoints pinned to it: whoever has its
+// turn may touch their DownTracks, SRTP keys and transport-wide sequence numbers, which need
+// no lock of their own, and the order on the wire is that of the numbers. The turn is
+// taken by the worker's goroutine or, when media has arrived, by the goroutine that read it:
+// waking another one would cost more than much of what there is to do.
 type worker struct {
 	e      *Engine
 	id     int
 	sender *udp.Sender
 	load   atomic.Int32
 	kick   chan struct{}
-	late   sync.Mutex // held instead of being the goroutine, when that has ended
+	turn   sync.Mutex // guards what belongs to the worker; taken before mu
 
 	mu      sync.Mutex // guards the fields below
 	queue   []item
@@ -43,12 +45,13 @@ type worker struct {
 	hold    bool // the newest packet's frame is not complete, its rest is about to come
 	stopped bool
 
-	// The rest belongs to the goroutine.
+	// The rest belongs to who has the turn.
 	batch     []item
 	endpoints map[*outbound]struct{}
 	unsettled []*DownTrack // switched encodings: their lists change after the batch
 	replay    []*packet.Packet
 	probing   map[*outbound]struct{} // those to look at every few milliseconds
+	armed     bool                   // the timer for that runs
 	allocator *alloc.Allocator
 	now       int64 // time of the batch or tick under way
 }
@@ -71,7 +74,7 @@ func newWorker(e *Engine, id int) *worker {
 	return w
 }
 
-// push queues a packet, retaining it; kickIfPending makes the worker look.
+// push queues a packet, retaining it; Engine.work makes the worker look.
 // more says that the rest of the frame is about to come.
 func (w *worker) push(enc *Encoding, p *packet.Packet, more bool) {
 	w.mu.Lock()
@@ -105,18 +108,14 @@ func (w *worker) post(f func()) bool {
 // the time, and waking up for each would cost more than handling it.
 func (w *worker) pushControl(o *outbound, p *packet.Packet, urgent bool) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.stopped || len(w.queue) >= workerQueue {
-		w.mu.Unlock()
 		w.e.drops.add(dropQueueFull)
 		return
 	}
 	p.Retain()
 	w.queue = append(w.queue, item{out: o, pkt: p})
 	w.urgent = w.urgent || urgent
-	w.mu.Unlock()
-	if urgent {
-		w.wake()
-	}
 }
 
 // call is post that waits until f has run. When the worker does not run any more
@@ -127,17 +126,37 @@ func (w *worker) call(f func()) {
 		<-done
 		return
 	}
-	w.late.Lock()
-	defer w.late.Unlock()
+	w.turn.Lock()
+	defer w.turn.Unlock()
 	f()
 }
 
-func (w *worker) kickIfPending() {
+// pending says that something in the queue should not wait for the next tick.
+func (w *worker) pending() bool {
 	w.mu.Lock()
-	urgent := w.urgent
-	w.mu.Unlock()
-	if urgent {
+	defer w.mu.Unlock()
+	return w.urgent
+}
+
+// release is pending, after a frame has been waited for long enough.
+func (w *worker) release() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hold = false
+	return w.urgent
+}
+
+// processHere is process on the caller's goroutine, unless another one is at it: then
+// the worker's looks again afterwards.
+func (w *worker) processHere() {
+	if !w.turn.TryLock() {
 		w.wake()
+		return
+	}
+	defer w.turn.Unlock()
+	w.process()
+	if len(w.probing) > 0 && !w.armed {
+		w.wake() // its timer is the goroutine's
 	}
 }
 
@@ -154,34 +173,43 @@ func (w *worker) run(stop <-chan struct{}) {
 	probe, hold := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer probe.Stop()
 	defer hold.Stop()
-	armed := false
 	for {
-		if len(w.probing) > 0 && !armed {
-			probe.Reset(probePeriod)
-			armed = true
-		}
+		var due func(*worker)
 		select {
 		case <-w.kick:
 			w.awaitFrame(hold)
-			w.process()
+			due = (*worker).process
 		case <-tick.C:
-			w.now = w.e.now()
-			for o := range w.endpoints {
-				o.tick(w.now)
-			}
-			w.settle()
-			w.process()
+			due = (*worker).tick
 		case <-probe.C:
-			armed = false
-			w.probe()
+			due = (*worker).probe
 		case <-stop:
 			return
 		}
+		w.turn.Lock()
+		due(w)
+		if len(w.probing) > 0 && !w.armed {
+			probe.Reset(probePeriod)
+			w.armed = true
+		}
+		w.turn.Unlock()
 	}
+}
+
+// tick does what is due now and then.
+func (w *worker) tick() {
+	w.now = w.e.now()
+	for o := range w.endpoints {
+		o.tick(w.now)
+	}
+	w.settle()
+	w.process()
 }
 
 // drainAfterStop lets go of what was never processed, and runs what somebody waits for.
 func (w *worker) drainAfterStop() {
+	w.turn.Lock()
+	defer w.turn.Unlock()
 	w.mu.Lock()
 	w.stopped = true
 	left := w.queue
@@ -230,12 +258,12 @@ func (w *worker) awaitFrame(timer *time.Timer) {
 func (w *worker) holding() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.hold && len(w.queue) < flushAfter
+	return w.hold && w.urgent && len(w.queue) < flushAfter
 }
 
 // probe sends what pacers held back, and padding for the estimators that probe.
 func (w *worker) probe() {
-	w.now = w.e.now()
+	w.now, w.armed = w.e.now(), false
 	for o := range w.probing {
 		waiting := o.pace(w.now)
 		if !o.probe(w.now) && !waiting {
@@ -295,4 +323,52 @@ func (w *worker) settle() {
 	}
 	clear(w.unsettled)
 	w.unsettled = w.unsettled[:0]
+}
+
+// hereMost is up to how many workers in use the one that reads also sends: with more of
+// them, what the others wait for has to be read meanwhile.
+const hereMost = 2
+
+// kickWorkers makes the workers look at what has been pushed, when its frame is complete.
+func (e *Engine) kickWorkers() {
+	for _, w := range e.workers {
+		if w.pending() {
+			w.wake()
+		}
+	}
+}
+
+// work makes the workers look at once: one of them on the caller's goroutine.
+func (e *Engine) work() {
+	var here *worker
+	used := 0
+	for _, w := range e.workers {
+		if w.load.Load() > 0 {
+			used++
+		}
+		switch {
+		case !w.release():
+		case here == nil:
+			here = w
+		default:
+			w.wake()
+		}
+	}
+	switch {
+	case here == nil:
+	case used > hereMost:
+		here.wake()
+	default:
+		here.processHere()
+	}
+}
+
+// holding says that a worker would wait for the rest of a frame.
+func (e *Engine) holding() bool {
+	for _, w := range e.workers {
+		if w.holding() {
+			return true
+		}
+	}
+	return false
 }

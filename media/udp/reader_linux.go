@@ -27,6 +27,7 @@ const (
 // steady state, allocates nothing.
 type Reader struct {
 	conn    *Conn
+	raw     syscall.RawConn
 	size    int // of one message's buffer
 	bufs    []byte
 	names   [readBatch][unix.SizeofSockaddrInet6]byte
@@ -37,20 +38,39 @@ type Reader struct {
 	lost    uint32 // SO_RXQ_OVFL's running count when last seen
 	zones   map[uint32]string
 
-	recv  func(fd uintptr) bool // bound once: a closure per call would allocate
+	patience unix.Timespec
+	poller   [1]unix.PollFd
+
+	recv  func(fd uintptr) bool // bound once, like poll: a closure per call would allocate
+	poll  func(fd uintptr)
 	n     int
 	errno syscall.Errno
 }
 
-// NewReader makes a Reader.
-func (c *Conn) NewReader() *Reader {
-	r := &Reader{conn: c, size: c.cfg.MaxDatagram + 1, zones: map[uint32]string{}}
-	if c.gro {
+// NewReader makes a Reader. What a FeedbackReader gets, it does not.
+func (c *Conn) NewReader() *Reader { return c.newReader(c.raw) }
+
+// NewFeedbackReader makes a Reader that gets the transport-wide feedback alone, so that
+// this may be read less eagerly than media; nil where the system can't tell it apart.
+func (c *Conn) NewFeedbackReader() *Reader {
+	if c.feedback == nil {
+		return nil
+	}
+	raw, err := c.feedback.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return c.newReader(raw)
+}
+
+func (c *Conn) newReader(raw syscall.RawConn) *Reader {
+	r := &Reader{conn: c, raw: raw, size: c.cfg.MaxDatagram + 1, zones: map[uint32]string{}}
+	if c.gro && raw == c.raw {
 		r.size = groBuffer
 	}
 	r.bufs = make([]byte, readBatch*r.size)
 	r.out = make([]Datagram, 0, readBatch*4)
-	r.recv = r.recvmmsg
+	r.recv, r.poll = r.recvmmsg, r.ppoll
 	for i := range r.hdrs {
 		r.iov[i].Base = &r.bufs[i*r.size]
 		r.iov[i].SetLen(r.size)
@@ -69,7 +89,7 @@ func (c *Conn) NewReader() *Reader {
 func (r *Reader) ReadBatch() ([]Datagram, error) {
 	for faults := 0; ; {
 		r.n, r.errno = 0, 0
-		if err := r.conn.raw.Read(r.recv); err != nil {
+		if err := r.raw.Read(r.recv); err != nil {
 			return nil, net.ErrClosed
 		}
 		if r.errno != 0 {
@@ -83,6 +103,23 @@ func (r *Reader) ReadBatch() ([]Datagram, error) {
 			return r.out, nil
 		}
 	}
+}
+
+// Await waits until there is something to read, d at most, and says whether there is. It
+// waits in the kernel: for the microseconds that it is meant for, parking the goroutine
+// would cost more than the wait.
+func (r *Reader) Await(d time.Duration) (ready bool) {
+	if d <= 0 {
+		return false
+	}
+	r.patience = unix.NsecToTimespec(int64(d))
+	r.n = 0
+	return r.raw.Control(r.poll) == nil && r.n > 0
+}
+
+func (r *Reader) ppoll(fd uintptr) {
+	r.poller[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	r.n, _ = unix.Ppoll(r.poller[:], &r.patience, nil)
 }
 
 func (r *Reader) recvmmsg(fd uintptr) bool {

@@ -5,6 +5,7 @@ package udp
 import (
 	"errors"
 	"net"
+	"time"
 )
 
 // Reader takes datagrams from the socket. It belongs to one goroutine.
@@ -18,6 +19,12 @@ type Reader struct {
 func (c *Conn) NewReader() *Reader {
 	return &Reader{conn: c, buf: make([]byte, c.cfg.MaxDatagram+1)}
 }
+
+// NewFeedbackReader is nil: the system can't tell feedback apart.
+func (c *Conn) NewFeedbackReader() *Reader { return nil }
+
+// Await says that there is nothing to read.
+func (r *Reader) Await(time.Duration) bool { return false }
 
 // ReadBatch waits for at least one datagram and returns what there is, valid
 // until the next call. Its only error is net.ErrClosed.

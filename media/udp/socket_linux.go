@@ -1,11 +1,18 @@
 package udp
 
-import "golang.org/x/sys/unix"
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
 
-// configure sizes the kernel's buffers and turns on what the kernel has. Nothing
+	"golang.org/x/sys/unix"
+)
+
+// configure sizes a socket's kernel buffers and turns on what the kernel has. Nothing
 // here is fatal: without it the socket works, only slower.
-func (c *Conn) configure() {
-	_ = c.raw.Control(func(ufd uintptr) {
+func (c *Conn) configure(raw syscall.RawConn) {
+	_ = raw.Control(func(ufd uintptr) {
 		fd := int(ufd)
 		c.family, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		// The FORCE options pass the system's limit but need CAP_NET_ADMIN.
@@ -20,7 +27,9 @@ func (c *Conn) configure() {
 			c.noGSO.Store(true)
 			return
 		}
-		c.gro = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+		if raw == c.raw { // reports come one by one
+			c.gro = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+		}
 		// Asking for the option tells whether this kernel knows it (4.18 on).
 		if _, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT); err != nil {
 			c.noGSO.Store(true)
@@ -36,4 +45,93 @@ func (c *Conn) Buffers() (read, write int) {
 		write, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
 	})
 	return read / 2, write / 2
+}
+
+// listen opens the socket and, where it can, one more on the same port for transport-wide
+// feedback: its kernel filter picks those packets by their first bytes, which SRTCP leaves in the clear.
+func (c *Conn) listen(addr *net.UDPAddr) (err error) {
+	if !c.cfg.Plain {
+		for range listenTries {
+			if err = c.listenPair(addr); err == nil || !errors.Is(err, unix.EADDRINUSE) {
+				break
+			}
+		}
+		if err == nil {
+			return nil
+		}
+	}
+	c.sock, err = net.ListenUDP("udp", addr)
+	return err
+}
+
+// listenTries: another socket may take the port between the look whether it is free and its use.
+const listenTries = 3
+
+// listenPair opens both sockets. Shared ports hide that a port is in use already, so one that
+// does not share is opened first, and closed.
+func (c *Conn) listenPair(addr *net.UDPAddr) error {
+	alone, err := net.ListenUDP("udp", addr)
+	if err != nil {
+		return err
+	}
+	bound := *addr
+	bound.Port = alone.LocalAddr().(*net.UDPAddr).Port
+	alone.Close()
+	media, err := listenShared(&bound)
+	if err != nil {
+		return err
+	}
+	feedback, err := listenShared(&bound)
+	if err == nil {
+		if err = steer(media); err != nil {
+			feedback.Close()
+		}
+	}
+	if err != nil {
+		media.Close()
+		return err
+	}
+	c.sock, c.feedback = media, feedback
+	return nil
+}
+
+func listenShared(addr *net.UDPAddr) (*net.UDPConn, error) {
+	var failed error
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		err := raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		})
+		return errors.Join(err, failed)
+	}}
+	p, err := lc.ListenPacket(context.Background(), "udp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return p.(*net.UDPConn), nil
+}
+
+// steer gives transport-wide feedback (RTP/RTCP version 2, packet type 205, format 15) to
+// the second socket of the port, all else to the first. Offset 0 is the UDP payload.
+func steer(sock *net.UDPConn) error {
+	const byteAt, and, equal, ret = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, unix.BPF_ALU | unix.BPF_AND | unix.BPF_K,
+		unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	program := [...]unix.SockFilter{
+		{Code: byteAt, K: 1},
+		{Code: equal, K: 205, Jf: 4},
+		{Code: byteAt, K: 0},
+		{Code: and, K: 0xdf}, // the padding bit does not matter
+		{Code: equal, K: 0x80 | 15, Jf: 1},
+		{Code: ret, K: 1},
+		{Code: ret, K: 0},
+	}
+	raw, err := sock.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF,
+			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	})
+	return errors.Join(err, failed)
 }

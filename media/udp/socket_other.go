@@ -2,7 +2,17 @@
 
 package udp
 
-func (c *Conn) configure() {
+import (
+	"net"
+	"syscall"
+)
+
+func (c *Conn) listen(addr *net.UDPAddr) (err error) {
+	c.sock, err = net.ListenUDP("udp", addr)
+	return err
+}
+
+func (c *Conn) configure(syscall.RawConn) {
 	// An error leaves the system's default size: the socket works all the same.
 	_ = c.sock.SetReadBuffer(c.cfg.ReadBuffer)
 	_ = c.sock.SetWriteBuffer(c.cfg.WriteBuffer)

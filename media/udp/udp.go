@@ -74,6 +74,7 @@ type Conn struct {
 	cfg      Config
 	sock     *net.UDPConn
 	raw      syscall.RawConn
+	feedback *net.UDPConn // of the same port, for transport-wide feedback alone; may be nil
 	local    netip.AddrPort
 	family   int // address family of the socket, OS value; 0 when unknown
 	gro      bool
@@ -91,17 +92,24 @@ func Listen(cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resolving UDP address %q: %w", cfg.Addr, err)
 	}
-	sock, err := net.ListenUDP("udp", addr)
-	if err != nil {
+	c := &Conn{cfg: cfg}
+	if err := c.listen(addr); err != nil {
 		return nil, fmt.Errorf("listening on UDP %s: %w", cfg.Addr, err)
 	}
-	raw, err := sock.SyscallConn()
+	c.local = unmap(c.sock.LocalAddr().(*net.UDPAddr).AddrPort())
+	if c.raw, err = c.sock.SyscallConn(); err == nil {
+		c.configure(c.raw)
+		if c.feedback != nil {
+			var raw syscall.RawConn
+			if raw, err = c.feedback.SyscallConn(); err == nil {
+				c.configure(raw)
+			}
+		}
+	}
 	if err != nil {
-		sock.Close()
+		c.Close()
 		return nil, fmt.Errorf("reaching the UDP socket: %w", err)
 	}
-	c := &Conn{cfg: cfg, sock: sock, raw: raw, local: unmap(sock.LocalAddr().(*net.UDPAddr).AddrPort())}
-	c.configure()
 	return c, nil
 }
 
@@ -123,6 +131,9 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 // Close closes the socket; pending and later reads return net.ErrClosed.
 func (c *Conn) Close() error {
 	err := c.sock.Close()
+	if c.feedback != nil {
+		err = errors.Join(err, c.feedback.Close())
+	}
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
