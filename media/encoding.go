@@ -213,8 +213,8 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 	}
 	e.last.Store(p.ArrivalNS)
 	e.count(p, recovered)
-	more := e.track.kind == codec.Video && !recovered && e.burst.More(p.Timestamp, p.ArrivalNS, p.Marker, holdGap)
 	quiet, waking := e.track.quiet.Load(), p.ArrivalNS-e.woke < wakeFor
+	more := !recovered && !quiet && e.moreComes(p, c)
 	for i, w := range e.track.router.e.workers {
 		if n := e.subs[i].n.Load(); (n > 0 || waking) && !quiet {
 			w.push(e, p, more && n >= holdSubscribers)
@@ -288,6 +288,14 @@ func (e *Encoding) ended() {
 	if e.last.Swap(0) != 0 {
 		e.track.layersChanged()
 	}
+}
+
+// moreComes says that what could leave together with p is about to come.
+func (e *Encoding) moreComes(p *packet.Packet, c codec.Codec) bool {
+	if e.track.kind == codec.Audio {
+		return e.track.router.beats.Soon(e.id, p.Timestamp, c.ClockRate, p.ArrivalNS, holdMost)
+	}
+	return e.burst.More(p.Timestamp, p.ArrivalNS, p.Marker, holdGap)
 }
 
 func (e *Encoding) count(p *packet.Packet, recovered bool) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/meter"
 )
 
 // ErrTrackExists is returned for a track id that another track of the room has.
@@ -26,6 +27,7 @@ type Router struct {
 	onTracks  []func()
 	speakers  speakerWatch
 	listeners atomic.Int32 // slots and sinks that take audio of the room
+	beats     meter.Beats  // of its microphones
 	closed    bool
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/media/alloc"
+	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/udp"
 )
@@ -19,9 +20,10 @@ const flushAfter = 512
 
 // A worker that finds the beginning of a frame whose rest is about to come, by the gaps
 // between packets so far, waits for that: all packets of a frame to one subscriber are one
-// GSO run. It is only worth it with some subscribers.
+// GSO run. So it does for a packet of one microphone when that of another is due: two are a
+// run as well. It is only worth it with some subscribers.
 const (
-	holdMost        = 300 * time.Microsecond
+	holdMost        = 400 * time.Microsecond
 	holdGap         = 120 * time.Microsecond
 	holdSubscribers = 8
 )
@@ -42,7 +44,7 @@ type worker struct {
 	mu      sync.Mutex // guards the fields below
 	queue   []item
 	urgent  bool // something in the queue should not wait for the next tick
-	hold    bool // the newest packet's frame is not complete, its rest is about to come
+	hold    hold // what is about to come that should leave with what is in the queue
 	stopped bool
 
 	// The rest belongs to who has the turn.
@@ -74,8 +76,11 @@ func newWorker(e *Engine, id int) *worker {
 	return w
 }
 
+// hold says what to wait for: the rest of a frame, another microphone's packet.
+type hold struct{ frame, beat bool }
+
 // push queues a packet, retaining it; Engine.work makes the worker look.
-// more says that the rest of the frame is about to come.
+// more says that what should leave with it is about to come.
 func (w *worker) push(enc *Encoding, p *packet.Packet, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,7 +90,12 @@ func (w *worker) push(enc *Encoding, p *packet.Packet, more bool) {
 	}
 	p.Retain()
 	w.queue = append(w.queue, item{enc: enc, pkt: p})
-	w.urgent, w.hold = true, more
+	w.urgent = true
+	if enc.track.kind == codec.Audio {
+		w.hold.beat = more
+	} else {
+		w.hold.frame = more
+	}
 }
 
 // post makes the worker call f, after what was queued before. It is false when
@@ -142,7 +152,7 @@ func (w *worker) pending() bool {
 func (w *worker) release() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.hold = false
+	w.hold = hold{}
 	return w.urgent
 }
 
@@ -258,7 +268,7 @@ func (w *worker) awaitFrame(timer *time.Timer) {
 func (w *worker) holding() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.hold && w.urgent && len(w.queue) < flushAfter
+	return w.hold != (hold{}) && w.urgent && len(w.queue) < flushAfter
 }
 
 // probe sends what pacers held back, and padding for the estimators that probe.

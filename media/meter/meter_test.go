@@ -146,3 +146,55 @@ func TestKeyframeIsNotTheRate(t *testing.T) {
 		t.Errorf("%d bit/s 1.5 s after the rate doubled", got)
 	}
 }
+
+func TestBeats(t *testing.T) {
+	t.Parallel()
+	// soon tells for how many packets of a stream another one was foreseen within 400 µs,
+	// when the second comes so long after the first, and both every 20 ms.
+	soon := func(apart int64) (first, second int) {
+		var b Beats
+		for i := range int64(50) {
+			if b.Soon(1, uint32(i*960), 48000, i*20*ms+ms, 400*time.Microsecond) {
+				first++
+			}
+			if b.Soon(2, uint32(7+i*960), 48000, i*20*ms+ms+apart, 400*time.Microsecond) {
+				second++
+			}
+		}
+		return first, second
+	}
+	if first, second := soon(ms / 4); first != 48 || second != 0 {
+		t.Fatalf("together: foreseen %d and %d times of 50", first, second)
+	}
+	if first, second := soon(3 * ms); first != 0 || second != 0 {
+		t.Fatalf("apart: foreseen %d and %d times", first, second)
+	}
+}
+
+func TestBeatsForgetsStreamsThatEnd(t *testing.T) {
+	t.Parallel()
+	var b Beats
+	for i := range int64(1000) { // each sends three packets
+		for j := range int64(3) {
+			b.Soon(uint32(i), uint32(j*960), 48000, (i*3+j)*20*ms+ms, time.Millisecond)
+		}
+	}
+	if len(b.list) > 10 {
+		t.Fatalf("%d streams are remembered", len(b.list))
+	}
+}
+
+func TestBeatsAllocatesNothing(t *testing.T) {
+	var b Beats
+	n := int64(0)
+	step := func() {
+		for s := range uint32(10) {
+			b.Soon(s, uint32(n)*960, 48000, n*20*ms+1, time.Millisecond)
+		}
+		n++
+	}
+	step()
+	if allocs := testing.AllocsPerRun(100, step); allocs != 0 {
+		t.Fatalf("%v allocations", allocs)
+	}
+}

@@ -165,23 +165,23 @@ func (s *Sender) nextRun(d *Dest) run {
 	if d.noGSO || s.conn.noGSO.Load() {
 		limit = 1
 	}
-	first := s.take(d)
-	seg, size := s.pkts[first].n, s.pkts[first].n
-	s.order = append(s.order, first)
+	// Only the last segment may be shorter. So a packet before a longer one of another stream
+	// goes last: sound behind the frame that came with it, the shorter of two sounds.
+	lead, last := s.take(d), none
+	if limit > 1 && d.head != none && s.pkts[d.head].n > s.pkts[lead].n && s.otherStream(lead, d.head) &&
+		s.pkts[lead].n+s.pkts[d.head].n <= maxRunBytes {
+		lead, last = s.take(d), lead
+	}
+	seg, size := s.pkts[lead].n, s.pkts[lead].n
+	s.order = append(s.order, lead)
+	if last != none {
+		size += s.pkts[last].n
+		limit--
+	}
 	for d.head != none && len(s.order)-start < limit {
 		n := s.pkts[d.head].n
-		if size+n > maxRunBytes {
-			break
-		}
-		if n > seg {
-			// Only the last segment may be shorter: two packets of different
-			// streams still make a run when the longer goes first.
-			if len(s.order)-start == 1 && s.otherStream(first, d.head) {
-				longer := s.take(d)
-				s.order = append(s.order, first)
-				s.order[start] = longer
-				size += n
-			}
+		// What waits to be last must not be overtaken by more of its stream.
+		if n > seg || size+n > maxRunBytes || last != none && (n < seg || !s.otherStream(last, d.head)) {
 			break
 		}
 		s.order = append(s.order, s.take(d))
@@ -189,6 +189,9 @@ func (s *Sender) nextRun(d *Dest) run {
 		if n < seg {
 			break
 		}
+	}
+	if last != none {
+		s.order = append(s.order, last)
 	}
 	return run{dest: d, pkts: s.order[start:], bytes: int(size)}
 }
