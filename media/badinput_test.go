@@ -15,6 +15,7 @@ import (
 	"github.com/pion/srtp/v3"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/amphi-sfu/amphi/media/ice"
 	"github.com/amphi-sfu/amphi/media/limit"
 )
 
