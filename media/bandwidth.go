@@ -2,6 +2,7 @@ package media
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"time"
 
 	"github.com/amphi-sfu/amphi/media/alloc"
@@ -38,7 +39,7 @@ func (b *bandwidth) enable() {
 		return
 	}
 	// Without a Config to be wrong about, New cannot fail.
-	if e, err := bwe.New(bwe.Config{}); err == nil {
+	if e, err := bwe.New(bwe.Config{Seed: rand.Uint64()}); err == nil {
 		b.estimator = e
 	}
 }

@@ -24,6 +24,9 @@ type Config struct {
 	// Overhead is added to each packet's size, in bytes; 28 for IPv4 and UDP,
 	// 0 means 28.
 	Overhead int
+	// Seed spreads the pauses between probes: estimators that share a link and probe at the
+	// same moments never find what is free. Any value will do, if others have another.
+	Seed uint64
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -90,6 +93,9 @@ type Stats struct {
 	QueueDelay time.Duration
 	// RTT is the least round trip seen lately, feedback interval included.
 	RTT time.Duration
+	// Competing says that others fill the path's queue whatever is sent here, so that loss
+	// counts instead of delay.
+	Competing bool
 	// ApplicationLimited says that less is being sent than the estimate.
 	ApplicationLimited bool
 	// Feedbacks, Rejected (feedback that made no sense), Overuses, LossBackoffs,
@@ -105,6 +111,7 @@ func New(cfg Config) (*Estimator, error) {
 		return nil, err
 	}
 	e := &Estimator{cfg: cfg}
+	e.probes.chance = cfg.Seed
 	e.rate = control{estimate: float64(cfg.Initial), min: float64(cfg.Min), max: float64(cfg.Max)}
 	return e, nil
 }
@@ -198,6 +205,7 @@ type window struct {
 	peak    float64
 	loss    float64 // share of packets
 	packets int
+	lost    int
 	span    time.Duration
 }
 
@@ -239,7 +247,7 @@ func (e *Estimator) measure(newest uint64) window {
 			break
 		}
 	}
-	w := window{packets: got + gone, span: end.sent - e.history.at(oldest).sent}
+	w := window{packets: got + gone, lost: gone, span: end.sent - e.history.at(oldest).sent}
 	if got == 0 || w.span < windowMin || last-first < windowMin {
 		return w
 	}
@@ -261,7 +269,7 @@ func (e *Estimator) measure(newest uint64) window {
 func (e *Estimator) queueDelay(newest uint64, now time.Duration) time.Duration {
 	p := e.history.at(newest)
 	oneWay := p.arrival - p.sent
-	e.queueMin.add(oneWay, now)
+	e.rate.drain = e.queueMin.add(oneWay, now)
 	e.counts.QueueDelay = oneWay - e.queueMin.value()
 	return e.counts.QueueDelay
 }
@@ -304,7 +312,7 @@ func (e *Estimator) Stats() Stats {
 	s.Sent, s.Acked, s.Loss = int64(e.last.sent), int64(e.last.acked), e.last.loss
 	s.InherentLoss = e.rate.inherent
 	s.RTT = e.RTT()
-	s.ApplicationLimited = e.rate.limited
+	s.ApplicationLimited, s.Competing = e.rate.limited, e.rate.rivals.competing
 	return s
 }
 
@@ -336,19 +344,38 @@ type minFilter struct {
 	cur, prev time.Duration
 	since     time.Duration
 	valid     bool
+	// sure is the least value last confirmed, checked that a higher one is being looked at.
+	sure    time.Duration
+	checked bool
 }
 
-const minFilterSpan = 10 * time.Second
+const (
+	minFilterSpan = 10 * time.Second
+	// minFilterRise is what the least value may have risen by without a second look, and
+	// minFilterLook how long that takes.
+	minFilterRise = 20 * time.Millisecond
+	minFilterLook = 1500 * time.Millisecond
+)
 
-func (f *minFilter) add(v, now time.Duration) {
+// add takes a value. It says true when the least one is about to be forgotten for a much
+// higher one: that may be the path, or a queue that has been standing for so long.
+func (f *minFilter) add(v, now time.Duration) (doubtful bool) {
 	switch {
 	case !f.valid:
-		*f = minFilter{cur: v, prev: v, since: now, valid: true}
+		*f = minFilter{cur: v, prev: v, sure: v, since: now, valid: true}
+	case now-f.since > minFilterSpan && !f.checked && min(f.cur, v) > f.sure+minFilterRise:
+		f.checked = true
+		f.since += minFilterLook
+		return true
 	case now-f.since > minFilterSpan:
-		f.prev, f.cur, f.since = f.cur, v, now
+		f.prev, f.cur, f.since = min(f.cur, v), v, now
+		if f.checked || f.prev < f.sure {
+			f.sure, f.checked = f.prev, false
+		}
 	default:
 		f.cur = min(f.cur, v)
 	}
+	return false
 }
 
 func (f *minFilter) value() time.Duration { return min(f.cur, f.prev) }

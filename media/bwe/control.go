@@ -23,12 +23,15 @@ const (
 	limitedShare = 0.8
 	// aboveEstimate: more arriving than this multiple of the estimate is no chance.
 	aboveEstimate = 1.2
-	// growth is the multiplicative increase per second, far from a known limit;
-	// growthFloor the additive one, bits per second each second, near it.
+	// growth is the multiplicative increase per second, far from a known limit. Near
+	// it the increase is growthNear times the root of the estimate, in bits per second
+	// each second (45 kbit/s at 300 kbit/s, 140 at 3 Mbit/s), and growthFloor at least: the
+	// less a flow has, the faster it grows in proportion, so flows on one link become equal.
 	growth      = 0.08
+	growthNear  = 2.6
 	growthFloor = 40_000
 	// lossHigh backs off, lossLow allows growth; between them nothing changes.
-	lossHigh = 0.10
+	lossHigh = 0.05
 	lossLow  = 0.02
 	// lossPackets is how many packets make a loss figure worth acting on.
 	lossPackets = 20
@@ -51,6 +54,8 @@ type control struct {
 	capacity float64       // acknowledged rate when last congested; 0 when unknown
 	limited  bool
 	padded   bool // the last window has a probe in it
+	drain    bool // the queue should be let drain, to see what the path's own delay is
+	rivals   rivals
 
 	inherent   float64 // loss that is there at any rate
 	lossCut    time.Duration
@@ -70,8 +75,16 @@ func (c *control) update(u usage, w window, queue, now time.Duration, n *Stats) 
 	c.limited = w.sent < limitedShare*c.estimate
 	c.judgeLoss(w, queue, now)
 	c.watchQueue(queue, now)
+	c.rivals.watch(w, queue, now)
+	if c.rivals.competing {
+		c.compete(w, queue, now, dt, n)
+		return
+	}
 	switch {
-	case u == overuse, c.standing != 0 && now-c.standing > standingTime:
+	case c.drain && !c.limited && !c.padded && w.peak*backoff < c.estimate:
+		c.set(w.peak * backoff)
+		c.cut = now
+	case u == overuse, c.standing != 0 && now-c.standing > standingTime, queue > congestedQueue && w.loss-c.inherent > lossLow && w.lost > 1:
 		c.delayBackoff(w, queue, now, n)
 	case c.lossBackoff(w, now, n):
 	case u == normal && !c.limited && w.loss-c.inherent < lossLow:
@@ -108,13 +121,15 @@ func (c *control) delayBackoff(w window, queue, now time.Duration, n *Stats) {
 		return // the queue is the probe's own, and the probe is judged by itself
 	}
 	congested := queue > congestedQueue || (w.acked < congestedRatio*w.sent && queue > congestedQueue/4)
-	target := c.estimate * backoff
+	// A flicker of delay without a queue costs at most what is not being used.
+	target := max(c.estimate*backoff, w.acked)
 	if congested {
 		target = min(c.estimate, w.peak*backoff)
 		c.capacity = w.peak
 	} else if c.limited {
-		return // a flicker of delay while little is sent says nothing about the rest
+		return // while little is sent it says nothing about the rest
 	}
+	c.rivals.cutAt(w.peak, queue, now)
 	if target >= c.estimate {
 		return
 	}
@@ -138,7 +153,7 @@ func (c *control) lossBackoff(w window, now time.Duration, n *Stats) bool {
 		return true
 	}
 	c.lossCut, c.lossBefore, c.rateBefore = now, w.loss, c.estimate
-	target := max(c.estimate*(1-excess/2), w.acked*backoff)
+	target := max(c.estimate*(1-excess), w.acked*backoff)
 	if c.limited {
 		target = min(target, w.acked)
 	}
@@ -173,7 +188,7 @@ func (c *control) judgeLoss(w window, queue, now time.Duration) {
 }
 
 func (c *control) grow(w window, dt time.Duration) {
-	step := growthFloor * dt.Seconds()
+	step := max(growthFloor, growthNear*math.Pow(c.estimate, 0.75)) * dt.Seconds()
 	if c.capacity == 0 || c.estimate > 1.3*c.capacity || c.estimate < 0.7*c.capacity {
 		step = max(step, c.estimate*growth*dt.Seconds())
 	}

@@ -17,8 +17,10 @@ const (
 	probeSaturated = 0.88
 	// probeBunched: a cluster that arrives this much faster than it left says nothing.
 	probeBunched = 1.6
-	// probeMargin is added to what is wanted, so that success leaves headroom.
+	// probeMargin is added to what is wanted, so that success leaves headroom; probeRetry
+	// when more was tried and failed.
 	probeMargin = 1.25
+	probeRetry  = 1.1
 	// probeStep caps a cluster's rate as a multiple of the estimate.
 	probeStep = 3.0
 	// probeWait is the pause after a failed probe, doubling up to probeMaxWait,
@@ -45,6 +47,7 @@ type prober struct {
 	first, last uint64 // sequences
 	next        time.Duration
 	wait        time.Duration
+	chance      uint64 // state of the generator that spreads pauses
 }
 
 // sent takes note of a packet and returns the cluster it belongs to.
@@ -74,7 +77,13 @@ func (p *prober) abort(now time.Duration) {
 
 func (p *prober) backOff(now time.Duration) {
 	p.wait = min(max(2*p.wait, probeWait), probeMaxWait)
-	p.next = now + p.wait
+	p.next = now + p.spread(p.wait)
+}
+
+// spread makes a pause up to a third longer, by chance (Knuth's generator).
+func (p *prober) spread(d time.Duration) time.Duration {
+	p.chance = p.chance*6364136223846793005 + 1442695040888963407
+	return d + d/3*time.Duration(p.chance>>56)/256
 }
 
 // Probing says whether a cluster is being sent, and at how many bits per second.
@@ -124,7 +133,11 @@ func (e *Estimator) planProbe(now time.Duration) {
 	}
 	// The next step is worth trying even if it is far. Going for more in one go
 	// is for a path that has just shown that it carries more.
-	rate := min(float64(e.demand.Next)*probeMargin, estimate*2*probeStep)
+	margin := probeMargin
+	if p.wait > 0 {
+		margin = probeRetry
+	}
+	rate := min(float64(e.demand.Next)*margin, estimate*2*probeStep)
 	if p.wait == 0 {
 		rate = max(rate, min(float64(e.demand.Top)*probeMargin, estimate*probeStep, e.rate.max))
 	}

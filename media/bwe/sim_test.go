@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/alloc"
+	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/netem"
 )
 
@@ -70,12 +72,24 @@ func encodeTWCC(base uint16, count uint8, arrivals []time.Duration) []byte {
 	return b
 }
 
-// wire is a packet on the emulated link.
+// wire is a packet on the emulated link: of a flow, or number cross of a download.
 type wire struct {
-	flow *flow
-	seq  uint16
-	sent time.Duration
+	flow     *flow
+	seq      uint16
+	size     int
+	sent     time.Duration
+	download *download
+	cross    uint64
 }
+
+// download is other traffic on the bottleneck.
+type download struct {
+	*netem.Cross
+	received int // bytes
+	stopped  bool
+}
+
+const downloadPacket = 1200
 
 // receiver reports arrivals as a browser does.
 type receiver struct {
@@ -127,7 +141,10 @@ type flow struct {
 	frame    time.Duration // of the next frame
 	audio    time.Duration // of the next audio packet
 	owed     float64
+	begins   time.Duration // before it nothing is sent
+	now      time.Duration
 	received int
+	bytes    int // received, headers of IP and UDP included
 	delays   []time.Duration
 }
 
@@ -138,6 +155,7 @@ type world struct {
 	down   *netem.Link[wire]
 	up     *netem.Link[func()]
 	flows  []*flow
+	cross  []*download
 	every  func() // called each ms
 	nextFB time.Duration
 }
@@ -154,7 +172,7 @@ func newWorld(tb testing.TB, down, up netem.Params, flows ...*flow) *world {
 	}
 	w := &world{tb: tb, down: d, up: u, flows: flows, now: time.Second}
 	for i, f := range flows {
-		if f.est, err = New(Config{}); err != nil {
+		if f.est, err = New(Config{Seed: uint64(i)}); err != nil {
 			tb.Fatal(err)
 		}
 		f.frame = w.now + time.Duration(i)*7*ms
@@ -170,9 +188,7 @@ func (w *world) run(length time.Duration) {
 			if !ok {
 				break
 			}
-			p.flow.sink.receive(p.seq, w.now)
-			p.flow.received++
-			p.flow.delays = append(p.flow.delays, w.now-p.sent)
+			w.arrive(p)
 		}
 		if w.now >= w.nextFB {
 			w.nextFB = w.now + 60*ms
@@ -194,20 +210,48 @@ func (w *world) run(length time.Duration) {
 			deliver()
 		}
 		for _, f := range w.flows {
-			w.send(f)
+			if w.now >= f.begins {
+				w.send(f)
+			}
 		}
+		w.sendCross()
 		if w.every != nil {
 			w.every()
 		}
 	}
 }
 
+func (w *world) arrive(p wire) {
+	if d := p.download; d != nil {
+		d.received += downloadPacket
+		w.up.Send(w.now, 40, func() { d.Ack(p.cross, w.now) })
+		return
+	}
+	p.flow.sink.receive(p.seq, w.now)
+	p.flow.received++
+	p.flow.bytes += p.size
+	p.flow.delays = append(p.flow.delays, w.now-p.sent)
+}
+
+func (w *world) sendCross() {
+	for _, d := range w.cross {
+		for !d.stopped {
+			n, ok := d.Send(w.now)
+			if !ok {
+				break
+			}
+			w.down.Send(w.now, downloadPacket, wire{download: d, cross: n})
+		}
+	}
+}
+
 func (w *world) packet(f *flow, size int) {
 	seq := f.est.Sent(size, w.now)
-	w.down.Send(w.now, size+28, wire{flow: f, seq: seq, sent: w.now})
+	w.down.Send(w.now, size+28, wire{flow: f, seq: seq, size: size + 28, sent: w.now})
 }
 
 func (w *world) send(f *flow) {
+	f.now = w.now
 	f.est.Poll(w.now)
 	f.video = f.choose(f, float64(f.est.Estimate()))
 	if w.now >= f.audio {
@@ -249,6 +293,41 @@ func simulcast() func(*flow, float64) float64 {
 		}
 		f.est.SetDemand(d)
 		return layers[cur]
+	}
+}
+
+// viewer chooses among three layers as an endpoint of the engine does.
+func viewer(tb testing.TB) func(*flow, float64) float64 {
+	a, err := alloc.New(alloc.Config{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	layers := []float64{150_000, 500_000, 1_500_000}
+	camera := &alloc.Track{Class: alloc.Camera, Priority: 3, Width: 1280, Height: 720, MaxSpatial: -1}
+	for i, rate := range layers {
+		camera.Options = append(camera.Options, alloc.Option{
+			Layer: layer.Layer{Spatial: int8(i), Temporal: layer.Top}, Rate: int64(rate * 1.05), Width: 320 << i, Height: 180 << i, Live: true,
+		})
+	}
+	mic := &alloc.Track{Class: alloc.Audio, Options: []alloc.Option{{Rate: audioRate, Live: true}}}
+	tracks := []*alloc.Track{camera, mic}
+	var next time.Duration
+	return func(f *flow, estimate float64) float64 {
+		if now := f.now; now >= next {
+			next = now + 100*ms
+			budget, base := int64(estimate), int64(0)
+			s := f.est.Stats()
+			if s.Overuses+s.LossBackoffs+s.ProbesFailed+s.Timeouts == 0 {
+				base = 250_000
+				budget = max(budget, base)
+			}
+			d := a.Allocate(tracks, budget, now)
+			f.est.SetDemand(Demand{Next: d.Next, Top: d.Top})
+		}
+		if camera.Target.Spatial < 0 {
+			return 0
+		}
+		return layers[camera.Target.Spatial]
 	}
 }
 
