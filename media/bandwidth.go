@@ -104,6 +104,9 @@ func (b *bandwidth) probing() bool {
 // allocate divides the estimate among the tracks and lets them follow it.
 func (o *outbound) allocate(now int64) {
 	b := &o.bw
+	if now-b.allocated >= allocatePeriod {
+		o.noteLoss()
+	}
 	b.allocated, b.stale = now, false
 	b.tracks = b.tracks[:0]
 	for _, dt := range o.tracks {

@@ -166,6 +166,7 @@ func (dt *DownTrack) sendReport(enc *Encoding, sr packet.SenderReport) {
 func (dt *DownTrack) reported(r rtcp.ReceptionReport) {
 	c := &dt.counts
 	c.fraction, c.lost, c.jitter = r.FractionLost, r.TotalLost, r.Jitter
+	dt.redundancy.note(float64(r.FractionLost)/256, redundancyReport)
 	if r.LastSenderReport != 0 && r.LastSenderReport == c.reportNTP {
 		passed := dt.out.w.e.now() - c.reportAt
 		held := int64(r.Delay) * int64(time.Second) >> 16

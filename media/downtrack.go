@@ -48,6 +48,8 @@ type DownTrack struct {
 	skip      replayed
 	turn      bool // the layers forwarded changed, and what is sent does not say so yet
 	counts    downCounts
+	// redundancy is that of audio.
+	redundancy redundancy
 }
 
 // outputCursor is where the output stands, for the next source to go on from.
@@ -239,6 +241,7 @@ func (dt *DownTrack) mapCodec(c codec.Codec) bool {
 	}
 	dt.sourcePT = c.PayloadType
 	dt.wire.pt, dt.wire.rtxPT, dt.wire.nack = found.PayloadType, 0, found.Feedback.NACK
+	dt.wire.redPT = found.RED
 	if dt.wire.rtxSSRC != 0 {
 		dt.wire.rtxPT = found.RTX
 	}
@@ -292,7 +295,13 @@ func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
 
 // send sends p as output packet index.
 func (dt *DownTrack) send(p *packet.Packet, index uint64, meta seq.Meta) {
-	if n := dt.out.sendMedia(dt, p, index, meta, false); n > 0 {
+	n := 0
+	if dt.redundancy.depth > 0 && dt.wire.redundant() {
+		n = dt.out.sendRedundant(dt, p, index, meta)
+	} else {
+		n = dt.out.sendMedia(dt, p, index, meta, false)
+	}
+	if n > 0 {
 		dt.counts.packets++
 		dt.counts.bytes += uint64(n)
 		dt.out.resends.earn(n)

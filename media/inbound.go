@@ -62,6 +62,7 @@ type inSection struct {
 	track   *UpTrack
 	formats map[uint8]codec.Codec
 	rtx     map[uint8]uint8 // payload type of retransmissions to that of the media
+	redPT   uint8           // payload type of audio with redundancy, 0 without
 	rids    []string        // low to high
 	ext     negotiate.Extensions
 	fb      negotiate.Feedback
@@ -140,6 +141,9 @@ func newInSection(s *negotiate.Section, u *UpTrack) *inSection {
 	}
 	for _, f := range s.Formats {
 		in.formats[f.PayloadType] = f.Codec
+		if f.RED != 0 {
+			in.formats[f.RED], in.redPT = f.Codec, f.RED
+		}
 		if f.RTX != 0 {
 			in.rtx[f.RTX] = f.PayloadType
 		}
@@ -472,6 +476,10 @@ func (in *inbound) write(st *inStream, p *packet.Packet, h *packet.Header) {
 	if x := h.Extension(s.ext.AudioLevel); len(x) == 1 {
 		p.AudioLevel = x[0] & 0x7f
 		s.track.router.observe(s.track, p.AudioLevel, now)
+	}
+	if pt == s.redPT && len(p.Payload) > 0 && !in.unpack(st, p, number, c) {
+		in.drop(dropPayload)
+		return
 	}
 	ext, fresh := st.enc.write(p, number, c, st.rtx)
 	if fresh {

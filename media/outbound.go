@@ -152,6 +152,7 @@ func (o *outbound) commit(b []byte) {
 type wire struct {
 	ssrc, rtxSSRC uint32
 	pt, rtxPT     uint8
+	redPT         uint8 // of audio with redundancy, 0 without
 	transportID   uint8 // header extension ids, 0 without
 	levelID       uint8
 	descriptorID  uint8

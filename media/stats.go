@@ -49,6 +49,8 @@ type DownTrackStats struct {
 	FractionLost         float64
 	Jitter               time.Duration
 	RTT                  time.Duration
+	// Redundancy is how many earlier frames go with each packet of audio (RFC 2198).
+	Redundancy int
 }
 
 // EncodingStats is the state of one stream of a publisher.
@@ -144,6 +146,9 @@ func (dt *DownTrack) stats() DownTrackStats {
 	rate := time.Duration(90000)
 	if dt.kind == codec.Audio {
 		rate = 48000
+	}
+	if dt.wire.redundant() {
+		s.Redundancy = dt.redundancy.depth
 	}
 	s.Jitter = time.Duration(c.jitter) * time.Second / rate
 	if dt.source != nil {

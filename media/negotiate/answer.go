@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/amphi-sfu/amphi/media/codec"
 )
 
 // Answer is what goes into an answer besides what it takes from the offer.
@@ -74,7 +76,13 @@ func reject(b *strings.Builder, s *Section) {
 func (a *Answer) section(b *strings.Builder, s *SectionAnswer, o *Section, first bool) {
 	fmt.Fprintf(b, "m=%s 9 %s", o.media, o.proto)
 	for _, f := range o.Formats {
+		if f.RED != 0 && f.redFirst {
+			b.WriteString(" " + itoa(int(f.RED)))
+		}
 		b.WriteString(" " + itoa(int(f.PayloadType)))
+		if f.RED != 0 && !f.redFirst {
+			b.WriteString(" " + itoa(int(f.RED)))
+		}
 		if f.RTX != 0 {
 			b.WriteString(" " + itoa(int(f.RTX)))
 		}
@@ -98,7 +106,7 @@ func (a *Answer) section(b *strings.Builder, s *SectionAnswer, o *Section, first
 	}
 	o.Extensions.marshal(b)
 	for i := range o.Formats {
-		o.Formats[i].marshal(b)
+		o.Formats[i].marshal(b, s.Direction)
 	}
 	for _, r := range s.RIDs {
 		b.WriteString("a=rid:" + r + " recv\r\n")
@@ -144,10 +152,13 @@ func (e Extensions) marshal(b *strings.Builder) {
 	}
 }
 
-func (f *Format) marshal(b *strings.Builder) {
+func (f *Format) marshal(b *strings.Builder, d Direction) {
 	fmt.Fprintf(b, "a=rtpmap:%d %s\r\n", f.PayloadType, f.RTPMap)
-	if f.Fmtp != "" {
-		fmt.Fprintf(b, "a=fmtp:%d %s\r\n", f.PayloadType, f.Fmtp)
+	if fmtp := f.answered(d); fmtp != "" {
+		fmt.Fprintf(b, "a=fmtp:%d %s\r\n", f.PayloadType, fmtp)
+	}
+	if f.RED != 0 {
+		fmt.Fprintf(b, "a=rtpmap:%d %s\r\na=fmtp:%d %s\r\n", f.RED, f.redMap, f.RED, f.redFmtp)
 	}
 	for _, fb := range []struct {
 		on   bool
@@ -163,6 +174,19 @@ func (f *Format) marshal(b *strings.Builder) {
 	if f.RTX != 0 {
 		fmt.Fprintf(b, "a=rtpmap:%d rtx/%d\r\na=fmtp:%d apt=%d\r\n", f.RTX, f.Codec.ClockRate, f.RTX, f.PayloadType)
 	}
+}
+
+// answered is what of a=fmtp goes into the answer: all as offered, so that stereo and
+// discontinuous transmission stay as the client wants them. Publishers of Opus are asked
+// for its error correction (RFC 7587 section 6.1) unless they said no.
+func (f *Format) answered(d Direction) string {
+	if f.Codec.Name != codec.Opus || d != RecvOnly || strings.Contains(f.Fmtp, "useinbandfec") {
+		return f.Fmtp
+	}
+	if f.Fmtp == "" {
+		return "useinbandfec=1"
+	}
+	return f.Fmtp + ";useinbandfec=1"
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

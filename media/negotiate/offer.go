@@ -51,7 +51,12 @@ type Format struct {
 	RTPMap      string // as offered, e.g. "opus/48000/2"
 	Fmtp        string // as offered
 	RTX         uint8  // payload type of retransmissions (RFC 4588), 0 without
+	RED         uint8  // payload type of Opus with redundancy (RFC 2198), 0 without
 	Feedback    Feedback
+
+	redFirst bool // offered before the format itself, and so preferred to it
+	redMap   string
+	redFmtp  string
 }
 
 // Feedback is what a=rtcp-fb offers for a format.

@@ -372,4 +372,38 @@ func (p *parser) joinFormats() {
 			Feedback: p.feedback[pt].or(p.anyFB),
 		})
 	}
+	p.joinRedundancy()
+}
+
+// joinRedundancy finds the payload type of redundant audio (RFC 2198 section 5) whose frames
+// are all of one format.
+func (p *parser) joinRedundancy() {
+	for i := range p.section.Formats {
+		f := &p.section.Formats[i]
+		if f.Codec.Name != codec.Opus {
+			continue
+		}
+		own := false
+		for _, name := range p.section.formats {
+			n, ok := parseUint(name, 7)
+			pt := uint8(n)
+			own = own || ok && pt == f.PayloadType
+			if !ok || f.RED != 0 || !isRedundancy(p.rtpmap[pt], p.fmtp[pt], f.PayloadType) {
+				continue
+			}
+			f.RED, f.redFirst, f.redMap, f.redFmtp = pt, !own, p.rtpmap[pt], p.fmtp[pt]
+		}
+	}
+}
+
+func isRedundancy(rtpmap, fmtp string, of uint8) bool {
+	if fmtp == "" || !strings.HasPrefix(strings.ToLower(rtpmap), "red/48000") {
+		return false
+	}
+	for block := range strings.SplitSeq(fmtp, "/") {
+		if n, ok := parseUint(strings.TrimSpace(block), 7); !ok || uint8(n) != of {
+			return false
+		}
+	}
+	return true
 }

@@ -81,6 +81,19 @@ func (r *Ring) packetLocked(ext uint64) *packet.Packet {
 	return p
 }
 
+// HasTimestamp says whether one of the newest n packets has the RTP timestamp ts.
+func (r *Ring) HasTimestamp(ts uint32, n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range min(uint64(n), uint64(len(r.slots)), r.highest) {
+		ext := r.highest - i
+		if p := r.slots[ext&uint64(len(r.slots)-1)]; p != nil && p.ExtSeq == ext && p.Timestamp == ts {
+			return true
+		}
+	}
+	return false
+}
+
 // SinceKeyframe appends to dst the newest keyframe and all that followed it,
 // with references for the caller, when that is at most limit packets and nothing
 // of it is missing. Otherwise it returns dst as it was.

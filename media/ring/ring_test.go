@@ -96,3 +96,27 @@ func TestPutAllocatesNothing(t *testing.T) {
 		t.Fatalf("%v allocations", n)
 	}
 }
+
+func TestHasTimestamp(t *testing.T) {
+	t.Parallel()
+	var pool packet.Pool
+	r := New(16)
+	if r.HasTimestamp(0, 8) {
+		t.Fatal("an empty ring has one")
+	}
+	for ext := uint64(1000); ext < 1020; ext++ {
+		if ext == 1015 {
+			continue
+		}
+		p := pool.Get()
+		p.ExtSeq, p.Timestamp = ext, uint32(ext)*960
+		r.Put(p)
+		p.Release()
+	}
+	for ext, want := range map[uint32]bool{1019: true, 1012: true, 1011: false, 1015: false, 1020: false, 1003: false} {
+		if got := r.HasTimestamp(ext*960, 8); got != want {
+			t.Errorf("packet %d: %v", ext, got)
+		}
+	}
+	r.Clear()
+}
