@@ -483,12 +483,13 @@ func (in *inbound) write(st *inStream, p *packet.Packet, h *packet.Header) {
 	}
 	ext, fresh := st.enc.write(p, number, c, st.rtx)
 	if fresh {
-		st.note(ext, now)
+		st.note(ext, now, st.rtx)
 	}
 }
 
-// note lets the generator of the encoding's media stream know that packet ext came.
-func (st *inStream) note(ext uint64, now time.Duration) {
+// note lets the generator of the encoding's media stream know that packet ext came, or that
+// it was repaired.
+func (st *inStream) note(ext uint64, now time.Duration, repaired bool) {
 	media := st.enc.media
 	if media == nil || !st.section.fb.NACK {
 		return
@@ -497,13 +498,19 @@ func (st *inStream) note(ext uint64, now time.Duration) {
 		if st.rtx {
 			return
 		}
-		g, err := nack.New(nack.Config{})
+		g, err := nack.New(nack.Config{Separate: len(st.section.rtx) > 0})
 		if err != nil {
 			return
 		}
 		media.missing = g
 	}
-	if !media.missing.Receive(ext, now) {
+	intact := false
+	if repaired {
+		intact = media.missing.Repaired(ext, now)
+	} else {
+		intact = media.missing.Receive(ext, now)
+	}
+	if !intact {
 		media.enc.lostTooMuch.Store(true) // the clock asks for a keyframe
 	}
 }

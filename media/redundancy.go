@@ -169,6 +169,6 @@ func (in *inbound) recover(st *inStream, p *packet.Packet, b red.Block, number u
 	q.Payload = q.Buffer()[:copy(q.Buffer(), b.Data)]
 	q.ArrivalNS, q.SSRC, q.Timestamp = p.ArrivalNS, p.SSRC, timestamp
 	if ext, fresh := st.enc.write(q, number, c, true); fresh {
-		st.note(ext, time.Duration(p.ArrivalNS))
+		st.note(ext, time.Duration(p.ArrivalNS), true)
 	}
 }

@@ -216,6 +216,8 @@ const (
 	// peakPackets is how many packets make the rate of so short a span worth anything.
 	peakPackets = 8
 	windowMin   = 100 * time.Millisecond
+	// lateTime is by how much others may overtake a packet before it counts as lost.
+	lateTime = 60 * time.Millisecond
 )
 
 // measure looks back from the packet newest over windowSpan of sending.
@@ -241,7 +243,9 @@ func (e *Estimator) measure(newest uint64) window {
 				lateCount[i]++
 			}
 		case lost:
-			gone++
+			if end.sent-p.sent > lateTime { // the newest ones may still come
+				gone++
+			}
 		}
 		if seq == e.history.first {
 			break

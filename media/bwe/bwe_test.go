@@ -282,3 +282,25 @@ func TestPausedInCongestion(t *testing.T) {
 		t.Errorf("estimate %d, %v after the link widened; %+v", f.est.Estimate(), took, f.est.Stats())
 	}
 }
+
+// TestReorderingIsNotCongestion: packets that others overtake, by up to 50 ms, are neither
+// loss nor delay.
+func TestReorderingIsNotCongestion(t *testing.T) {
+	t.Parallel()
+	for _, by := range []time.Duration{10 * ms, 30 * ms, 50 * ms} {
+		f := &flow{choose: viewer(t)}
+		w := newWorld(t, netem.Params{Rate: 5e6, Delay: 25 * ms, QueueDelay: 300 * ms, Reorder: 0.1, ReorderBy: by}, netem.Params{Delay: 25 * ms}, f)
+		w.run(10 * time.Second)
+		on := 0
+		w.every = func() {
+			if f.video == 1_500_000 {
+				on++
+			}
+		}
+		w.run(60 * time.Second)
+		t.Logf("10 %% late by %v: top layer %d %% of the time; %+v", by, on*100/60000, f.est.Stats())
+		if on < 60000*99/100 {
+			t.Errorf("10 %% late by %v: top layer for only %d of 60,000 ms", by, on)
+		}
+	}
+}

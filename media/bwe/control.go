@@ -155,7 +155,7 @@ func (c *control) lossBackoff(w window, now time.Duration, n *Stats) bool {
 	c.lossCut, c.lossBefore, c.rateBefore = now, w.loss, c.estimate
 	target := max(c.estimate*(1-excess), w.acked*backoff)
 	if c.limited {
-		target = min(target, w.acked)
+		target = min(target, w.acked/(1-c.inherent))
 	}
 	if target < c.estimate {
 		n.LossBackoffs++

@@ -209,11 +209,10 @@ func (e *Estimator) finishProbe(now time.Duration) {
 // and arrived; false when too much of it was lost.
 func (e *Estimator) cluster() (sent, got float64, ok bool) {
 	p := &e.probes
-	var packets, arrivals, bytes int
+	var packets, arrivals, timed, bytes, firstSize, lastSize int
 	var firstSent, lastSent, firstGot, lastGot time.Duration
-	var firstSize, lastSize int
-	for seq := p.first; seq <= p.last; seq++ {
-		h := e.history.at(seq)
+	for seq := p.last + 1; seq > p.first; seq-- { // the newest first
+		h := e.history.at(seq - 1)
 		if h.probe != p.id {
 			continue
 		}
@@ -221,18 +220,15 @@ func (e *Estimator) cluster() (sent, got float64, ok bool) {
 		if h.fate != arrived {
 			continue
 		}
-		if arrivals == 0 {
-			firstSent, firstGot, lastGot = h.sent, h.arrival, h.arrival
-			firstSize = int(h.size)
-		}
-		if h.arrival < firstGot {
-			firstGot, firstSize = h.arrival, int(h.size)
-		}
-		if h.arrival >= lastGot {
-			lastGot = h.arrival
-		}
-		lastSent, lastSize = h.sent, int(h.size)
 		arrivals++
+		if timed > 0 && h.arrival > firstGot {
+			continue // others have overtaken it: it says nothing of the rate
+		}
+		if timed == 0 {
+			lastSent, lastGot, lastSize = h.sent, h.arrival, int(h.size)
+		}
+		timed++
+		firstSent, firstGot, firstSize = h.sent, h.arrival, int(h.size)
 		bytes += int(h.size)
 	}
 	if arrivals < probePackets/2 || float64(arrivals) < probeGood*(1-e.rate.inherent)*float64(packets)-1 {

@@ -109,6 +109,9 @@ func (r *receiver) receive(seq uint16, now time.Duration) {
 	if !r.any || int16(seq-r.highest) > 0 {
 		r.highest, r.any = seq, true
 	}
+	if int16(seq-r.next) < 0 { // what has been reported is reported again, with the late one
+		r.next = seq
+	}
 	r.at[seq] = now + clockOffset
 }
 
@@ -123,7 +126,7 @@ func (r *receiver) report() []byte {
 			a = -1
 		}
 		arrivals = append(arrivals, a)
-		delete(r.at, s)
+		delete(r.at, s-2000)
 	}
 	b := encodeTWCC(r.next, r.count, arrivals)
 	r.next = r.highest + 1

@@ -62,8 +62,12 @@ type trend struct {
 	initialised bool
 }
 
-// add takes one received packet in order of sending.
+// add takes one received packet in order of sending; one that others have overtaken tells
+// nothing of the queue.
 func (t *trend) add(sent, arrival time.Duration) {
+	if t.cur.valid && sent < t.cur.firstSent {
+		return
+	}
 	if !t.initialised {
 		*t = trend{initialised: true, threshold: thresholdStart}
 	}

@@ -23,13 +23,25 @@ const (
 	DefaultMaxPerCall     = 128
 )
 
+// Limits of what is taken for reordering, and how long after the last packet that was
+// overtaken there is none any more.
+const (
+	MaxReorderPackets = 64
+	MaxReorderWait    = 80 * time.Millisecond
+	reorderMemory     = 10 * time.Second
+)
+
 // Config of a Generator. The zero value of a field means its default.
 type Config struct {
 	// ReorderPackets and ReorderWait are how long a gap may be mere reordering:
 	// a packet is first requested once the newest sequence is so far beyond it,
-	// or once so much time has passed, whichever is first.
+	// or once so much time has passed, whichever is first. Where packets are seen to be
+	// overtaken by more, both grow, up to MaxReorderPackets and MaxReorderWait.
 	ReorderPackets int
 	ReorderWait    time.Duration
+	// Separate says that retransmissions come by Repaired only (RFC 4588), so that what
+	// Receive takes late was overtaken, even when it had been requested.
+	Separate bool
 	// MinInterval and MaxInterval bound the time between two requests of one
 	// packet, which otherwise is 1.25 round trips.
 	MinInterval, MaxInterval time.Duration
@@ -87,6 +99,7 @@ type Stats struct {
 	Requested uint64 // requests, repeated ones too
 	Recovered uint64 // came after they had been requested
 	Reordered uint64 // came late before they were requested
+	Needless  uint64 // came late by themselves, after they had been requested
 	GivenUp   uint64 // never came: too old, too often requested, too many
 }
 
@@ -98,6 +111,10 @@ type Generator struct {
 	highest  uint64
 	missing  []gap // ascending by sequence
 	stats    Stats
+	// packets and wait are how much reordering is allowed for now, late when there was some last.
+	packets int
+	wait    time.Duration
+	late    time.Duration
 }
 
 type gap struct {
@@ -113,7 +130,7 @@ func New(cfg Config) (*Generator, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Generator{cfg: cfg, missing: make([]gap, 0, 16)}
+	g := &Generator{cfg: cfg, missing: make([]gap, 0, 16), packets: cfg.ReorderPackets, wait: cfg.ReorderWait}
 	g.SetRTT(cfg.RTT)
 	return g, nil
 }
@@ -123,17 +140,36 @@ func (g *Generator) SetRTT(rtt time.Duration) {
 	g.interval = min(max(rtt+rtt/4, g.cfg.MinInterval), g.cfg.MaxInterval)
 }
 
-// Receive takes the unwrapped sequence of a packet that arrived, retransmitted
-// ones too. It says false when the gap before it was too large to be repaired:
-// the stream needs a keyframe.
+// Repaired takes the unwrapped sequence of a packet that came by retransmission on a stream
+// of its own, or was made from others. The result is as that of Receive.
+func (g *Generator) Repaired(seq uint64, now time.Duration) bool {
+	if !g.started || seq > g.highest {
+		return g.Receive(seq, now)
+	}
+	if i, ok := g.find(seq); ok {
+		if g.missing[i].tries > 0 {
+			g.stats.Recovered++
+		} else {
+			g.stats.Reordered++
+		}
+		g.missing = slices.Delete(g.missing, i, i+1)
+	}
+	return true
+}
+
+// Receive takes the unwrapped sequence of a packet that arrived. It says false when the gap
+// before it was too large to be repaired: the stream needs a keyframe.
 func (g *Generator) Receive(seq uint64, now time.Duration) bool {
 	if !g.started {
 		g.started, g.highest = true, seq
 		return true
 	}
 	if seq <= g.highest {
-		g.arrivedLate(seq)
+		g.arrivedLate(seq, now)
 		return true
+	}
+	if g.late != 0 && now-g.late > reorderMemory {
+		g.packets, g.wait, g.late = g.cfg.ReorderPackets, g.cfg.ReorderWait, 0
 	}
 	from := g.highest + 1
 	g.highest = seq
@@ -159,17 +195,32 @@ func (g *Generator) Receive(seq uint64, now time.Duration) bool {
 	return intact
 }
 
-func (g *Generator) arrivedLate(seq uint64) {
-	i := sort.Search(len(g.missing), func(i int) bool { return g.missing[i].seq >= seq })
-	if i == len(g.missing) || g.missing[i].seq != seq {
+// arrivedLate takes a packet that others have overtaken: so much is allowed for from now on.
+func (g *Generator) arrivedLate(seq uint64, now time.Duration) {
+	i, ok := g.find(seq)
+	if !ok {
 		return
 	}
-	if g.missing[i].tries > 0 {
-		g.stats.Recovered++
-	} else {
-		g.stats.Reordered++
-	}
+	m := g.missing[i]
 	g.missing = slices.Delete(g.missing, i, i+1)
+	by := now - m.since
+	switch {
+	case m.tries == 0:
+		g.stats.Reordered++
+	case g.cfg.Separate:
+		g.stats.Needless++
+	default:
+		g.stats.Recovered++
+		return
+	}
+	g.late = max(now, 1)
+	g.wait = min(max(g.wait, by+by/4), MaxReorderWait)
+	g.packets = min(max(g.packets, int(min(g.highest-seq, MaxReorderPackets))+2), MaxReorderPackets)
+}
+
+func (g *Generator) find(seq uint64) (int, bool) {
+	i := sort.Search(len(g.missing), func(i int) bool { return g.missing[i].seq >= seq })
+	return i, i < len(g.missing) && g.missing[i].seq == seq
 }
 
 // Due appends to dst the wire sequences to request now, ascending, and returns
@@ -201,7 +252,7 @@ func (g *Generator) due(m gap, now time.Duration) bool {
 	case m.tries > 0:
 		return now-m.last >= g.interval
 	default:
-		return g.highest-m.seq >= uint64(g.cfg.ReorderPackets) || now-m.since >= g.cfg.ReorderWait
+		return g.highest-m.seq >= uint64(g.packets) || now-m.since >= g.wait
 	}
 }
 
@@ -215,8 +266,8 @@ func (g *Generator) Next() (time.Duration, bool) {
 	for _, m := range g.missing {
 		at := m.last + g.interval
 		if m.tries == 0 {
-			at = m.since + g.cfg.ReorderWait
-			if g.highest-m.seq >= uint64(g.cfg.ReorderPackets) {
+			at = m.since + g.wait
+			if g.highest-m.seq >= uint64(g.packets) {
 				at = m.since
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/amphi-sfu/amphi/media/netem"
 )
 
 const ms = time.Millisecond
@@ -103,6 +105,7 @@ func TestProperties(t *testing.T) {
 			ReorderPackets: rapid.IntRange(1, 8).Draw(t, "reorder"),
 			MaxTries:       rapid.IntRange(1, 5).Draw(t, "tries"),
 			MaxMissing:     rapid.IntRange(4, 64).Draw(t, "limit"),
+			Separate:       rapid.Bool().Draw(t, "separate"),
 			RTT:            time.Duration(rapid.IntRange(1, 300).Draw(t, "rtt")) * ms,
 		}
 		g, err := New(cfg)
@@ -121,7 +124,11 @@ func TestProperties(t *testing.T) {
 			if rapid.IntRange(0, 9).Draw(t, "late") == 0 {
 				in -= min(in, uint64(rapid.IntRange(0, 20).Draw(t, "by")))
 			}
-			g.Receive(in, now)
+			if rapid.IntRange(0, 9).Draw(t, "repaired") == 0 {
+				g.Repaired(in, now)
+			} else {
+				g.Receive(in, now)
+			}
 			received[uint16(in)] = true
 			for _, s := range g.Due(now, nil) {
 				if received[s] {
@@ -142,11 +149,102 @@ func TestProperties(t *testing.T) {
 				t.Fatalf("Next is %v at %v: a packet was forgotten", next, now)
 			}
 			st := g.Stats()
-			if st.Missing != st.Recovered+st.Reordered+st.GivenUp+uint64(g.Missing()) {
+			if st.Missing != st.Recovered+st.Reordered+st.Needless+st.GivenUp+uint64(g.Missing()) {
 				t.Fatalf("the counters do not add up: %+v, %d missing", st, g.Missing())
 			}
 		}
 	})
+}
+
+// link runs a stream of 500 packets a second over an emulated link, answers requests over the
+// same link after a round trip when answer says so, and returns what the generator counted
+// and how many packets there were.
+func link(t *testing.T, p netem.Params, length time.Duration, answer bool) (Stats, int) {
+	t.Helper()
+	type wire struct {
+		seq      uint64
+		repaired bool
+	}
+	l, err := netem.New[wire](p, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := generator(t, Config{Separate: true})
+	var due []uint16
+	sent := uint64(0)
+	var back []struct {
+		at  time.Duration
+		seq uint64
+	}
+	for now := time.Duration(0); now < length; now += ms {
+		if now%(2*ms) == 0 {
+			sent++
+			l.Send(now, 1200, wire{seq: sent})
+		}
+		for {
+			w, ok := l.Receive(now)
+			if !ok {
+				break
+			}
+			if w.repaired {
+				g.Repaired(w.seq, now)
+			} else {
+				g.Receive(w.seq, now)
+			}
+		}
+		if now%(5*ms) == 0 { // as often as the engine looks
+			for _, s := range g.Due(now, due[:0]) {
+				back = append(back, struct {
+					at  time.Duration
+					seq uint64
+				}{now + 40*ms, sent - uint64(uint16(sent)-s)})
+			}
+		}
+		for len(back) > 0 && back[0].at <= now {
+			if answer {
+				l.Send(now, 1200, wire{back[0].seq, true})
+			}
+			back = back[1:]
+		}
+	}
+	return g.Stats(), int(sent)
+}
+
+// TestReorderingAsksForLittle: where packets overtake each other by up to 50 ms (25 packets)
+// it learns that after the first ones.
+func TestReorderingAsksForLittle(t *testing.T) {
+	t.Parallel()
+	for _, by := range []time.Duration{5 * ms, 20 * ms, 50 * ms} {
+		s, sent := link(t, netem.Params{Delay: 20 * ms, Reorder: 0.05, ReorderBy: by}, 30*time.Second, true)
+		t.Logf("5 %% of %d packets late by %v: %+v", sent, by, s)
+		if s.Requested > uint64(sent)/1000 {
+			t.Errorf("late by %v: %d requests for %d packets, %d of them late", by, s.Requested, sent, s.Missing)
+		}
+	}
+}
+
+// TestLossIsRequestedOnce: what is lost is asked for about once where answers come, and a
+// bounded number of times where none do: no storm.
+func TestLossIsRequestedOnce(t *testing.T) {
+	t.Parallel()
+	lossy := netem.Params{Delay: 20 * ms, Loss: 0.1}
+	s, sent := link(t, lossy, 30*time.Second, true)
+	t.Logf("10 %% lost, answered: %+v of %d", s, sent)
+	// Each loss is asked for once, and a tenth of the answers get lost in turn.
+	if s.Requested > uint64(sent)*13/100 || s.GivenUp > uint64(sent)/1000 {
+		t.Errorf("10 %% lost: %d requests, %d given up, of %d packets", s.Requested, s.GivenUp, sent)
+	}
+	s, sent = link(t, lossy, 30*time.Second, false)
+	t.Logf("10 %% lost, never answered: %+v of %d", s, sent)
+	if s.Requested > uint64(sent)*9/10 {
+		t.Errorf("never answered: %d requests for %d packets lost", s.Requested, s.Missing)
+	}
+	lossy.Reorder, lossy.ReorderBy = 0.05, 30*ms
+	s, sent = link(t, lossy, 30*time.Second, true)
+	t.Logf("10 %% lost, 5 %% late by 30 ms: %+v of %d", s, sent)
+	if s.Requested > uint64(sent)*14/100 || s.GivenUp > uint64(sent)/1000 {
+		t.Errorf("lost and late: %d requests, %d given up, of %d packets", s.Requested, s.GivenUp, sent)
+	}
 }
 
 func TestNoAllocation(t *testing.T) {
