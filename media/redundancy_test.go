@@ -217,7 +217,7 @@ func newAudioPath(t testing.TB) *audioPath {
 	}
 	ep.out.w.post(func() {
 		ep.out.setKeys(sealer)
-		ep.out.setPath(netip.MustParseAddrPort(f.sink.LocalAddr().String()), nil)
+		ep.out.setPath(&path{addr: netip.MustParseAddrPort(f.sink.LocalAddr().String())})
 		f.dt = ep.out.tracks[0]
 	})
 	e.workers[0].process()
