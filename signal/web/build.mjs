@@ -36,22 +36,35 @@ await build({
   chunkNames: "[name]-[hash]",
   plugins: [slimDescriptor],
 });
-const sdk = readFileSync(join(dist, "sdk/amphi.js"));
-const sdkPath = `/sdk/amphi-${createHash("sha256").update(sdk).digest("hex").slice(0, 10)}.js`;
-writeFileSync(join(dist, sdkPath), sdk);
-execFileSync(
-  process.execPath,
-  [
-    join(here, "node_modules/dts-bundle-generator/dist/bin/dts-bundle-generator.js"),
-    "--silent",
-    "--no-check",
-    "--no-banner",
-    "-o",
-    join(dist, "sdk/amphi.d.ts"),
-    join(here, "src/sdk/index.ts"),
-  ],
-  { cwd: here, stdio: "inherit" },
-);
+// End-to-end encryption is a file of its own, page's side and worker in one, so nothing of it is in the core.
+await build({ ...shared, splitting: false, entryPoints: { "amphi-e2ee": "src/e2ee/index.ts" }, outdir: "dist/sdk" });
+
+function hashedCopy(name) {
+  const script = readFileSync(join(dist, `sdk/${name}.js`));
+  const path = `/sdk/${name}-${createHash("sha256").update(script).digest("hex").slice(0, 10)}.js`;
+  writeFileSync(join(dist, path), script);
+  return path;
+}
+const sdkPath = hashedCopy("amphi");
+const e2eePath = hashedCopy("amphi-e2ee");
+
+function types(name, source) {
+  execFileSync(
+    process.execPath,
+    [
+      join(here, "node_modules/dts-bundle-generator/dist/bin/dts-bundle-generator.js"),
+      "--silent",
+      "--no-check",
+      "--no-banner",
+      "-o",
+      join(dist, `sdk/${name}.d.ts`),
+      join(here, source),
+    ],
+    { cwd: here, stdio: "inherit" },
+  );
+}
+types("amphi", "src/sdk/index.ts");
+types("amphi-e2ee", "src/e2ee/index.ts");
 
 // The app and the ops page, which know the SDK only by its address.
 const pages = await build({
@@ -67,6 +80,7 @@ const pages = await build({
       name: "sdk-address",
       setup(b) {
         b.onResolve({ filter: /^@amphi\/sdk$/ }, () => ({ path: sdkPath, external: true }));
+        b.onResolve({ filter: /^@amphi\/sdk\/e2ee$/ }, () => ({ path: e2eePath, external: true }));
       },
     },
   ],

@@ -31,8 +31,9 @@ for (const path of [...files(join(here, "src")), ...files(join(here, "test")), j
   const app = name.startsWith("src/app/") || name.startsWith("src/ops/");
   lines.forEach((line, i) => {
     const at = `${name}:${i + 1}`;
-    if (app && /from "(\.\.\/)+sdk\//.test(line)) findings.push(`${at}: the app is built on @amphi/sdk only`);
-    if (name.startsWith("src/sdk/") && /from "(\.\.\/)+(app|ops)\/|from "preact/.test(line)) {
+    if (app && /from "(\.\.\/)+(sdk|e2ee)\//.test(line)) findings.push(`${at}: the app is built on @amphi/sdk only`);
+    if (name.startsWith("src/sdk/") && /from "(\.\.\/)+e2ee\//.test(line)) findings.push(`${at}: encryption is no part of the core`);
+    if (/^src\/(sdk|e2ee)\//.test(name) && /from "(\.\.\/)+(app|ops)\/|from "preact/.test(line)) {
       findings.push(`${at}: the SDK knows no framework and no app`);
     }
     for (const { pattern, why, except } of rules) {

@@ -36,7 +36,7 @@ const (
 //	/m/{code}               the app
 //	/embed/{code}           the app for iframes, the only page that other sites may frame
 //	/ops                    the ops dashboard
-//	/sdk/amphi.js, .d.ts    the SDK and its types, for any origin
+//	/sdk/amphi.js, .d.ts    the SDK and its types, for any origin; amphi-e2ee likewise, end-to-end encryption
 //	/sdk/, /assets/         hashed files, kept by browsers for good
 //
 // and 404 for everything else. It may be used by any number of goroutines.
@@ -88,7 +88,8 @@ func (s *server) script(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
 	cache := immutable
-	if name == "amphi.js" || name == "amphi.d.ts" {
+	switch name {
+	case "amphi.js", "amphi.d.ts", "amphi-e2ee.js", "amphi-e2ee.d.ts":
 		cache = revalidate
 	}
 	if !s.serve(w, r, "sdk/"+name, cache) {

@@ -18,6 +18,7 @@ func built() fstest.MapFS {
 		"sdk/amphi.js":            {Data: []byte("export {}")},
 		"sdk/amphi-0123456789.js": {Data: []byte("export {}")},
 		"sdk/amphi.d.ts":          {Data: []byte("export {}")},
+		"sdk/amphi-e2ee.js":       {Data: []byte("export {}")},
 		"assets/app-AAAA.css":     {Data: []byte("body{}")},
 		".gitignore":              {Data: []byte("*")},
 	}
@@ -46,6 +47,7 @@ func TestPathsAndCaching(t *testing.T) {
 		{"/ops", "text/html", revalidate, 200},
 		{"/sdk/amphi.js", "text/javascript", revalidate, 200},
 		{"/sdk/amphi.d.ts", "text/plain", revalidate, 200},
+		{"/sdk/amphi-e2ee.js", "text/javascript", revalidate, 200},
 		{"/sdk/amphi-0123456789.js", "text/javascript", immutable, 200},
 		{"/assets/app-AAAA.css", "text/css", immutable, 200},
 		{"/assets/missing.css", "text/plain", "", 404},

@@ -134,6 +134,7 @@ export function templateOf(t: gen.Template): Template {
     description: t.description,
     roles: t.roles.map(roleOf),
     streams: t.streams.map((s) => ({ name: s.name, layout: layouts[s.layout] ?? "auto", roles: s.roles })),
+    endToEndEncrypted: t.endToEndEncrypted,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Client } from "./client.js";
+import type { MediaEncryption } from "./encryption.js";
 import { AmphiError, asAmphiError } from "./errors.js";
 import { Loudspeakers } from "./loudspeakers.js";
 import type { Publisher, PublishOptions } from "./local.js";
@@ -8,10 +9,11 @@ import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
 import { Pulse } from "./pulse.js";
 import { layersFor, preferCodecs, videoEncodings, videoParamsFor } from "./publishing.js";
-import { ownRole } from "./state.js";
+import { ownRole, peerOfTrack } from "./state.js";
 import type { StateStore } from "./state.js";
 import { slotsToStartWith, wantedTracks } from "./subscriptions.js";
 import { Transport } from "./transport.js";
+import type { TransportObserver } from "./transport.js";
 import { Views } from "./views.js";
 import { Kind as WireKind } from "../gen/amphi/v1/model_pb.js";
 
@@ -50,6 +52,8 @@ export class Engine implements Publisher {
   readonly loudspeakers: Loudspeakers;
   /** Tracks of which a frame was decoded here since the engine started. */
   readonly framesSeen = new Set<string>();
+  /** Of all transports made from now on. */
+  encryption?: MediaEncryption;
 
   private transport: Transport | undefined;
   private retiring: Transport | undefined;
@@ -217,6 +221,9 @@ export class Engine implements Publisher {
   }
 
   private async announce(source: Source, kind: Kind, media: MediaStreamTrack, options: PublishOptions): Promise<string> {
+    if (this.encryption ? !this.encryption.canSend : this.store.state.template?.endToEndEncrypted) {
+      throw new AmphiError("encryption_required", "this room is end-to-end encrypted, and there is no key to send with");
+    }
     const { width = 0, height = 0 } = kind === "video" ? media.getSettings() : {};
     const params = kind === "video" ? videoParamsFor(ownRole(this.store.state), source) : undefined;
     const layers = kind === "video" ? layersFor(params, height) : [];
@@ -260,7 +267,10 @@ export class Engine implements Publisher {
     const sendEncodings = videoEncodings(params, height, isFirefox());
     const transceiver = pc.addTransceiver(sent.media ?? "video", { direction: "sendonly", sendEncodings });
     const codecs = globalThis.RTCRtpSender?.getCapabilities?.("video")?.codecs;
-    if (codecs) transceiver.setCodecPreferences?.(preferCodecs(codecs, params?.codecs ?? []));
+    if (codecs) {
+      const allowed = this.encryption?.allowed(codecs) ?? codecs;
+      transceiver.setCodecPreferences?.(preferCodecs(allowed, params?.codecs ?? []));
+    }
     return transceiver;
   }
 
@@ -284,8 +294,8 @@ export class Engine implements Publisher {
     this.retiring = this.transport;
     const generation = ++this.generation;
     this.observer.generation(generation);
-    const pc = this.platform.peerConnection(this.path.configuration());
-    const transport = new Transport(pc, generation, {
+    const pc = this.platform.peerConnection({ ...this.path.configuration(), ...this.encryption?.connection });
+    const observer: TransportObserver = {
       stateChanged: (state) => this.transport === transport && this.transportChanged(state),
       negotiate: async (offer) => {
         const first = this.offerSent(transport);
@@ -293,7 +303,8 @@ export class Engine implements Publisher {
         if (first) this.relaySoon(transport);
         return answer;
       },
-    });
+    };
+    const transport: Transport = new Transport(pc, generation, observer, this.encryption);
     this.transport = transport;
     this.pulse?.stop();
     this.pulse = new Pulse(this.platform, pc, {
@@ -411,6 +422,7 @@ export class Engine implements Publisher {
     const audio = new Map<MediaStreamTrack, string>();
     for (const [mid, trackId] of this.slots) {
       const media = this.transport?.receiver(mid);
+      if (media) this.encryption?.from(media, peerOfTrack(this.store.state, trackId)?.id ?? "");
       if (media?.kind === "audio") audio.set(media, trackId);
     }
     this.loudspeakers.play(audio);

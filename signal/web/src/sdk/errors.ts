@@ -1,7 +1,8 @@
 /**
  * A refusal or failure. `code` is one of the server's codes (PROTOCOL.md section 7) or one of the SDK's own:
  * `connection_lost`, `server_unreachable`, `left`, `insecure_context`, `device_denied`, `device_denied_by_system`,
- * `device_not_found`, `device_in_use`, `device_failed`, `capture_cancelled`, `media_failed`, `unsupported`.
+ * `device_not_found`, `device_in_use`, `device_failed`, `capture_cancelled`, `media_failed`, `unsupported`,
+ * `encryption_required`.
  */
 export class AmphiError extends Error {
   constructor(

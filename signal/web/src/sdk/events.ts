@@ -1,3 +1,4 @@
+import type { EncryptionError } from "./encryption.js";
 import type { AmphiError } from "./errors.js";
 import type { LeaveReason, Message, Peer, RoleChangeRequest, Source, StoreEntry, Stream, Track } from "./model.js";
 import type { UnmuteRequest } from "./state.js";
@@ -33,6 +34,8 @@ export interface RoomEvents {
   ended: { error: AmphiError };
   /** Capture or publishing of an own source went wrong. */
   "local-failed": { source: Source; error: AmphiError };
+  /** Media could not be encrypted or decrypted, and was dropped. */
+  "encryption-error": EncryptionError;
 }
 
 /** One event with its name, as the reducer returns it. */

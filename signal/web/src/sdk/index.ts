@@ -2,6 +2,7 @@
 export { Room } from "./room.js";
 export type { JoinOptions, RoomConfig } from "./room.js";
 export type { RoomEvents } from "./events.js";
+export type { EncryptionError, MediaEncryption } from "./encryption.js";
 export { ownRole, ownStream, peerOfTrack, raisedHands, roleNamed, selfOf } from "./state.js";
 export type { LocalTrack, Phase, RoomState, UnmuteRequest } from "./state.js";
 export { AmphiError, asAmphiError } from "./errors.js";

@@ -82,6 +82,8 @@ export interface Template {
   readonly description: string;
   readonly roles: readonly Role[];
   readonly streams: readonly { readonly name: string; readonly layout: LayoutKind; readonly roles: readonly string[] }[];
+  /** Peers encrypt what they publish; who has no key cannot publish. */
+  readonly endToEndEncrypted: boolean;
 }
 
 export interface Track {

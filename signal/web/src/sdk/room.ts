@@ -6,6 +6,7 @@ import { serverInfoOf, templateOf } from "./convert.js";
 import { Emitter } from "./emitter.js";
 import { Engine } from "./engine.js";
 import { AmphiError, asAmphiError } from "./errors.js";
+import type { MediaEncryption } from "./encryption.js";
 import type { RoomEvents } from "./events.js";
 import { Handover } from "./handover.js";
 import { LocalMedia } from "./local.js";
@@ -33,6 +34,8 @@ export interface RoomConfig extends PathOptions {
   readonly token?: string | (() => Promise<string>);
   /** Goes into the token of a code. */
   readonly userId?: string;
+  /** End-to-end encryption: an `Encryption` of `amphi-e2ee.js`. It ends with the room object. */
+  readonly encryption?: MediaEncryption;
   readonly platform?: Partial<Platform>;
 }
 
@@ -100,6 +103,7 @@ export class Room {
       this.shelf.generation,
       config,
     );
+    this.encryption = config.encryption;
     this.local = new LocalMedia(this.platform, this.states, this.engine, {
       canPublish: () => this.state.phase === "joined" || this.state.phase === "reconnecting",
       failed: (source, error) => this.events.emit("local-failed", { source, error }),
@@ -114,6 +118,19 @@ export class Room {
     this.store = new SessionStore(ask);
     this.endTouch = this.platform.every(touchMs, () => this.touch());
     this.endNetworkWatch = this.platform.onNetworkChange(() => this.engine.networkChanged());
+  }
+
+  /**
+   * What encrypts and decrypts media. Set it before the join; what is set later holds for the next connection. With it
+   * nothing is sent or played that is not encrypted, whatever the room's template says.
+   */
+  get encryption(): MediaEncryption | undefined {
+    return this.engine.encryption;
+  }
+
+  set encryption(encryption: MediaEncryption | undefined) {
+    this.engine.encryption = encryption;
+    encryption?.report((error) => this.events.emit("encryption-error", error));
   }
 
   get state(): RoomState {
@@ -445,6 +462,7 @@ export class Room {
     this.handover.stop();
     this.local.release();
     this.engine.stop();
+    this.encryption?.close();
   }
 
   private failedToEnter(thrown: unknown): AmphiError {

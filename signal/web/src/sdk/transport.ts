@@ -1,3 +1,4 @@
+import type { MediaEncryption } from "./encryption.js";
 import type { Kind, Source } from "./model.js";
 import { activeEncodings } from "./publishing.js";
 
@@ -33,6 +34,7 @@ export class Transport {
     readonly pc: RTCPeerConnection,
     readonly generation: number,
     private readonly observer: TransportObserver,
+    private readonly encryption?: MediaEncryption,
   ) {
     pc.onconnectionstatechange = () => {
       if (!this.closed) observer.stateChanged(pc.connectionState);
@@ -63,7 +65,11 @@ export class Transport {
   /** The source's sending section, made on first use. */
   section(source: Source, make: () => RTCRtpTransceiver): Section {
     let section = this.sections.get(source);
-    if (!section) this.sections.set(source, (section = { source, transceiver: make(), trackId: "" }));
+    if (!section) {
+      const transceiver = make();
+      this.encryption?.take(transceiver, "send");
+      this.sections.set(source, (section = { source, transceiver, trackId: "" }));
+    }
     return section;
   }
 
@@ -139,7 +145,9 @@ export class Transport {
   }
 
   private addSlot(kind: Kind): void {
-    this.slots[kind].push(this.pc.addTransceiver(kind, { direction: "recvonly" }));
+    const slot = this.pc.addTransceiver(kind, { direction: "recvonly" });
+    this.encryption?.take(slot, "receive");
+    this.slots[kind].push(slot);
   }
 
   private slotTransceivers(): RTCRtpTransceiver[] {
