@@ -1,11 +1,12 @@
 import { useEffect, useState } from "preact/hooks";
 import { asAmphiError } from "@amphi/sdk";
 import type { AmphiError } from "@amphi/sdk";
+import { unlockWithKnown } from "./encryption.js";
 import { Notices } from "./notices.js";
 import { Over } from "./over.js";
 import { Preview, rememberedName } from "./preview.js";
 import { RoomView } from "./room-view.js";
-import { SessionProvider, useRoom, useRoomState } from "./session.js";
+import { SessionProvider, useRoomState, useSession } from "./session.js";
 import type { AppSession } from "./session.js";
 import { Spinner } from "./ui.js";
 
@@ -46,16 +47,18 @@ function Loading() {
 
 /** Enters the room: as the peer of before a reload, else through the preview, which a link may ask to skip. */
 function useEntry(): AmphiError | undefined {
-  const room = useRoom();
+  const { room, code } = useSession();
   const [failure, setFailure] = useState<AmphiError>();
   useEffect(() => {
     const enter = async (): Promise<void> => {
+      const unlocked = await unlockWithKnown(room, code);
       if (await room.resume()) return;
       await room.preview();
       const name = rememberedName();
-      if (new URLSearchParams(location.search).has("skip_preview") && name) await room.join({ name });
+      const locked = room.state.template?.endToEndEncrypted && !unlocked;
+      if (new URLSearchParams(location.search).has("skip_preview") && name && !locked) await room.join({ name });
     };
     enter().catch((thrown: unknown) => setFailure(asAmphiError(thrown)));
-  }, [room]);
+  }, [room, code]);
   return failure;
 }

@@ -2,6 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { asAmphiError, mayPublish, ownRole } from "@amphi/sdk";
 import type { AmphiError, LocalTrack } from "@amphi/sdk";
 import { DeviceSelect, LevelMeter, SelfPicture } from "./device-fields.js";
+import { unlockWithPassphrase } from "./encryption.js";
 import { Icon, Logo } from "./icons.js";
 import { attempt } from "./notices.js";
 import { useRoom, useRoomState, useSession } from "./session.js";
@@ -30,14 +31,16 @@ function rememberName(name: string): void {
 
 /** Before joining: who one is, and how one looks and sounds. */
 export function Preview() {
-  const room = useRoom();
-  const { embedded } = useSession();
+  const { room, code, embedded } = useSession();
   const role = useRoomState(ownRole);
   const roomName = useRoomState((state) => state.room);
   const total = useRoomState((state) => state.total);
   const joining = useRoomState((state) => state.phase === "joining");
   const live = useRoomState((state) => [...state.streams.values()].some((stream) => stream.phase === "live"));
+  const encrypted = useRoomState((state) => state.template?.endToEndEncrypted ?? false);
   const [name, setName] = useState(rememberedName);
+  const [passphrase, setPassphrase] = useState("");
+  const asksPassphrase = encrypted && (!room.encryption || passphrase !== "");
   const [refusal, setRefusal] = useState<AmphiError>();
   const canSpeak = mayPublish(role, "mic", "audio");
   const canShow = mayPublish(role, "camera", "video");
@@ -51,6 +54,7 @@ export function Preview() {
     setRefusal(undefined);
     rememberName(name.trim());
     try {
+      if (asksPassphrase) await unlockWithPassphrase(room, code, passphrase);
       await room.join({ name: name.trim() });
     } catch (thrown) {
       setRefusal(asAmphiError(thrown));
@@ -97,6 +101,26 @@ export function Preview() {
             data-testid="preview-name"
           />
         </Field>
+        {asksPassphrase && (
+          <Field label="Passphrase">
+            <input
+              type="password"
+              value={passphrase}
+              onInput={(event) => setPassphrase(event.currentTarget.value)}
+              placeholder="The one that everybody in this room uses"
+              minLength={8}
+              maxLength={256}
+              required
+              autocomplete="off"
+              data-testid="preview-passphrase"
+            />
+          </Field>
+        )}
+        {(encrypted || room.encryption) && (
+          <p class="role-line">
+            <Icon name="lock" size={16} /> End-to-end encrypted: the server cannot see or hear what is said here.
+          </p>
+        )}
         {refusal && (
           <div class="inline-error" role="alert" data-testid="join-error" data-code={refusal.code}>
             <Icon name="warning" />

@@ -52,5 +52,9 @@ export function useRoomNotices(chatOpen: boolean): void {
     tell("You are back", resumed ? undefined : "You joined again, because your place was no longer held.");
   });
 
+  useRoomEvent("encryption-error", ({ code, side }) => {
+    if (side === "receive" && code !== "replayed") warn(new AmphiError(code, "media could not be decrypted"));
+  });
+
   useRoomEvent("local-failed", ({ source, error }) => warn(error, source));
 }

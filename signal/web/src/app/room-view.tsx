@@ -97,10 +97,16 @@ function Header() {
   const role = useRoomState((state) => ownRole(state)?.title);
   const live = useRoomState((state) => ownStream(state)?.phase === "live");
   const network = useRoomState((state) => state.network);
+  const encrypted = useRoom().encryption !== undefined;
   return (
     <header class="room-head">
       <Logo />
       <h1 data-testid="room-name">{name}</h1>
+      {encrypted && (
+        <span class="role-chip" title="The server cannot see or hear what is said here" data-testid="encrypted-badge">
+          <Icon name="lock" size={14} /> Encrypted
+        </span>
+      )}
       {locked && <Icon name="lock" size={16} />}
       {live && (
         <span class="live-dot" data-testid="live-badge">
