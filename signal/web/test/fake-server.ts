@@ -60,6 +60,8 @@ export class FakeServer {
   handler: Handler = () => false;
   state: StateInit = { seq: 1n, room: "demo", peers: [{ id: "pe_self", name: "Ada", role: "host" }] };
   role = "host";
+  /** Whether the template says that the room is end-to-end encrypted. */
+  encrypted = false;
   pingIntervalMs = 5_000;
   pingTimeoutMs = 15_000;
   iceServers: { urls: string[]; username: string; credential: string }[] = [];
@@ -101,7 +103,7 @@ export class FakeServer {
       case "hello":
         return connection.send({
           case: "welcome",
-          value: { requestId: id, room: "demo", role: this.role, template: template(), server },
+          value: { requestId: id, room: "demo", role: this.role, template: this.template(), server },
         });
       case "resume":
         return connection.send({
@@ -128,7 +130,11 @@ export class FakeServer {
   }
 
   private wholeState(): StateInit {
-    return { ...this.state, template: template() } as StateInit;
+    return { ...this.state, template: this.template() } as StateInit;
+  }
+
+  private template() {
+    return { ...template(), endToEndEncrypted: this.encrypted };
   }
 
   private command(connection: Connection, id: number, kind: string | undefined): void {

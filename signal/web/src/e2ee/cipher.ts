@@ -98,7 +98,7 @@ export class Opener {
     private readonly now: () => number = () => performance.now(),
   ) {}
 
-  /** Whose track the section carries now; empty when nobody's. */
+  /** Whose track the section carries now; empty while that is not known. */
   from(peer: string): void {
     if (peer === this.peer) return;
     this.peer = peer;
@@ -154,7 +154,7 @@ export class Opener {
   }
 
   private plausible({ peer }: BaseKey): boolean {
-    if (!peer || peer === this.peer) {
+    if (!peer || !this.peer || peer === this.peer) {
       this.mismatchSince = undefined;
       return true;
     }
