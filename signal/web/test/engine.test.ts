@@ -93,6 +93,46 @@ test("interest turns layers on and off", async () => {
   }
 });
 
+test("a microphone that nobody hears rests, and is back at once; the last word counts", async () => {
+  await room.join({ name: "Ada" });
+  await room.local.enable("mic");
+  const { sender } = platform.connections[0]!.transceivers.find((t) => t.direction === "sendonly")!;
+  const active = (): boolean => sender.parameters.encodings[0]!.active ?? true;
+  const say = (maxSpatial: number): void => server.last.send({ case: "interest", value: { trackId: "tr_1", maxSpatial } });
+  say(-1);
+  await until("it rests", () => !active());
+  for (const maxSpatial of [0, -1, 3, -1, 0]) say(maxSpatial);
+  await until("it is sent", active);
+  await room.local.disable("mic");
+  assert.equal(active(), false);
+  say(0);
+  await room.local.enable("mic");
+  assert.equal(active(), true);
+});
+
+test("a preference goes to the server with the next subscriptions", async () => {
+  server.state = { seq: 1n, room: "demo", peers: [{ id: "pe_self", role: "host" }, { id: "pe_b", role: "host", tracks: [{ id: "tr_mic", source: "mic", kind: 1 }] }] };
+  await room.join({ name: "Ada" });
+  const last = () => server.messages("setSubscriptions").map((m) => (m.body.case === "setSubscriptions" ? m.body.value.tracks : [])).at(-1);
+  await until("it listens", () => last()?.[0]?.trackId === "tr_mic");
+  room.prefer("tr_mic", { paused: true, maxSpatial: 0 });
+  await until("it is paused", () => last()?.[0]?.paused === true && last()?.[0]?.maxSpatial === 0);
+  room.prefer("tr_mic", {});
+  await until("it is not", () => last()?.[0]?.paused === false && last()?.[0]?.maxSpatial === undefined);
+});
+
+test("why a track is as good as it is, is told when it changes", async () => {
+  const told: string[] = [];
+  room.on("quality-reason", ({ trackId, reason }) => told.push(`${trackId} ${reason}`));
+  await room.join({ name: "Ada" });
+  for (const reason of ["starting", "codec", "codec", ""]) {
+    server.last.send({ case: "quality", value: { network: 4, tracks: [{ trackId: "tr_x", max: 2, target: 2, current: -1, reason }] } });
+  }
+  await until("all was told", () => told.length === 3);
+  assert.deepEqual(told, ["tr_x starting", "tr_x codec", "tr_x "]);
+  assert.equal(room.state.qualities.get("tr_x")?.reason, "");
+});
+
 test("slots: more are offered when needed, and each carries what the server says", async () => {
   await room.join({ name: "Ada" });
   await until("it negotiated", () => offers().length === 1);

@@ -14,6 +14,8 @@ import { applyEvent, maxMessages } from "../src/sdk/reduce.js";
 import { emptyState, ownRole, raisedHands } from "../src/sdk/state.js";
 import type { RoomState } from "../src/sdk/state.js";
 import { slotsToStartWith, wantedTracks } from "../src/sdk/subscriptions.js";
+import { qualityInWords, reasonInWords } from "../src/app/words.js";
+import type { TrackQuality } from "../src/sdk/model.js";
 import { downTrackRows, matches, worthALook } from "../src/ops/rows.js";
 import { template } from "./fake-server.js";
 
@@ -99,10 +101,28 @@ test("subscribed are all microphones, and the pictures that are shown, at their 
     { trackId: "tr_cam", width: 336, height: 192 },
     { trackId: "tr_mic", width: 1, height: 1 },
   ]);
+  const preferences = new Map([["tr_cam", { maxSpatial: 1 }], ["tr_mic", { paused: true }], ["tr_scr", { paused: true }]]);
+  assert.deepEqual(wantedTracks(state, new Map([["tr_cam", { width: 320, height: 180 }]]), preferences), [
+    { trackId: "tr_cam", width: 320, height: 192, maxSpatial: 1 },
+    { trackId: "tr_mic", width: 1, height: 1, paused: true },
+  ]);
   assert.deepEqual(slotsToStartWith(state), { audio: 2, video: 3 });
   const viewer = { ...state, roleName: "watcher" };
   assert.deepEqual(wantedTracks(viewer, new Map()), []);
   assert.deepEqual(slotsToStartWith(viewer), { audio: 0, video: 0 });
+});
+
+test("every reason for a picture's quality has words, and those worth it are shown", () => {
+  const quality = (reason: string, current = 0): TrackQuality => ({ trackId: "tr_cam", max: 2, target: 1, current, reason, bitrateKbps: 0 });
+  for (const reason of ["", "size", "preference", "hidden", "muted", "not_loudest", "starting", "bandwidth", "publisher", "codec"]) {
+    assert.notEqual(reasonInWords(reason), reason);
+    const shown = ["bandwidth", "publisher", "codec"].includes(reason);
+    assert.equal(qualityInWords(quality(reason)) !== undefined, shown, reason);
+  }
+  assert.match(qualityInWords(quality("bandwidth", -1))!, /^Paused/);
+  assert.match(qualityInWords(quality("codec", -1))!, /decode/);
+  assert.equal(reasonInWords("of a newer server"), "of a newer server");
+  assert.equal(qualityInWords(undefined), undefined);
 });
 
 test("what a role may do follows from its data", () => {

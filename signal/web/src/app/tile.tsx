@@ -3,6 +3,7 @@ import type { Peer, Source, Track } from "@amphi/sdk";
 import { Icon } from "./icons.js";
 import { useRoom, useRoomState } from "./session.js";
 import { Avatar } from "./ui.js";
+import { qualityInWords, reasonInWords } from "./words.js";
 
 // A peer counts as speaking above this loudness, in dBov.
 const audibleDbov = -55;
@@ -21,6 +22,7 @@ export function Tile({ spec, style, large }: { spec: TileSpec; style?: Record<st
     state.speakers.some((speaker) => speaker.peerId === peer.id && speaker.level > audibleDbov),
   );
   const video = peer.tracks.find((track) => track.source === source);
+  const reason = useRoomState((state) => (video && !self ? state.qualities.get(video.id)?.reason : undefined));
   const mic = peer.tracks.find((track) => track.source === "mic");
   const shown = video && !video.muted;
   const muted = !mic || mic.muted;
@@ -51,7 +53,7 @@ export function Tile({ spec, style, large }: { spec: TileSpec; style?: Record<st
           <Icon name="hand" size={16} />
         </span>
       )}
-      <footer class="tile-label">
+      <footer class="tile-label" title={reason === undefined ? undefined : reasonInWords(reason)}>
         {!isScreen && muted && <Icon name="micOff" size={14} />}
         {isScreen && <Icon name="screen" size={14} />}
         <span>{label}</span>
@@ -80,20 +82,15 @@ function TilePicture({ track, self, source }: { track: Track; self: boolean; sou
   );
 }
 
-const reasons: Readonly<Record<string, string>> = {
-  bandwidth: "Lower quality: your connection",
-  publisher: "Lower quality: the sender’s connection",
-  codec: "This browser cannot decode the picture",
-};
-
-/** Tells why a picture is worse than it could be, when that is worth knowing. */
+/** Tells why a picture is worse than it could be, when that is worth knowing; in the open where there is none. */
 function Quality({ track }: { track: Track }) {
-  const reason = useRoomState((state) => state.qualities.get(track.id)?.reason ?? "");
-  const words = reasons[reason];
+  const quality = useRoomState((state) => state.qualities.get(track.id));
+  const words = qualityInWords(quality);
   if (!words) return null;
   return (
-    <span class="tile-quality" title={words} data-testid="tile-quality" data-reason={reason}>
+    <span class="tile-quality" title={words} data-testid="tile-quality" data-reason={quality?.reason}>
       <Icon name="signal" size={14} />
+      {(quality?.current ?? -1) < 0 && <span>{words}</span>}
     </span>
   );
 }

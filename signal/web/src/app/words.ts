@@ -1,5 +1,5 @@
 import { AmphiError } from "@amphi/sdk";
-import type { LayoutKind, Role, Source } from "@amphi/sdk";
+import type { LayoutKind, Role, Source, TrackQuality } from "@amphi/sdk";
 
 export interface Words {
   readonly title: string;
@@ -100,5 +100,32 @@ export function roleInWords(role: Role): string {
   if (role.subscribe.delivery === "webrtc") return "You watch in real time.";
   return "You wait here until somebody lets you in.";
 }
+
+/** Why a received picture is as good as it is, for every `TrackQuality.reason`; `shown` is whether people should see it. */
+const qualityWords: Readonly<Record<string, { text: string; shown?: boolean }>> = {
+  "": { text: "Best quality" },
+  size: { text: "As good as its size needs" },
+  preference: { text: "As good as you asked for" },
+  hidden: { text: "Paused while it is not shown" },
+  muted: { text: "Muted" },
+  not_loudest: { text: "Not heard while others speak" },
+  starting: { text: "Starting" },
+  bandwidth: { text: "Lower quality: your connection", shown: true },
+  publisher: { text: "Lower quality: the sender’s connection", shown: true },
+  codec: { text: "This browser cannot decode the picture", shown: true },
+};
+
+/** What to tell people about a picture's quality; undefined when it is as it should be. */
+export function qualityInWords(quality: TrackQuality | undefined): string | undefined {
+  const words = qualityWords[quality?.reason ?? ""];
+  if (!words?.shown) return undefined;
+  const nothing = (quality?.current ?? -1) < 0;
+  if (nothing && quality?.reason === "bandwidth") return "Paused: your connection is too slow";
+  if (nothing && quality?.reason === "publisher") return "Nothing comes from the sender";
+  return words.text;
+}
+
+/** The same for those who point at it, whatever the reason. */
+export const reasonInWords = (reason: string): string => qualityWords[reason]?.text ?? reason;
 
 export const clock = (ms: number): string => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });

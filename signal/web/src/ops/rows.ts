@@ -87,7 +87,7 @@ export function matches(search: string, ...texts: readonly (string | number | un
 }
 
 // A reason that is nobody's fault and needs no attention.
-const calm: ReadonlySet<string> = new Set(["", "ok", "size", "hidden", "paused", "muted"]);
+const calm: ReadonlySet<string> = new Set(["", "ok", "size", "preference", "hidden", "muted", "not_loudest"]);
 
 export const worthALook = (reason: string | undefined): boolean => !calm.has(reason ?? "");
 

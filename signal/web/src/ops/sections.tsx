@@ -100,6 +100,7 @@ export function UpTracks({ rows }: { rows: readonly UpTrackRow[] }) {
         { name: "Track", cell: (r) => <code>{r.track.trackId}</code> },
         { name: "Codec", order: (r) => r.track.codec ?? "", cell: (r) => r.track.codec },
         { name: "Muted", cell: (r) => (r.track.muted ? "muted" : "") },
+        { name: "Wanted", title: "Up to which encoding somebody wants it", numeric: true, order: (r) => r.track.wanted ?? 0, cell: (r) => <Layer n={r.track.wanted} /> },
         {
           name: "Encodings, low to high",
           cell: (r) => (

@@ -3,7 +3,7 @@ import type { MediaEncryption } from "./encryption.js";
 import { AmphiError, asAmphiError } from "./errors.js";
 import { Loudspeakers } from "./loudspeakers.js";
 import type { Publisher, PublishOptions } from "./local.js";
-import type { Kind, Source } from "./model.js";
+import type { Kind, Preference, Source } from "./model.js";
 import { Path } from "./path.js";
 import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
@@ -28,7 +28,7 @@ interface Sent {
   trackId: string;
   media: MediaStreamTrack | null;
   muted: boolean;
-  /** The highest simulcast layer that somebody wants; Infinity until the server says. */
+  /** The highest simulcast layer that somebody wants, -1 for none; Infinity until the server says. */
   interest: number;
 }
 
@@ -59,6 +59,7 @@ export class Engine implements Publisher {
   private retiring: Transport | undefined;
   private offered: Transport | undefined; // the newest that has sent an offer
   private readonly sent = new Map<Source, Sent>();
+  private readonly preferences = new Map<string, Preference>(); // by track
   private slots = new Map<string, string>(); // mid → track id, of this generation
   private running = false;
   private readonly path: Path;
@@ -185,7 +186,7 @@ export class Engine implements Publisher {
 
   setInterest(trackId: string, maxSpatial: number): void {
     for (const [source, sent] of this.sent) {
-      if (sent.trackId !== trackId || sent.kind !== "video") continue;
+      if (sent.trackId !== trackId) continue;
       sent.interest = maxSpatial;
       void this.activate(source).catch(() => undefined);
     }
@@ -199,6 +200,11 @@ export class Engine implements Publisher {
 
   slotsNeeded(audio: number, video: number): void {
     if (this.transport?.growSlots(audio, video)) this.negotiateSoon();
+  }
+
+  prefer(trackId: string, preference: Preference): void {
+    this.preferences.set(trackId, preference);
+    this.subscribeSoon();
   }
 
   /** The room changed in a way that may change what is wanted. */
@@ -410,7 +416,7 @@ export class Engine implements Publisher {
 
   private subscribe(): void {
     if (!this.running || !this.transport) return;
-    const tracks = wantedTracks(this.store.state, this.views.sizes());
+    const tracks = wantedTracks(this.store.state, this.views.sizes(), this.preferences);
     const text = JSON.stringify(tracks);
     if (text === this.subscribed) return;
     this.subscribed = text;

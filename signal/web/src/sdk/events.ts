@@ -1,6 +1,6 @@
 import type { EncryptionError } from "./encryption.js";
 import type { AmphiError } from "./errors.js";
-import type { LeaveReason, Message, Peer, RoleChangeRequest, Source, StoreEntry, Stream, Track } from "./model.js";
+import type { LeaveReason, Message, Peer, RoleChangeRequest, Source, StoreEntry, Stream, Track, TrackQuality } from "./model.js";
 import type { UnmuteRequest } from "./state.js";
 
 /** What `room.on(name, listener)` tells. `by` is a peer id, empty for the management API. */
@@ -15,6 +15,8 @@ export interface RoomEvents {
   /** One of this peer's own tracks was muted by somebody else. */
   "muted-by-other": { track: Track; by: string };
   "unmute-requested": UnmuteRequest;
+  /** Why a received track is as good as it is has changed. */
+  "quality-reason": TrackQuality;
   /** Of every type. Chat is kept in the state as well. */
   message: Message;
   "chat-moderated": {

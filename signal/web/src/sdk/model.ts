@@ -167,13 +167,25 @@ export interface Speaker {
   readonly level: number;
 }
 
+/** What a peer wants of one received track besides what follows from the size at which it is shown. */
+export interface Preference {
+  /** The highest simulcast layer, 0 lowest; absent is no bound. */
+  readonly maxSpatial?: number;
+  /** Nothing is sent for now. */
+  readonly paused?: boolean;
+}
+
 export interface TrackQuality {
   readonly trackId: string;
   /** Simulcast layers, 0 lowest; -1 is none. */
   readonly max: number;
   readonly target: number;
   readonly current: number;
-  /** Why `current` is not the best: empty, `size`, `bandwidth`, `hidden`, `paused`, `muted`, `codec`, `publisher`, `starting`. */
+  /**
+   * Why `current` is not the best there is: empty (it is), `size` (no more is needed), `preference` (no more was asked
+   * for), `bandwidth`, `hidden`, `muted` (by the server), `not_loudest` (others speak), `codec` (this browser has no
+   * decoder for it), `publisher` (does not send it) or `starting`.
+   */
   readonly reason: string;
   readonly bitrateKbps: number;
 }

@@ -10,7 +10,7 @@ import type { MediaEncryption } from "./encryption.js";
 import type { RoomEvents } from "./events.js";
 import { Handover } from "./handover.js";
 import { LocalMedia } from "./local.js";
-import type { Source } from "./model.js";
+import type { Preference, Source } from "./model.js";
 import type { PathOptions } from "./path.js";
 import { browserPlatform } from "./platform.js";
 import type { Platform } from "./platform.js";
@@ -271,6 +271,11 @@ export class Room {
     return player;
   }
 
+  /** Bounds what is received of a track, or pauses it, whatever its size; `{}` takes that back. */
+  prefer(trackId: string, preference: Preference): void {
+    this.engine.prefer(trackId, preference);
+  }
+
   /** Call from a click when `state.audioBlocked`. */
   unblockAudio(): Promise<void> {
     return this.engine.loudspeakers.unblock();
@@ -367,7 +372,12 @@ export class Room {
         const { network, tracks, estimateKbps } = body.value;
         const qualities = new Map(this.state.qualities);
         for (const quality of tracks) qualities.set(quality.trackId, quality);
-        return this.states.update({ network, estimateKbps, qualities });
+        const before = this.state.qualities;
+        this.states.update({ network, estimateKbps, qualities });
+        for (const quality of tracks) {
+          if (before.get(quality.trackId)?.reason !== quality.reason) this.events.emit("quality-reason", quality);
+        }
+        return;
       }
       case "counts":
         return this.states.update({ total: body.value.total, roleCounts: body.value.byRole });

@@ -66,7 +66,7 @@ export interface RoomState {
   /** The role that was accepted, until it is had. */
   readonly acceptedRole?: string;
   readonly unmuteRequest?: UnmuteRequest;
-  /** Who speaks now, loudest first. */
+  /** Who speaks now: the dominant speaker, then the others, loudest first. */
   readonly speakers: readonly Speaker[];
   /** Of the link to this client: -1 unknown, 0 lost to 5 excellent. */
   readonly network: number;

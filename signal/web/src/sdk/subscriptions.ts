@@ -1,5 +1,5 @@
 // What this client wants to receive, from what there is and what is shown: pure.
-import type { Peer, Track } from "./model.js";
+import type { Peer, Preference, Track } from "./model.js";
 import { ownRole } from "./state.js";
 import type { RoomState } from "./state.js";
 
@@ -9,7 +9,7 @@ export interface ShownSize {
   readonly height: number;
 }
 
-export interface Wanted extends ShownSize {
+export interface Wanted extends ShownSize, Preference {
   readonly trackId: string;
 }
 
@@ -32,15 +32,22 @@ export function receivable(state: RoomState): { peer: Peer; track: Track }[] {
  * Every audio track, and the video tracks that something is attached to.
  * An audio track has no size; it carries 1 × 1, for 0 × 0 would mean hidden.
  */
-export function wantedTracks(state: RoomState, shown: ReadonlyMap<string, ShownSize>): Wanted[] {
+export function wantedTracks(
+  state: RoomState,
+  shown: ReadonlyMap<string, ShownSize>,
+  preferences: ReadonlyMap<string, Preference> = new Map(),
+): Wanted[] {
   const wanted: Wanted[] = [];
   for (const { track } of receivable(state)) {
     if (track.kind === "audio") {
-      wanted.push({ trackId: track.id, width: 1, height: 1 });
+      wanted.push({ trackId: track.id, width: 1, height: 1, ...preferences.get(track.id) });
       continue;
     }
     const size = shown.get(track.id);
-    if (size) wanted.push({ trackId: track.id, width: stepUp(size.width), height: stepUp(size.height) });
+    if (size) {
+      const [width, height] = [stepUp(size.width), stepUp(size.height)];
+      wanted.push({ trackId: track.id, width, height, ...preferences.get(track.id) });
+    }
   }
   return wanted.sort((a, b) => (a.trackId < b.trackId ? -1 : 1));
 }

@@ -29,6 +29,8 @@ export class Transport {
   private again = false;
   private restartIce = false;
   private closed = false;
+  // Browsers refuse parameters of before the last change: one after the other.
+  private activating: Promise<void> = Promise.resolve();
 
   constructor(
     readonly pc: RTCPeerConnection,
@@ -88,7 +90,13 @@ export class Transport {
   }
 
   /** Turns encodings on or off: layers up to `maxSpatial` (0 lowest) are sent, -1 sends none. */
-  async activate(source: Source, maxSpatial: number): Promise<void> {
+  activate(source: Source, maxSpatial: number): Promise<void> {
+    const done = this.activating.then(() => this.setActive(source, maxSpatial));
+    this.activating = done.catch(() => undefined);
+    return done;
+  }
+
+  private async setActive(source: Source, maxSpatial: number): Promise<void> {
     const sender = this.sections.get(source)?.transceiver.sender;
     if (!sender || this.closed) return;
     const parameters = sender.getParameters();
