@@ -177,6 +177,9 @@ func (dt *DownTrack) awaitKeyframe(enc *Encoding, now int64) {
 
 // setFollowed puts the DownTrack on the lists of what it needs, and off the others.
 func (dt *DownTrack) setFollowed(source, target *Encoding) {
+	if source == dt.source && target == dt.target {
+		return // as at nearly every allocation; the lists may be long
+	}
 	id := dt.out.w.id
 	for _, old := range [...]*Encoding{dt.source, dt.target} {
 		if old != nil && old != source && old != target {
@@ -353,8 +356,8 @@ func (dt *DownTrack) switchTo(enc *Encoding, p *packet.Packet) {
 	dt.counts.switches++
 	c.asked, c.switched = 0, p.ArrivalNS
 	if dt.source != enc {
+		dt.out.w.unsettled = append(dt.out.w.unsettled, switched{dt, dt.source})
 		dt.source = enc // it is followed as the target
-		dt.out.w.unsettled = append(dt.out.w.unsettled, dt)
 	}
 }
 

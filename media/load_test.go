@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
@@ -62,24 +63,37 @@ func BenchmarkLoad(b *testing.B) {
 	}{{"burst/50", 50, 0}, {"burst/200", 200, 0}, {"paced/50", 50, time.Millisecond}} {
 		b.Run(c.name, func(b *testing.B) {
 			for range b.N {
-				runLoad(b, c.subscribers, c.paced, Config{})
+				runLoad(b, load{subscribers: c.subscribers, paced: c.paced}, Config{})
 			}
 		})
 	}
 	b.Run("burst/200/without-gso", func(b *testing.B) {
 		for range b.N {
-			runLoad(b, 200, 0, Config{NoGSO: true})
+			runLoad(b, load{subscribers: 200}, Config{NoGSO: true})
+		}
+	})
+	b.Run("audio/50", func(b *testing.B) {
+		for range b.N {
+			runLoad(b, load{subscribers: 50, microphones: 10}, Config{})
 		}
 	})
 }
 
-func runLoad(b *testing.B, subscribers int, paced time.Duration, cfg Config) {
+// load is who is there: subscribers and either one publisher of video and audio, or as many
+// microphones, which are out of step by chance.
+type load struct {
+	subscribers int
+	paced       time.Duration // between the packets of a frame
+	microphones int
+}
+
+func runLoad(b *testing.B, l load, cfg Config) {
 	e := startEngine(b, cfg)
 	r := e.Router("load")
 	runtime.GC()
 	before := residentKB(b)
 	child := exec.Command(os.Args[0], "-test.run", "^TestLoadClients$", "-test.timeout", "120s")
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%d,%d", loadEnv, subscribers, paced))
+	child.Env = append(os.Environ(), fmt.Sprintf("%s=%d,%d,%d", loadEnv, l.subscribers, l.paced, l.microphones))
 	child.Stderr = os.Stderr
 	in, err := child.StdinPipe()
 	if err != nil {
@@ -101,7 +115,7 @@ func runLoad(b *testing.B, subscribers int, paced time.Duration, cfg Config) {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 8<<20)
 	write := json.NewEncoder(in)
-	serveLoad(b, r, lines, write)
+	serveLoad(b, r, lines, write, l.microphones)
 	eventually(b, "everybody receives", func() bool {
 		for _, s := range r.Stats().Endpoints {
 			for _, d := range s.DownTracks {
@@ -112,7 +126,7 @@ func runLoad(b *testing.B, subscribers int, paced time.Duration, cfg Config) {
 		}
 		return true
 	})
-	measureLoad(b, e, subscribers, before)
+	measureLoad(b, e, l.subscribers, before)
 	if err := write.Encode(loadMessage{Report: true}); err != nil {
 		b.Fatal(err)
 	}
@@ -132,7 +146,14 @@ func runLoad(b *testing.B, subscribers int, paced time.Duration, cfg Config) {
 }
 
 // serveLoad negotiates with the clients until all are ready.
-func serveLoad(b *testing.B, r *Router, lines *bufio.Scanner, write *json.Encoder) {
+func serveLoad(b *testing.B, r *Router, lines *bufio.Scanner, write *json.Encoder, microphones int) {
+	tracks := []string{"cam", "mic"}
+	if microphones > 0 {
+		tracks = nil
+	}
+	for i := range microphones {
+		tracks = append(tracks, fmt.Sprintf("mic-%d", i))
+	}
 	for lines.Scan() {
 		var m loadMessage
 		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
@@ -147,10 +168,13 @@ func serveLoad(b *testing.B, r *Router, lines *bufio.Scanner, write *json.Encode
 			b.Fatal(err)
 		}
 		var publish []Publish
-		if m.Publish {
+		switch {
+		case m.Publish && microphones > 0:
+			publish = []Publish{{Mid: "0", TrackID: m.Peer, Kind: Audio}}
+		case m.Publish:
 			publish = []Publish{{Mid: "0", TrackID: "cam", Kind: Video}, {Mid: "1", TrackID: "mic", Kind: Audio}}
-		} else {
-			subscribeAll(ep, "cam", "mic")
+		default:
+			subscribeAll(ep, tracks...)
 		}
 		answer, err := ep.Negotiate(m.SDP, publish)
 		if err != nil {
@@ -269,15 +293,20 @@ func TestLoadClients(t *testing.T) {
 	if env == "" {
 		t.Skip("only for BenchmarkLoad")
 	}
-	var subscribers, paced int
-	if _, err := fmt.Sscanf(env, "%d,%d", &subscribers, &paced); err != nil {
+	var subscribers, paced, microphones int
+	if _, err := fmt.Sscanf(env, "%d,%d,%d", &subscribers, &paced, &microphones); err != nil {
 		t.Fatal(err)
 	}
 	l := &loadClients{t: t, in: bufio.NewScanner(os.Stdin), out: json.NewEncoder(os.Stdout), stop: make(chan struct{})}
 	l.in.Buffer(nil, 8<<20)
-	l.publish(time.Duration(paced))
+	for i := range microphones {
+		l.speak(i)
+	}
+	if microphones == 0 {
+		l.publish(time.Duration(paced))
+	}
 	for i := range subscribers {
-		l.subscribe(i)
+		l.subscribe(i, microphones)
 	}
 	l.send(loadMessage{Ready: true})
 	for l.in.Scan() {
@@ -415,6 +444,45 @@ func (l *loadClients) publish(paced time.Duration) {
 	})
 }
 
+// speak publishes one microphone, at a phase of its own.
+func (l *loadClients) speak(i int) {
+	pc := l.connection()
+	c := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2}
+	track, err := webrtc.NewTrackLocalStaticRTP(c, "mic", "load")
+	if err == nil {
+		_, err = pc.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.connect(pc, fmt.Sprintf("mic-%d", i), true)
+	rng := rand.New(rand.NewPCG(uint64(i), 1))
+	payload := make([]byte, 140)
+	number := uint16(0)
+	l.wg.Go(func() {
+		next := time.Now().Add(time.Duration(rng.Int64N(int64(time.Second / loadAudioPPS))))
+		timer := time.NewTimer(0)
+		defer timer.Stop()
+		for {
+			timer.Reset(time.Until(next))
+			select {
+			case <-l.stop:
+				return
+			case <-timer.C:
+			}
+			next = next.Add(time.Second / loadAudioPPS)
+			number++
+			p := &rtp.Packet{
+				Header:  rtp.Header{Version: 2, SequenceNumber: number, Timestamp: uint32(number) * 960},
+				Payload: payload[:80+rng.IntN(50)],
+			}
+			if err := track.WriteRTP(p); err != nil {
+				l.t.Log(err)
+			}
+		}
+	})
+}
+
 func (l *loadClients) tick(d time.Duration, f func()) {
 	l.wg.Go(func() {
 		tick := time.NewTicker(d)
@@ -430,9 +498,13 @@ func (l *loadClients) tick(d time.Duration, f func()) {
 	})
 }
 
-func (l *loadClients) subscribe(i int) {
+func (l *loadClients) subscribe(i, microphones int) {
 	pc := l.connection()
-	for _, kind := range []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio} {
+	kinds := []webrtc.RTPCodecType{webrtc.RTPCodecTypeVideo, webrtc.RTPCodecTypeAudio}
+	if microphones > 0 {
+		kinds = slices.Repeat(kinds[1:], microphones)
+	}
+	for _, kind := range kinds {
 		_, err := pc.AddTransceiverFromKind(kind, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly})
 		if err != nil {
 			l.t.Fatal(err)

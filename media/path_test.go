@@ -28,7 +28,6 @@ type pathFixture struct {
 	e   *Engine
 	enc *Encoding
 	src *vp8Source
-	now int64
 	raw [][]byte // one frame
 }
 
@@ -106,18 +105,22 @@ func (f *pathFixture) frame(t testing.TB) {
 
 // write takes the packets of the frame as if they had just been decrypted.
 func (f *pathFixture) write() {
-	f.now = f.e.now()
 	for _, raw := range f.raw {
-		h, err := packet.ParseHeader(raw)
-		if err != nil {
-			return
-		}
-		p := f.e.pool.Get()
-		p.Payload, _ = h.Body(p.Buffer()[:copy(p.Buffer(), raw)])
-		p.Timestamp, p.Marker, p.ArrivalNS, p.SSRC = h.Timestamp, h.Marker, f.now, h.SSRC
-		f.enc.write(p, h.SequenceNumber, codec.ByPayloadType(96), false)
-		p.Release()
+		f.writeOne(raw)
 	}
+}
+
+// writeOne takes one of the packets.
+func (f *pathFixture) writeOne(raw []byte) {
+	h, err := packet.ParseHeader(raw)
+	if err != nil {
+		return
+	}
+	p := f.e.pool.Get()
+	defer p.Release()
+	p.Payload, _ = h.Body(p.Buffer()[:copy(p.Buffer(), raw)])
+	p.Timestamp, p.Marker, p.ArrivalNS, p.SSRC = h.Timestamp, h.Marker, f.e.now(), h.SSRC
+	f.enc.write(p, h.SequenceNumber, codec.ByPayloadType(96), false)
 }
 
 // advance makes the frame in raw the next one, without allocating.

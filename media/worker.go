@@ -50,12 +50,18 @@ type worker struct {
 	// The rest belongs to who has the turn.
 	batch     []item
 	endpoints map[*outbound]struct{}
-	unsettled []*DownTrack // switched encodings: their lists change after the batch
+	unsettled []switched // switched encodings: their lists change after the batch
 	replay    []*packet.Packet
 	probing   map[*outbound]struct{} // those to look at every few milliseconds
 	armed     bool                   // the timer for that runs
 	allocator *alloc.Allocator
 	now       int64 // time of the batch or tick under way
+}
+
+// switched is a DownTrack that goes on with another encoding than before.
+type switched struct {
+	dt   *DownTrack
+	from *Encoding
 }
 
 // item is a packet to forward, feedback for an endpoint's outbound, or something to do.
@@ -329,7 +335,11 @@ func (w *worker) settle() {
 		return
 	}
 	for i := 0; i < len(w.unsettled); i++ { // following may begin with a replay, and so grow it
-		w.unsettled[i].follow(w.now)
+		x := w.unsettled[i]
+		if x.from != nil && x.from != x.dt.source && x.from != x.dt.target {
+			x.from.subs[w.id].remove(x.dt)
+		}
+		x.dt.follow(w.now)
 	}
 	clear(w.unsettled)
 	w.unsettled = w.unsettled[:0]

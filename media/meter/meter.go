@@ -122,7 +122,7 @@ type Burst struct {
 }
 
 // longestGap bounds what one late packet does to the smoothed gap.
-const longestGap = int64(10 * time.Millisecond)
+const longestGap = int64(time.Millisecond)
 
 // More takes a packet and says whether the rest of its frame is about to come: whether
 // packets of one frame are less than within apart.
