@@ -164,16 +164,29 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkForward(b *testing.B) {
-	for _, n := range []int{1, 20, 200, 1000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+	for _, c := range []struct {
+		name     string
+		n, rooms int
+	}{{"1", 1, 0}, {"20", 20, 0}, {"100", 100, 0}, {"200", 200, 0}, {"1000", 1000, 0}, {"100-idle-rooms", 100, 1000}} {
+		b.Run(c.name, func(b *testing.B) {
+			n := c.n
 			f := newPath(b, n)
+			for i := range c.rooms {
+				if _, err := f.e.Router(fmt.Sprintf("idle-%d", i)).NewEndpoint(EndpointConfig{ID: "alone"}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			f.e.workers[0].process()
 			b.ReportAllocs()
+			before := cpuTime(b)
 			for b.Loop() {
 				f.advance()
 				f.write()
 				f.e.workers[0].process()
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*loadPackets*n), "ns/packet")
+			after := cpuTime(b)
+			spent := after[0] + after[1] - before[0] - before[1]
+			b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N*loadPackets*n), "cpu-ns/packet")
 		})
 	}
 }

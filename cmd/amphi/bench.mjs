@@ -1,5 +1,6 @@
 // Prints the figures of the README: what the server's process costs per packet, subscriber and join, and what
-// clients get. Starts its own `amphi dev` on free ports and measures that process alone. About six minutes.
+// clients get. Starts its own `amphi dev` on free ports and measures that process alone. About seven minutes; half of
+// that with --quick.
 //
 //   node cmd/amphi/bench.mjs [--quick] [NAME ...]     NAME picks rows, such as P1
 import { spawn, spawnSync } from "node:child_process";
@@ -18,26 +19,100 @@ const us = (r) => `${r.server.us_per_packet.toFixed(2)} µs/packet`;
 const delay = (r) => `${r.media.delay_ms.p50.toFixed(1)} / ${r.media.delay_ms.p99.toFixed(1)} ms`;
 const joins = (r) => `${r.join.decodable_ms.p50.toFixed(0)} / ${r.join.decodable_ms.p95.toFixed(0)} ms`;
 const lost = (r) => `${r.media.lost_percent.toFixed(2)} % lost`;
-const one = (n, extra = []) => ["--publishers", "1", "--subscribers", String(n), "--traffic", "steady", ...extra];
+const memory = (r) => `${r.server.rss_kib_per_subscriber.toFixed(0)} KiB`;
+const forwarded = (r) => `${us(r)}, ${lost(r)}`;
+const load = (publishers, subscribers, traffic, ...extra) =>
+  ["--publishers", String(publishers), "--subscribers", String(subscribers), ...(traffic ? ["--traffic", traffic] : []), ...extra];
 
-// name, what is measured, load, how the result reads
-const rows = [
-  ["P1", "1 → 10 video in bursts: server CPU", one(10), (r) => `${us(r)}, ${lost(r)}`],
-  ["P1", "1 → 50 video in bursts: server CPU", one(50), (r) => `${us(r)}, ${lost(r)}`],
-  ["P1", "1 → 100 video in bursts: server CPU", one(100), (r) => `${us(r)}, ${lost(r)}`],
-  ["P1", "1 → 200 video in bursts: server CPU", one(200), (r) => `${us(r)}, ${lost(r)}`],
-  ["P1b", "1 → 50, packets 1 ms apart: server CPU", one(50, ["--pace", "1ms"]), (r) => `${us(r)}, ${lost(r)}`],
-  ["P2", "1 → 200: memory per active subscriber", one(200), (r) => `${r.server.rss_kib_per_subscriber.toFixed(0)} KiB`],
-  ["P3", "join until first decodable video, 5 a second, p50 / p95", one(50, ["--join-rate", "5"]), joins],
-  ["P4", "server CPU per join", one(100), (r) => `${r.server.join_cpu_ms.toFixed(2)} ms`],
-  ["P5", "latency at 200 subscribers, p50 / p99", one(200), delay],
-  ["P6", "CPU per idle subscriber", ["--publishers", "0", "--subscribers", "100"], (r) => `${r.server.idle_us_per_subscriber_s.toFixed(0)} µs/s`],
-  ["P8", "10 microphones → 50 listeners: server CPU", ["--publishers", "10", "--subscribers", "50", "--traffic", "audio"], us],
-  ["chat", "50 messages/s to 200 peers, p50 / p99", ["--publishers", "0", "--subscribers", "200", "--chat", "50"],
-    (r) => `${r.chat.latency_ms.p50.toFixed(1)} / ${r.chat.latency_ms.p99.toFixed(1)} ms, ${r.chat.refused} refused`],
-  ["HLS", "2 publishers composed, 50 LL-HLS players: program to play head p50 / p95, stalls", ["--publishers", "2", "--hls", "50", "--traffic", "simulcast"],
-    (r) => `${r.hls.latency_ms.p50.toFixed(0)} / ${r.hls.latency_ms.p95.toFixed(0)} ms, ${r.hls.stalls} stalls`],
+// What the machine itself costs, in ns per packet: set by the first row.
+const floor = {};
+// The traffic of P1 per second and subscriber: 30 frames of 7 packets as runs, 50 packets of sound alone.
+const floorP1 = () => (210 * floor["gso-200"] + 50 * floor["sendto-200"]) / 260;
+const over = (r, ns) => (ns ? `${forwarded(r)}, ${((1000 * r.server.us_per_packet) / ns).toFixed(2)} × floor` : forwarded(r));
+
+// Each entry is one load, against a node of its own, and the rows that are read from it; those with `go` are Go
+// benchmarks. Long ones are left out of --quick.
+const loads = [
+  { go: ["./media/udp", "Floor", "100000x"], rows: [
+    ["floor", "least cost of a sent packet on this machine: alone / connected / run of 7, to 200 readers", (r) => {
+      for (const [name, m] of r) floor[name.replace(/^BenchmarkFloor\/|-\d+$/g, "")] = m["cpu-ns/pkt"];
+      return ["sendto-200", "connected-200", "gso-200"].map((n) => (floor[n] / 1000).toFixed(2)).join(" / ") + " µs";
+    }]] },
+  { load: load(1, 10, "steady"), rows: [["P1", "1 → 10 video in bursts: server CPU", forwarded]] },
+  { load: load(1, 50, "steady"), rows: [["P1", "1 → 50 video in bursts: server CPU", forwarded]] },
+  { load: load(1, 100, "steady"), rows: [
+    ["P1", "1 → 100 video in bursts: server CPU", forwarded],
+    ["P4", "server CPU per join", (r) => `${r.server.join_cpu_ms.toFixed(2)} ms`]] },
+  { load: load(1, 200, "steady"), rows: [
+    ["P1", "1 → 200 video in bursts: server CPU", (r) => over(r, floorP1())],
+    ["P2", "1 → 200: memory per active subscriber", memory],
+    ["P5", "latency at 200 subscribers, p50 / p99", delay]] },
+  { load: load(1, 50, "single"), rows: [["P1", "1 → 50, frames of a real encoder: server CPU", forwarded]] },
+  { load: load(1, 50, "steady", "--pace", "1ms"), rows: [
+    ["P1b", "1 → 50, packets 1 ms apart: server CPU", (r) => over(r, floor["sendto-50"])]] },
+  ...[10, 100, 200].map((n) => ({ long: true, load: load(1, n, "steady", "--pace", "1ms"), rows: [
+    ["P1b", `1 → ${n}, packets 1 ms apart: server CPU`, forwarded]] })),
+  { load: load(1, 50, "steady", "--join-rate", "5"), long: true, rows: [
+    ["P3", "join until first decodable video, 5 a second, p50 / p95", joins]] },
+  { load: load(1, 100, "steady", "--join-rate", "50"), rows: [
+    ["joins", "50 joins a second into a room with video: first decodable, p50 / p95; latency, p50 / p99", (r) => `${joins(r)}; ${delay(r)}`]] },
+  { load: load(0, 100), rows: [
+    ["P6", "CPU per idle subscriber", (r) => `${r.server.idle_us_per_subscriber_s.toFixed(0)} µs/s`],
+    ["P2", "memory per idle subscriber", memory]] },
+  { load: load(10, 50, "audio"), microphones: 0, rows: [
+    ["P8", "10 microphones → 50 listeners, all forwarded: server CPU", (r) => over(r, floor["sendto-50"])]] },
+  { load: load(10, 50, "audio"), long: true, rows: [["P8", "the same, the five loudest forwarded", us]] },
+  { go: ["./media", "Forward", "200x"], rows: [
+    ["P9", "cost of a packet at 1,000 subscribers / at 100", (r) => (at(r, "Forward/1000") / at(r, "Forward/100")).toFixed(2)],
+    ["P9", "cost of a packet to 100 subscribers beside 1,000 idle rooms / beside none", (r) => (at(r, "Forward/100-idle-rooms") / at(r, "Forward/100")).toFixed(2)]] },
+  { load: load(0, 200, "", "--chat", "50"), rows: [["chat", "50 messages/s to 200 peers, p50 / p99",
+    (r) => `${r.chat.latency_ms.p50.toFixed(1)} / ${r.chat.latency_ms.p99.toFixed(1)} ms, ${r.chat.refused} refused`]] },
+  { load: load(2, 0, "simulcast", "--hls", "50"), long: true, rows: [["HLS", "2 publishers composed, 50 LL-HLS players: program to play head p50 / p95, stalls",
+    (r) => `${r.hls.latency_ms.p50.toFixed(0)} / ${r.hls.latency_ms.p95.toFixed(0)} ms, ${r.hls.stalls} stalls`]] },
 ];
+
+function at(results, name) {
+  return results.find(([n]) => n.replace(/^Benchmark|-\d+$/g, "") === name)[1]["cpu-ns/packet"];
+}
+
+// goBench is the results of Go benchmarks: [name, {unit: value}].
+function goBench([folder, pattern, times]) {
+  const ran = spawnSync("go", ["test", "-run", "^$", "-bench", pattern, "-benchtime", times, folder], { cwd: root, encoding: "utf8" });
+  if (ran.status !== 0) throw new Error(ran.stdout + ran.stderr);
+  return ran.stdout.split("\n").filter((l) => l.startsWith("Benchmark")).map((l) => {
+    const [name, , ...rest] = l.trim().split(/\s+/);
+    const units = {};
+    for (let i = 0; i + 1 < rest.length; i += 2) units[rest[i + 1]] = Number(rest[i]);
+    return [name, units];
+  });
+}
+
+// run is what a load reports.
+async function run({ load, microphones }) {
+  const node = await start();
+  try {
+    if (microphones !== undefined) limitMicrophones(node, microphones);
+    const options = ["--url", node.url, "--room", "bench", "--duration", duration, "--pid", String(node.child.pid), "--json"];
+    return JSON.parse(command("load", ...options, ...load));
+  } finally {
+    await stop(node);
+  }
+}
+
+function command(...words) {
+  const ran = spawnSync(amphi, words, { encoding: "utf8" });
+  if (ran.status !== 0) throw new Error(ran.stderr.trim());
+  return ran.stdout;
+}
+
+// limitMicrophones changes the template of the room to come; 0 forwards all.
+function limitMicrophones({ url }, n) {
+  const { template } = JSON.parse(command("room", "create", "bench", "--json", "--url", url));
+  const changed = JSON.parse(command("template", "get", template, "--url", url));
+  changed.limits = { ...changed.limits, loudestMicrophones: n };
+  const ran = spawnSync(amphi, ["template", "set", "-", "--url", url], { input: JSON.stringify(changed), encoding: "utf8" });
+  if (ran.status !== 0) throw new Error(ran.stderr.trim());
+}
 
 async function freePort() {
   const server = createServer();
@@ -78,17 +153,18 @@ async function stop({ child }) {
 console.log(`${cpus().length} × ${cpus()[0].model}, load ${loadavg()[0].toFixed(1)} at the start\n`);
 console.log("| | what | figure |\n|---|---|---|");
 let failed = false;
-for (const [name, what, load, read] of rows) {
-  if (wanted.length && !wanted.includes(name)) continue;
-  // Each row has a process of its own, so that none pays for the one before.
-  const node = await start();
-  const ran = spawnSync(amphi, ["load", "--url", node.url, "--room", "bench", "--duration", duration, "--pid", String(node.child.pid), "--json", ...load], { encoding: "utf8" });
-  await stop(node);
-  if (ran.status !== 0) {
+for (const entry of loads) {
+  // The floor is measured for whoever is compared with it.
+  const rows = entry.rows.filter(([name]) => !wanted.length || wanted.includes(name) || (name === "floor" && wanted.some((w) => ["P1", "P1b", "P8"].includes(w))));
+  if (!rows.length || (quick && entry.long)) continue;
+  let result;
+  try {
+    result = entry.go ? goBench(entry.go) : await run(entry);
+  } catch (thrown) {
     failed = true;
-    console.log(`| ${name} | ${what} | failed: ${ran.stderr.trim()} |`);
+    for (const [name, what] of rows) console.log(`| ${name} | ${what} | failed: ${thrown.message} |`);
     continue;
   }
-  console.log(`| ${name} | ${what} | ${read(JSON.parse(ran.stdout))} |`);
+  for (const [name, what, read] of rows) console.log(`| ${name} | ${what} | ${read(result)} |`);
 }
 process.exit(failed ? 1 : 0);
