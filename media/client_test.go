@@ -178,6 +178,8 @@ type clientOptions struct {
 	setting func(*webrtc.SettingEngine)
 	codecs  func(*webrtc.MediaEngine) error
 	plain   bool // no interceptors: no NACK, no feedback
+	// interceptors replaces the default ones.
+	interceptors func(*webrtc.MediaEngine, *interceptor.Registry) error
 }
 
 func newClient(t testing.TB, r *Router, id string, opts clientOptions) *client {
@@ -205,8 +207,13 @@ func newClient(t testing.TB, r *Router, id string, opts clientOptions) *client {
 		t.Fatal(err)
 	}
 	registry := &interceptor.Registry{}
+	if opts.interceptors == nil {
+		opts.interceptors = func(m *webrtc.MediaEngine, r *interceptor.Registry) error {
+			return webrtc.RegisterDefaultInterceptors(m, r)
+		}
+	}
 	if !opts.plain {
-		if err := webrtc.RegisterDefaultInterceptors(m, registry); err != nil {
+		if err := opts.interceptors(m, registry); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/netem"
 )
 
@@ -37,7 +39,7 @@ const keyframeFactor = 8
 // not the engine's.
 func publishLive(t testing.TB, r *Router) *moments {
 	t.Helper()
-	sent := &moments{}
+	sent := &moments{audio: &moments{}}
 	c := newClient(t, r, "publisher", clientOptions{})
 	capability := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}
 	var tracks []*webrtc.TrackLocalStaticRTP
@@ -78,7 +80,7 @@ func publishLive(t testing.TB, r *Router) *moments {
 			}
 		}
 		sources = append(sources, src)
-		c.wg.Go(func() { answerKeyframeRequests(tr.Sender(), l.rid, src) })
+		c.wg.Go(func() { answerKeyframeRequests(tr.Sender(), l.rid, src, &sent.requests) })
 	}
 	every(t, time.Second/30, func() {
 		sent.add(time.Now())
@@ -90,10 +92,12 @@ func publishLive(t testing.TB, r *Router) *moments {
 			s.frame(t)
 		}
 	})
-	number := uint16(0)
+	number := uint32(0)
 	every(t, 20*time.Millisecond, func() {
-		p := opusPacket(number)
-		p.Payload = make([]byte, 80)
+		p := opusPacket(uint16(number))
+		p.Timestamp = 960 * number
+		p.Payload = append(opusFrame(number), make([]byte, 75)...)
+		sent.audio.add(time.Now())
 		if err := audio.WriteRTP(p); err != nil {
 			t.Errorf("writing Opus: %v", err)
 		}
@@ -104,8 +108,10 @@ func publishLive(t testing.TB, r *Router) *moments {
 
 // moments are times at which something happened.
 type moments struct {
-	mu sync.Mutex
-	at []time.Time
+	audio    *moments     // of the publisher's microphone, by frame
+	requests atomic.Int64 // of the publisher, for keyframes
+	mu       sync.Mutex
+	at       []time.Time
 }
 
 func (m *moments) add(now time.Time) {
@@ -134,7 +140,7 @@ func (m *moments) gap(from, to time.Time) time.Duration {
 	return max(longest, to.Sub(last))
 }
 
-func answerKeyframeRequests(s *webrtc.RTPSender, rid string, src *vp8Source) {
+func answerKeyframeRequests(s *webrtc.RTPSender, rid string, src *vp8Source, requests *atomic.Int64) {
 	for {
 		pkts, _, err := s.ReadSimulcastRTCP(rid)
 		if err != nil {
@@ -144,6 +150,7 @@ func answerKeyframeRequests(s *webrtc.RTPSender, rid string, src *vp8Source) {
 			switch p.(type) {
 			case *rtcp.PictureLossIndication, *rtcp.FullIntraRequest:
 				src.keyframe.Store(true)
+				requests.Add(1)
 			}
 		}
 	}
@@ -160,6 +167,14 @@ type player struct {
 	stalled time.Time // since when the next packet is missing; zero when it is not
 	skipped int
 	shown   moments
+	frames  []frameShown
+	heard   map[uint32]time.Time // frames of audio by number
+}
+
+// frameShown is when a frame was complete, with all before it.
+type frameShown struct {
+	timestamp uint32
+	at        time.Time
 }
 
 const playerPatience = time.Second
@@ -178,8 +193,12 @@ func (p *player) receive(track *webrtc.TrackRemote, receiver *webrtc.RTPReceiver
 			if err != nil {
 				return
 			}
-			if track.Kind() == webrtc.RTPCodecTypeVideo && len(pkt.Payload) > 0 {
+			switch {
+			case len(pkt.Payload) == 0:
+			case track.Kind() == webrtc.RTPCodecTypeVideo:
 				p.add(pkt, uint32(track.SSRC()), time.Now())
+			default:
+				p.hear(pkt, time.Now())
 			}
 		}
 	})
@@ -220,6 +239,7 @@ func (p *player) addLocked(pkt *rtp.Packet, now time.Time) (ask bool) {
 		p.stalled = time.Time{}
 		if cur.Marker {
 			p.shown.add(now)
+			p.frames = append(p.frames, frameShown{cur.Timestamp, now})
 		}
 	}
 	if len(p.buffer) == 0 {
@@ -280,12 +300,32 @@ func emulate(t testing.TB, e *Engine, down netem.Params) *netem.Relay {
 // viewThrough makes a viewer that reaches the engine through a relay only.
 func viewThrough(t testing.TB, r *Router, relay *netem.Relay, id string) (*client, *player) {
 	t.Helper()
-	e := r.e
-	c := newClient(t, r, id, clientOptions{})
-	p := &player{c: c, buffer: map[uint16]*rtp.Packet{}}
+	return viewWith(t, r, relay, id, clientOptions{})
+}
+
+func viewWith(t testing.TB, r *Router, relay *netem.Relay, id string, opts clientOptions) (*client, *player) {
+	t.Helper()
+	c := newClient(t, r, id, opts)
+	p := &player{c: c, buffer: map[uint16]*rtp.Packet{}, heard: map[uint32]time.Time{}}
 	c.pc.OnTrack(p.receive)
 	c.recvOnly(1, 1)
 	subscribeAll(c.ep, "cam", "mic")
+	negotiateThrough(c, relay, nil)
+	c.connected()
+	return c, p
+}
+
+// negotiateThrough negotiates so that the client reaches the engine through a relay only,
+// when there is one.
+func negotiateThrough(c *client, relay *netem.Relay, publish map[*webrtc.RTPTransceiver]string) {
+	t := c.t
+	t.Helper()
+	if relay == nil {
+		c.negotiate(publish)
+		return
+	}
+	addr := c.ep.router.e.UDPAddr()
+	var list []Publish
 	offer, err := c.pc.CreateOffer(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -293,11 +333,15 @@ func viewThrough(t testing.TB, r *Router, relay *netem.Relay, id string) (*clien
 	if err := c.pc.SetLocalDescription(offer); err != nil {
 		t.Fatal(err)
 	}
-	answer, err := c.ep.Negotiate(c.pc.LocalDescription().SDP, nil)
+	for tr, id := range publish {
+		kind, _ := codec.ParseKind(tr.Kind().String())
+		list = append(list, Publish{Mid: tr.Mid(), TrackID: id, Kind: kind, Source: "test"})
+	}
+	answer, err := c.ep.Negotiate(c.pc.LocalDescription().SDP, list)
 	if err != nil {
 		t.Fatal(err)
 	}
-	direct, shaped := fmt.Sprintf(" 127.0.0.1 %d ", e.UDPAddr().Port()), fmt.Sprintf(" 127.0.0.1 %d ", relay.Addr().Port())
+	direct, shaped := fmt.Sprintf(" 127.0.0.1 %d ", addr.Port()), fmt.Sprintf(" 127.0.0.1 %d ", relay.Addr().Port())
 	if !strings.Contains(answer, direct) {
 		t.Fatalf("no candidate at%sin the answer:\n%s", direct, answer)
 	}
@@ -305,8 +349,6 @@ func viewThrough(t testing.TB, r *Router, relay *netem.Relay, id string) (*clien
 	if err := c.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
 		t.Fatal(err)
 	}
-	c.connected()
-	return c, p
 }
 
 // videoState is what the engine says of the viewer's video.

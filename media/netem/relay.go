@@ -52,8 +52,9 @@ type upward struct {
 }
 
 type downward struct {
-	to   netip.AddrPort
-	data []byte
+	to      netip.AddrPort
+	data    []byte
+	arrived func() // instead, of other traffic
 }
 
 // NewRelay opens the listening socket; Run makes it work.
@@ -77,6 +78,10 @@ func NewRelay(cfg RelayConfig) (*Relay, error) {
 		return nil, err
 	}
 	r.down, err = NewLine(withOverhead(cfg.Down), cfg.Seed+1, func(d downward) {
+		if d.arrived != nil {
+			d.arrived()
+			return
+		}
 		_, _ = r.front.WriteToUDPAddrPort(d.data, d.to)
 	})
 	if err != nil {
@@ -118,6 +123,10 @@ func (r *Relay) SetUp(p Params) error { return r.up.Set(withOverhead(p)) }
 
 // SetDown changes the way from the target to the clients from now on.
 func (r *Relay) SetDown(p Params) error { return r.down.Set(withOverhead(p)) }
+
+// CrossDown puts a packet of other traffic, of size bytes, into the way to the clients. arrived
+// is called when it has passed, from the goroutine that delivers: it must not block.
+func (r *Relay) CrossDown(size int, arrived func()) { r.down.Send(size, downward{arrived: arrived}) }
 
 // RelayStats is what happened in both directions since NewRelay.
 type RelayStats struct {
