@@ -182,8 +182,9 @@ func (c *control) judgeLoss(w window, queue, now time.Duration) {
 		}
 		return
 	}
-	if w.loss < c.inherent { // it is no longer there
-		c.inherent += (w.loss - c.inherent) * 0.02
+	// It follows what there is: down always, up only where no queue could be why.
+	if w.loss < c.inherent || c.inherent > 0 && queue < congestedQueue/2 {
+		c.inherent += (min(w.loss, 0.5) - c.inherent) * 0.02
 	}
 }
 
