@@ -100,7 +100,7 @@ test("RFC 9605 appendix C.3: keys, nonce and ciphertext of AES_128_GCM_SHA256_12
 test("what is sealed opens as it was, of every codec and size, with the clear bytes in front", async () => {
   const { sealer, opener } = await pair();
   const next = random(7);
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 200; i++) {
     const codec = ["opus", "vp8", "vp9", "av1"][next(4)]!;
     const keyframe = next(4) === 0;
     const data = frameOf(next, keyframe, (codec === "vp8" ? 10 : 1) + next(i % 10 === 0 ? 40_000 : 300));
@@ -143,7 +143,7 @@ test("no input makes the opener throw, and none that is not authentic is let thr
   const { sealer, opener } = await pair();
   const next = random(23);
   const seeds = [await sealed(sealer, "vp8", frameOf(next, true, 90)), await sealed(sealer, "opus", randomBytes(next, 30))];
-  for (let i = 0; i < 4_000; i++) {
+  for (let i = 0; i < 2_000; i++) {
     const seed = seeds[next(seeds.length)]!;
     const length = next(120);
     const data = next(2) ? randomBytes(next, length) : join(seed.subarray(0, next(seed.length)), randomBytes(next, 1 + next(40)));
@@ -209,17 +209,17 @@ test("a frame is accepted once, late ones while they are not too late", async ()
   const seen = new Set<number>();
   const next = random(5);
   let newest = 0;
+  let highest = -1;
   for (let i = 0; i < 20_000; i++) {
     newest += next(10) === 0 ? next(200) : 0;
     const ctr = Math.max(0, newest + 20 - next(80));
-    const highest = Math.max(-1, ...[...seen].slice(-200));
     const fresh = window.fresh(ctr);
     if (seen.has(ctr)) assert.equal(fresh, false, `${ctr} twice`);
     else if (ctr > highest - 64) assert.equal(fresh, true, `${ctr} with ${highest}`);
     if (fresh) {
       window.mark(ctr);
-      seen.delete(ctr);
       seen.add(ctr);
+      highest = Math.max(highest, ctr);
     }
   }
   const { sealer, opener } = await pair();
