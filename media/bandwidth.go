@@ -139,9 +139,7 @@ func (o *outbound) allocate(now int64) {
 	}
 	clear(b.tracks)
 	for _, dt := range o.tracks {
-		if dt.track != nil {
-			dt.wished.set(dt.track, dt.share.Wish)
-		}
+		dt.noteWish()
 		dt.follow(now)
 	}
 }

@@ -69,6 +69,24 @@ func (w *wish) set(u *UpTrack, layer int8) {
 	w.track, w.layer = u, layer
 }
 
+// noteWish counts what the allocator found the slot to want. A client that has not been heard of for a
+// while wants nothing until it is back.
+func (dt *DownTrack) noteWish() {
+	if dt.track == nil || dt.out.away {
+		dt.wished.set(nil, interest.None)
+		return
+	}
+	dt.wished.set(dt.track, dt.share.Wish)
+}
+
+// setAway says whether the client has fallen silent.
+func (o *outbound) setAway(away bool) {
+	o.away = away
+	for _, dt := range o.tracks {
+		dt.noteWish()
+	}
+}
+
 // heard counts those who listen to anything in the room.
 func (u *UpTrack) heard(n int32) {
 	if u.kind == codec.Audio {

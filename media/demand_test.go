@@ -285,3 +285,19 @@ func TestReasonsOfSizeAndPreference(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoFellSilentWantsNothing(t *testing.T) {
+	t.Parallel()
+	e := startEngine(t, Config{DisconnectedAfter: 500 * time.Millisecond, FailedAfter: time.Minute})
+	r := e.Router("room")
+	p, sources := publishSimulcast(t, r, "cam")
+	sendWanted(t, p, "cam", sources)
+	c := newClient(t, r, "subscriber", clientOptions{plain: true})
+	c.recvOnly(0, 1)
+	c.negotiate(nil)
+	subscribeAll(c.ep, "cam")
+	eventually(t, "it is forwarded", currentSpatial(c, 2))
+	c.pc.Close()
+	eventually(t, "the client is missed", func() bool { return c.ep.State() == Disconnected || c.ep.State() == Failed })
+	eventually(t, "nothing is sent for it", func() bool { return p.observer.interested("cam") == -1 })
+}

@@ -138,6 +138,7 @@ func (ep *Endpoint) setState(s State) {
 	}
 	ep.state = s
 	ep.mu.Unlock()
+	ep.out.w.post(func() { ep.out.setAway(s == Disconnected || s == Failed) })
 	ep.log.Debug("endpoint changed state", "state", s.String())
 	ep.tell(func(o Observer) { o.EndpointState(s) })
 }

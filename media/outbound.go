@@ -31,7 +31,8 @@ type outbound struct {
 	scratch   []byte
 	described []byte // the descriptor being written
 	ticks     int
-	awake     int // ticks that are still looked at while no track is sent
+	awake     int  // ticks that are still looked at while no track is sent
+	away      bool // the client has fallen silent, and does not count among those who want something
 	sent      sendCounts
 	resends   resendBudget
 	limits    outLimits

@@ -185,6 +185,7 @@ export class Engine implements Publisher {
   }
 
   setInterest(trackId: string, maxSpatial: number): void {
+    this.pulse?.calm(); // who sends nothing gets no feedback
     for (const [source, sent] of this.sent) {
       if (sent.trackId !== trackId) continue;
       sent.interest = maxSpatial;
@@ -209,6 +210,7 @@ export class Engine implements Publisher {
 
   /** The room changed in a way that may change what is wanted. */
   subscribeSoon(): void {
+    this.pulse?.calm();
     if (this.subscribeTimer !== undefined) return;
     this.subscribeTimer = setTimeout(() => {
       this.subscribeTimer = undefined;

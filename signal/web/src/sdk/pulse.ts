@@ -41,6 +41,11 @@ export class Pulse {
     this.looking = true;
   }
 
+  /** What comes may be less from now on, for a good reason: the path does not count as busy until it is again. */
+  calm(): void {
+    this.beats = 0;
+  }
+
   private async beat(): Promise<void> {
     if (this.looking) return;
     if (this.pc.connectionState !== "connected") {
