@@ -21,13 +21,13 @@ type Config struct {
 	// Hold is how long a layer is still sent after somebody wanted it last;
 	// default 2 s.
 	Hold time.Duration
-	// A layer that is wanted again less than Flap (10 s) after it was let go, three
-	// times in a row, is held twice as long from then on, up to MaxHold (16 s).
+	// A layer that is wanted again less than Flap (10 s) after it was let go, more than three
+	// times in a row, is held twice as long each time from then on, up to MaxHold (16 s).
 	Flap, MaxHold time.Duration
 }
 
 // returnsAllowed is how often in a row a layer may come back soon before it is held longer.
-const returnsAllowed = 2
+const returnsAllowed = 3
 
 // layer is what is remembered of one level.
 type layer struct {
