@@ -31,6 +31,9 @@ type Publish struct {
 	TrackID string
 	Kind    codec.Kind
 	Source  string
+	// MaxBitrate is what the encodings may take together, in bits per second; 0 stands for a
+	// generous default. Twice that is let through, for retransmissions and the like.
+	MaxBitrate int64
 }
 
 // Endpoint is the engine's end of one remote RTCPeerConnection. Its methods are

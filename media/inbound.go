@@ -106,7 +106,7 @@ func (in *inbound) configure(roles []role, tracks map[string]*UpTrack) {
 		}
 		s := newInSection(r.section, u)
 		collisions += s.claim(claimed)
-		allowed = allowed.Add(publishRate(u.kind))
+		allowed = allowed.Add(publishRate(u.kind, r.publish.MaxBitrate))
 		sections[s.mid] = s
 		if s.fb.TransportCC && s.ext.TransportCC != 0 {
 			transID = s.ext.TransportCC

@@ -18,7 +18,7 @@ func (f *dropFixture) refresh(t testing.TB) {
 	sections := in.sections
 	in.init(in.ep)
 	in.transport, in.transID = twcc.NewRecorder(in.ep.ssrc), 3
-	in.limits.media.Set(publishRate(u.kind), f.e.now())
+	in.limits.media.Set(publishRate(u.kind, 0), f.e.now())
 	for _, s := range sections {
 		s.track = u
 	}

@@ -34,11 +34,16 @@ const (
 var baseRate = limit.Rate{Packets: 500, Bytes: 1_000_000 / 8}
 
 // publishRate is what one published track may take, all encodings and retransmissions together.
-func publishRate(kind codec.Kind) limit.Rate {
+// maxBitrate is that of its encodings, 0 for any.
+func publishRate(kind codec.Kind, maxBitrate int64) limit.Rate {
 	if kind == codec.Audio {
 		return limit.Rate{Packets: 1000, Bytes: 2_000_000 / 8}
 	}
-	return limit.Rate{Packets: 5000, Bytes: 25_000_000 / 8}
+	r := limit.Rate{Packets: 5000, Bytes: 25_000_000 / 8}
+	if maxBitrate > 0 { // low ones are not worth being exact about: a keyframe is no less large
+		r.Bytes = max(2*maxBitrate, 4_000_000) / 8
+	}
+	return r
 }
 
 // controlRate is for RTCP.

@@ -401,3 +401,31 @@ func TestDroppingAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestPublisherWithinItsRate sends what a role allows, bursts of keyframes included.
+func TestPublisherWithinItsRate(t *testing.T) {
+	t.Parallel()
+	const second = int64(time.Second)
+	for _, maxBitrate := range []int64{150_000, 1_500_000, 8_000_000, 0} {
+		var th limit.Throttle
+		th.Set(publishRate(codec.Video, maxBitrate), second)
+		bitrate := maxBitrate
+		if bitrate == 0 {
+			bitrate = 20_000_000
+		}
+		now, frame := second, int(bitrate/8/30)
+		for i := range 30 * 60 {
+			size := frame
+			if i%90 == 0 { // with what is lost of it sent again
+				size = 10 * frame
+			}
+			for ; size > 0; size -= 1200 {
+				if !th.Open(now) {
+					t.Fatalf("%d bit/s: a packet of frame %d is refused", bitrate, i)
+				}
+				th.Spend(min(size, 1200), now)
+			}
+			now += second / 30
+		}
+	}
+}

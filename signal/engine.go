@@ -78,7 +78,7 @@ type endpoint struct{ *media.Endpoint }
 func (ep endpoint) Negotiate(offer string, publish []Publishing) (string, error) {
 	list := make([]media.Publish, len(publish))
 	for i, p := range publish {
-		list[i] = media.Publish{Mid: p.Mid, TrackID: p.TrackID, Kind: media.Audio, Source: p.Source}
+		list[i] = media.Publish{Mid: p.Mid, TrackID: p.TrackID, Kind: media.Audio, Source: p.Source, MaxBitrate: int64(p.MaxKbps) * 1000}
 		if p.Kind == amphiv1.Kind_KIND_VIDEO {
 			list[i].Kind = media.Video
 		}

@@ -135,7 +135,9 @@ func (l *link) permitted(ctx context.Context, sections []*amphiv1.PublishedSecti
 				refused = proto.Errorf(proto.TrackNotFound, "publish the track %q first", clip(s.GetTrackId()))
 				return
 			}
-			publish = append(publish, Publishing{Mid: s.GetMid(), TrackID: track.GetId(), Kind: track.GetKind(), Source: track.GetSource()})
+			publish = append(publish, Publishing{
+				Mid: s.GetMid(), TrackID: track.GetId(), Kind: track.GetKind(), Source: track.GetSource(), MaxKbps: maxKbps(track.GetLayers()),
+			})
 		}
 	})
 	if err != nil {
@@ -337,4 +339,15 @@ func (o *observer) Gone() {
 	if gone != nil {
 		gone()
 	}
+}
+
+// maxKbps adds up the bit rates of layers; it is 0 when one of them has no limit, and without layers.
+func maxKbps(layers []*amphiv1.SimulcastLayer) (total int) {
+	for _, l := range layers {
+		if l.GetMaxBitrateKbps() == 0 {
+			return 0
+		}
+		total += int(l.GetMaxBitrateKbps())
+	}
+	return total
 }

@@ -190,7 +190,7 @@ func TestMediaFollowsTheRoom(t *testing.T) {
 	}
 	room := m.rooms["hall"]
 	m.when(t, "the muted camera", func() bool { return room.tracks[cam] && !room.tracks[mic] })
-	if d := cmp.Diff([]Publishing{{"0", mic, audio, "mic"}, {"1", cam, video, "camera"}}, room.endpoints[ann.self].published); d != "" {
+	if d := cmp.Diff([]Publishing{{"0", mic, audio, "mic", 0}, {"1", cam, video, "camera", 0}}, room.endpoints[ann.self].published); d != "" {
 		t.Error(d)
 	}
 	// The viewer receives everything, or what it names, at the size it shows.
@@ -512,5 +512,20 @@ func TestEncryptedRoom(t *testing.T) {
 	undisturbed(t, ann, w.enter(t, "gallery", "Bob"), "still here")
 	if peers := w.Rooms(t.Context())[0].GetPeers(); len(peers) != 2 || len(origin.lines) != 0 {
 		t.Errorf("%v, %q", peers, origin.lines)
+	}
+}
+
+func TestMaxKbps(t *testing.T) {
+	t.Parallel()
+	layer := func(kbps uint32) *amphiv1.SimulcastLayer { return &amphiv1.SimulcastLayer{MaxBitrateKbps: kbps} }
+	for want, layers := range map[int][]*amphiv1.SimulcastLayer{
+		0: nil, 1700: {layer(1200), layer(400), layer(100)}, 500: {layer(500)},
+	} {
+		if got := maxKbps(layers); got != want {
+			t.Errorf("%v: %d, want %d", layers, got, want)
+		}
+	}
+	if got := maxKbps([]*amphiv1.SimulcastLayer{layer(1200), layer(0)}); got != 0 {
+		t.Errorf("with a layer without limit: %d", got)
 	}
 }

@@ -90,6 +90,8 @@ type Publishing struct {
 	TrackID string
 	Kind    amphiv1.Kind
 	Source  string
+	// MaxKbps is what the role's layers come to; 0 when they say nothing.
+	MaxKbps int
 }
 
 // Subscribing is one track that a client is to receive.
