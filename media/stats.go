@@ -107,7 +107,7 @@ type RouterStats struct {
 type EngineStats struct {
 	Routers   []RouterStats
 	Endpoints int
-	// Drops counts dropped packets by reason.
+	// Drops counts dropped packets by reason, those that never occurred too.
 	Drops map[string]uint64
 	// Pooled is how many packet buffers are in use.
 	Pooled int64
@@ -379,13 +379,11 @@ type dropCounters [drops]atomic.Uint64
 
 func (c *dropCounters) add(d drop) { c[d].Add(1) }
 
-// snapshot returns the reasons that occurred.
+// snapshot returns the counts by reason, zero ones too.
 func (c *dropCounters) snapshot() map[string]uint64 {
-	m := map[string]uint64{}
+	m := make(map[string]uint64, drops)
 	for i := range c {
-		if n := c[i].Load(); n > 0 {
-			m[drop(i).String()] = n
-		}
+		m[drop(i).String()] = c[i].Load()
 	}
 	return m
 }

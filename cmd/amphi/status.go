@@ -34,7 +34,7 @@ func (n *Node) Status(id string) *amphiv1.NodeStatus {
 	status := &amphiv1.NodeStatus{
 		Info: n.info(), TimeMs: time.Now().UnixMilli(),
 		CpuCores: n.usage.CPU(), RssBytes: residentBytes(), Goroutines: goroutines(),
-		Rooms: n.signal.Rooms(ctx), Drops: stats.Drops,
+		Rooms: n.signal.Rooms(ctx), Drops: occurred(stats),
 		Clients: uint32(n.signal.Stats().Clients.Open),
 	}
 	routers := make(map[string]*media.RouterStats, len(stats.Routers))
@@ -55,6 +55,19 @@ func (n *Node) Status(id string) *amphiv1.NodeStatus {
 	}
 	n.addStreams(status)
 	return status
+}
+
+// occurred adds up what was dropped in the data plane and at its socket, by reasons that occurred.
+func occurred(s media.EngineStats) map[string]uint64 {
+	drops := map[string]uint64{}
+	for _, counts := range []map[string]uint64{s.Drops, named(s.Socket.Drops)} {
+		for reason, n := range counts {
+			if n > 0 {
+				drops[reason] += n
+			}
+		}
+	}
+	return drops
 }
 
 // addMedia fills in what the data plane knows of a room's peers.
