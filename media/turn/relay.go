@@ -3,6 +3,8 @@ package turn
 import (
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,8 +48,11 @@ func (g generator) AllocatePacketConn(c turn.AllocateListenerConfig) (net.Packet
 		return nil, nil, err
 	}
 	now := time.Now()
-	r := &relay{UDPConn: conn, server: s, user: c.UserID, peer: net.UDPAddrFromAddrPort(way.peer),
+	r := &relay{UDPConn: conn, server: s, user: c.UserID,
 		in: newBudget(s.cfg.BitRate, now), out: newBudget(s.cfg.BitRate, now)}
+	for _, peer := range way.peers {
+		r.peers = append(r.peers, net.UDPAddrFromAddrPort(netip.AddrPortFrom(peer, way.media.Port())))
+	}
 	s.mu.Lock()
 	reason := s.refusalLocked(c.UserID)
 	if reason == "" {
@@ -72,9 +77,10 @@ type relay struct {
 	*net.UDPConn
 	server *Server
 	user   string
-	peer   *net.UDPAddr // by which the client knows the media socket
-	in     budget       // from the client; the writing goroutine's
-	out    budget       // to the client; the reading goroutine's
+	peers  []*net.UDPAddr // by which the client knows the media socket
+	pairs  pairs          // which of them is meant
+	in     budget         // from the client; the writing goroutine's
+	out    budget         // to the client; the reading goroutine's
 	closed sync.Once
 }
 
@@ -90,13 +96,18 @@ func (r *relay) ReadFrom(b []byte) (int, net.Addr, error) {
 			continue
 		}
 		r.server.stats.bytesOut.Add(uint64(n))
-		return n, r.peer, nil
+		return n, r.peers[r.pairs.of(b[:n])], nil
 	}
 }
 
 // WriteTo implements net.PacketConn. What it drops counts as written: the client isn't told.
 func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
-	if udp, ok := to.(*net.UDPAddr); !ok || udp.Port != r.peer.Port || !udp.IP.Equal(r.peer.IP) {
+	udp, ok := to.(*net.UDPAddr)
+	peer := -1
+	if ok {
+		peer = slices.IndexFunc(r.peers, func(p *net.UDPAddr) bool { return p.Port == udp.Port && p.IP.Equal(udp.IP) })
+	}
+	if peer < 0 {
 		r.server.stats.refuse(ReasonPeer)
 		return len(b), nil
 	}
@@ -104,6 +115,7 @@ func (r *relay) WriteTo(b []byte, to net.Addr) (int, error) {
 		r.server.stats.refuse(ReasonBandwidth)
 		return len(b), nil
 	}
+	r.pairs.note(b, peer)
 	r.server.stats.bytesIn.Add(uint64(len(b)))
 	return r.Write(b)
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ type Config struct {
 	// Media is the socket that relays may reach, the only one: the media engine's own. Where it is bound to no
 	// address, it is reached over loopback.
 	Media netip.AddrPort
-	// Peers are the addresses by which clients know Media. Of each family one counts, preferably none of loopback.
+	// Peers are the addresses by which clients know Media: the candidates that they are told.
 	Peers []netip.Addr
 	// MaxAllocations bounds allocations in total, default 2,000; MaxPerUser those of one user, default 16: a
 	// browser makes one for each of its networks and each URL.
@@ -95,8 +96,11 @@ type Server struct {
 	closing bool
 }
 
-// route is how relays of one family reach the media socket: clients call it peer, we know it as media.
-type route struct{ peer, media netip.AddrPort }
+// route is how relays of one family reach the media socket: clients know it by several addresses, we by one.
+type route struct {
+	peers []netip.Addr
+	media netip.AddrPort
+}
 
 // New opens the sockets. The server serves from the call of Run on; one that is never run has to be closed.
 func New(cfg Config) (*Server, error) {
@@ -132,10 +136,7 @@ func routes(media netip.AddrPort, peers []netip.Addr) map[string]route {
 		if local.Is4() != peer.Is4() || peer.Is6() && bound == netip.IPv4Unspecified() {
 			continue // Media isn't reached by this family
 		}
-		if have, ok := found[network]; ok && (!have.peer.Addr().IsLoopback() || peer.IsLoopback()) {
-			continue
-		}
-		found[network] = route{netip.AddrPortFrom(peer, media.Port()), netip.AddrPortFrom(local, media.Port())}
+		found[network] = route{append(found[network].peers, peer), netip.AddrPortFrom(local, media.Port())}
 	}
 	return found
 }
@@ -277,7 +278,7 @@ func (s *Server) refusalLocked(user string) Reason {
 func (s *Server) permit(_ net.Addr, ip net.IP) bool {
 	peer, _ := netip.AddrFromSlice(ip)
 	for _, r := range s.routes {
-		if r.peer.Addr() == peer.Unmap() {
+		if slices.Contains(r.peers, peer.Unmap()) {
 			return true
 		}
 	}

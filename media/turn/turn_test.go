@@ -447,16 +447,50 @@ func TestRoutes(t *testing.T) {
 	t.Parallel()
 	peers := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"), netip.MustParseAddr("192.0.2.1"),
 		netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.2")}
+	v4, v6 := []netip.Addr{peers[0], peers[2], peers[4]}, []netip.Addr{peers[1], peers[3]}
 	for media, want := range map[string]map[string]route{
-		"[::]:7": {"udp4": {netip.MustParseAddrPort("192.0.2.1:7"), netip.MustParseAddrPort("127.0.0.1:7")},
-			"udp6": {netip.MustParseAddrPort("[2001:db8::1]:7"), netip.MustParseAddrPort("[::1]:7")}},
-		"0.0.0.0:7":   {"udp4": {netip.MustParseAddrPort("192.0.2.1:7"), netip.MustParseAddrPort("127.0.0.1:7")}},
-		"192.0.2.9:7": {"udp4": {netip.MustParseAddrPort("192.0.2.1:7"), netip.MustParseAddrPort("192.0.2.9:7")}},
+		"[::]:7":      {"udp4": {v4, netip.MustParseAddrPort("127.0.0.1:7")}, "udp6": {v6, netip.MustParseAddrPort("[::1]:7")}},
+		"0.0.0.0:7":   {"udp4": {v4, netip.MustParseAddrPort("127.0.0.1:7")}},
+		"192.0.2.9:7": {"udp4": {v4, netip.MustParseAddrPort("192.0.2.9:7")}},
 	} {
 		got := routes(netip.MustParseAddrPort(media), peers)
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s: %v, want %v", media, got, want)
 		}
+	}
+}
+
+// TestPairs: answers belong to the address that was checked, media to the one that media is sent to.
+func TestPairs(t *testing.T) {
+	t.Parallel()
+	stun := func(kind byte, id byte) []byte {
+		b := make([]byte, 20)
+		b[0], b[1], b[8] = kind, 1, id
+		return b
+	}
+	var p pairs
+	for peer := range 3 {
+		p.note(stun(0, byte(peer+1)), peer)
+	}
+	for peer := range 3 {
+		if got := p.of(stun(1, byte(peer+1))); got != peer {
+			t.Errorf("the answer to %d comes from %d", peer, got)
+		}
+	}
+	if got := p.of(stun(0, 9)); got != 2 {
+		t.Errorf("a check comes from %d, want the last that was checked", got)
+	}
+	media := []byte{0x80, 96}
+	p.note(media, 1)
+	p.note(stun(0, 4), 0)
+	if got := p.of(media); got != 1 {
+		t.Errorf("media comes from %d", got)
+	}
+	for i := range 100 {
+		p.note(stun(0, byte(100+i)), 2)
+	}
+	if got := p.of(stun(1, 1)); got != 2 {
+		t.Errorf("an answer to nothing known comes from %d", got)
 	}
 }
 
