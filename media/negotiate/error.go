@@ -15,6 +15,7 @@ const (
 	NoFingerprint   Reason = "sdp_no_fingerprint"
 	NoRTCPMux       Reason = "sdp_no_rtcp_mux"
 	NoMedia         Reason = "sdp_no_media"
+	ICELite         Reason = "sdp_ice_lite"
 	Changed         Reason = "sdp_changed"
 	UnknownSection  Reason = "sdp_unknown_section"
 )

@@ -122,6 +122,7 @@ type Offer struct {
 	Sections []Section
 
 	bundle []string
+	lite   bool // a=ice-lite
 }
 
 // Parse reads an offer. Every error is an *Error.
@@ -186,6 +187,10 @@ func (o *Offer) check() error {
 	}
 	if live == 0 {
 		return refuse(NoMedia, "every media section is rejected")
+	}
+	if o.lite {
+		// Somebody has to begin with the checks, and candidates of clients are not used.
+		return refuse(ICELite, "an ICE-lite client can't be reached")
 	}
 	if len(o.Ufrag) < 4 || len(o.Pwd) < 22 {
 		return refuse(NoICE, "ice-ufrag or ice-pwd is missing or too short")

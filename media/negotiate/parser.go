@@ -88,6 +88,8 @@ func (p *parser) sessionAttribute(name, value string) {
 		p.sessionDirection, p.sessionSet = direction(name), true
 	case "extmap-allow-mixed":
 		p.sessionMixed = true
+	case "ice-lite":
+		p.offer.lite = true
 	default:
 		p.transport(name, value)
 	}
