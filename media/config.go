@@ -33,8 +33,10 @@ const (
 	reportPeriod     = time.Second
 	feedbackPeriod   = 60 * time.Millisecond
 	handshakeTimeout = 20 * time.Second
-	// handshakesPerCore bounds the DTLS handshakes under way. One takes two round trips.
-	handshakesPerCore = 64
+	// handshakesPerCore bounds the DTLS handshakes under way, which take one round trip, and
+	// handshakePlace is how long one counts for that at most.
+	handshakesPerCore = 32
+	handshakePlace    = time.Second
 	// slotGrace is how long a slot that a connected client gets waits before it is
 	// used: the client has to apply the answer first, or it does not know whose the
 	// packets are.

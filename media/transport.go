@@ -292,14 +292,16 @@ func (t *transport) secureOnce() {
 }
 
 // secure makes the DTLS association. Not too many are made at a time: what is left of the
-// processor is for media.
+// processor is for media. A client that takes its time loses its place, but goes on.
 func (t *transport) secure() {
 	ctx, cancel := context.WithTimeout(t.ctx, handshakeTimeout)
 	defer cancel()
 	e := t.ep.router.e
 	select {
 	case e.handshakes <- struct{}{}:
-		defer func() { <-e.handshakes }()
+		leave := sync.OnceFunc(func() { <-e.handshakes })
+		defer leave()
+		defer time.AfterFunc(handshakePlace, leave).Stop()
 	case <-ctx.Done():
 	}
 	keys, err := t.dtls.Handshake(ctx)

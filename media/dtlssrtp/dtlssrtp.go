@@ -4,7 +4,6 @@
 package dtlssrtp
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -114,7 +113,8 @@ func (a *Association) Handshake(ctx context.Context) (*Keys, error) {
 	l := a.line
 	a.begun = true
 	a.mu.Unlock()
-	conn, err := a.open(l)
+	var log secrets
+	conn, err := a.open(l, &log)
 	if err != nil {
 		return nil, fmt.Errorf("setting up DTLS: %w", err)
 	}
@@ -126,12 +126,14 @@ func (a *Association) Handshake(ctx context.Context) (*Keys, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("DTLS handshake: %w", err)
 	}
-	keys, k, err := export(conn, a.cfg.Active)
+	keys, err := export(conn, a.cfg.Active)
 	if err != nil {
 		return nil, err
 	}
-	if !a.cfg.Active { // who answers sends the last flight
-		k.flight = bytes.Clone(l.last())
+	k := &kept{secret: log.master, clientRandom: log.clientRandom, active: a.cfg.Active}
+	k.serverRandom, k.flight = l.seen()
+	if a.cfg.Active { // who answers sends the last flight
+		k.flight = nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -142,7 +144,7 @@ func (a *Association) Handshake(ctx context.Context) (*Keys, error) {
 	return keys, nil
 }
 
-func (a *Association) open(l *line) (*dtls.Conn, error) {
+func (a *Association) open(l *line, log *secrets) (*dtls.Conn, error) {
 	opts := []dtls.Option{
 		dtls.WithCertificates(a.cfg.Certificate),
 		// What every WebRTC endpoint must have (RFC 8827 section 6.5), and is fastest.
@@ -156,6 +158,7 @@ func (a *Association) open(l *line) (*dtls.Conn, error) {
 		dtls.WithVerifyPeerCertificate(a.verify),
 		dtls.WithFlightInterval(flightInterval),
 		dtls.WithReplayProtectionWindow(64),
+		dtls.WithKeyLogWriter(log),
 		dtls.WithLoggerFactory(leveled{a.cfg.Log}),
 	}
 	remote := &net.UDPAddr{IP: net.IPv4zero}
@@ -197,28 +200,28 @@ func (a *Association) Close() {
 	}
 }
 
-// export takes what is needed of a connection (RFC 5764 section 4.2).
-func export(conn *dtls.Conn, active bool) (*Keys, *kept, error) {
+// export takes the keys of SRTP from a connection (RFC 5764 section 4.2).
+func export(conn *dtls.Conn, active bool) (*Keys, error) {
 	chosen, ok := conn.SelectedSRTPProtectionProfile()
 	if !ok {
-		return nil, nil, errors.New("no common SRTP profile")
+		return nil, errors.New("no common SRTP profile")
 	}
 	profile := srtp.ProtectionProfile(chosen)
 	keyLen, err := profile.KeyLen()
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading SRTP keys: %w", err)
+		return nil, fmt.Errorf("reading SRTP keys: %w", err)
 	}
 	saltLen, err := profile.SaltLen()
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading SRTP keys: %w", err)
+		return nil, fmt.Errorf("reading SRTP keys: %w", err)
 	}
 	state, ok := conn.ConnectionState()
 	if !ok {
-		return nil, nil, errors.New("reading SRTP keys: the association is not established")
+		return nil, errors.New("reading SRTP keys: the association is not established")
 	}
 	m, err := state.ExportKeyingMaterial("EXTRACTOR-dtls_srtp", nil, 2*(keyLen+saltLen))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading SRTP keys: %w", err)
+		return nil, fmt.Errorf("reading SRTP keys: %w", err)
 	}
 	clientKey, serverKey := m[:keyLen], m[keyLen:2*keyLen]
 	clientSalt, serverSalt := m[2*keyLen:2*keyLen+saltLen], m[2*keyLen+saltLen:]
@@ -226,9 +229,5 @@ func export(conn *dtls.Conn, active bool) (*Keys, *kept, error) {
 	if active {
 		keys.SendKey, keys.SendSalt, keys.RecvKey, keys.RecvSalt = clientKey, clientSalt, serverKey, serverSalt
 	}
-	k, err := keep(&state, active)
-	if err != nil {
-		return nil, nil, err
-	}
-	return keys, k, nil
+	return keys, nil
 }

@@ -6,11 +6,10 @@ import (
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/gob"
+	"encoding/hex"
 	"fmt"
 	"time"
 
-	"github.com/pion/dtls/v3"
 	"github.com/pion/dtls/v3/pkg/crypto/prf"
 )
 
@@ -19,6 +18,7 @@ const (
 	recordHeader    = 13
 	typeAlert       = 21
 	typeHandshake   = 22
+	typeServerHello = 2
 	explicitNonce   = 8
 	tagSize         = 16
 	levelFatal      = 2
@@ -32,29 +32,46 @@ type kept struct {
 	flight                             []byte // the last one, to be sent again
 }
 
-// exported is the part that matters of what the library exports of an association.
-type exported struct {
-	LocalRandom, RemoteRandom [32]byte
-	MasterSecret              []byte
+// secrets takes what the library writes into a key log: the lines of NSS's format.
+// Exporting the association's state instead costs 0.1 ms, as it goes through reflection.
+type secrets struct {
+	clientRandom, master []byte
 }
 
-func keep(state *dtls.State, active bool) (*kept, error) {
-	raw, err := state.MarshalBinary()
+// Write implements io.Writer.
+func (s *secrets) Write(b []byte) (int, error) {
+	fields := bytes.Fields(b)
+	if len(fields) != 3 || string(fields[0]) != "CLIENT_RANDOM" {
+		return len(b), nil
+	}
+	clientRandom, err := hex.DecodeString(string(fields[1]))
 	if err != nil {
-		return nil, fmt.Errorf("exporting the association: %w", err)
+		return 0, fmt.Errorf("reading the key log: %w", err)
 	}
-	var x exported
-	if err := gob.NewDecoder(bytes.NewReader(raw)).Decode(&x); err != nil {
-		return nil, fmt.Errorf("exporting the association: %w", err)
+	master, err := hex.DecodeString(string(fields[2]))
+	if err != nil {
+		return 0, fmt.Errorf("reading the key log: %w", err)
 	}
-	k := &kept{
-		secret: x.MasterSecret, active: active,
-		clientRandom: x.RemoteRandom[:], serverRandom: x.LocalRandom[:],
+	s.clientRandom, s.master = clientRandom, master
+	return len(b), nil
+}
+
+// serverRandom returns that of a ServerHello in a datagram, nil when there is none
+// (RFC 6347 sections 4.1 and 4.2.2, RFC 5246 section 7.4.1.3).
+func serverRandom(b []byte) []byte {
+	const before = recordHeader + 12 + 2
+	for len(b) >= before+32 {
+		n := recordHeader + int(binary.BigEndian.Uint16(b[11:]))
+		if n > len(b) {
+			return nil
+		}
+		plain := binary.BigEndian.Uint16(b[3:]) == 0
+		if b[0] == typeHandshake && plain && b[recordHeader] == typeServerHello && n >= before+32 {
+			return bytes.Clone(b[before : before+32])
+		}
+		b = b[n:]
 	}
-	if active {
-		k.clientRandom, k.serverRandom = k.serverRandom, k.clientRandom
-	}
-	return k, nil
+	return nil
 }
 
 // opener derives what decrypts the client's records (RFC 5246 section 6.3).

@@ -1,6 +1,7 @@
 package dtlssrtp
 
 import (
+	"bytes"
 	"net"
 	"os"
 	"sync"
@@ -20,6 +21,7 @@ type line struct {
 	muted     bool
 	ended     bool
 	sent      []byte // the last datagram
+	random    []byte // the server's, of the last ServerHello in either direction
 }
 
 func newLine(send func([]byte)) *line {
@@ -42,10 +44,17 @@ func (l *line) mute() {
 	l.muted = true
 }
 
-func (l *line) last() []byte {
+// seen returns the server's random and the last datagram sent.
+func (l *line) seen() (random, sent []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.sent
+	return l.random, bytes.Clone(l.sent)
+}
+
+func (l *line) note(b []byte) {
+	if r := serverRandom(b); r != nil {
+		l.random = r
+	}
 }
 
 // ReadFrom implements net.PacketConn.
@@ -55,6 +64,9 @@ func (l *line) ReadFrom(b []byte) (int, net.Addr, error) {
 	l.mu.Unlock()
 	select {
 	case d := <-l.in:
+		l.mu.Lock()
+		l.note(d)
+		l.mu.Unlock()
 		return copy(b, d), nil, nil
 	case <-l.done:
 		return 0, nil, net.ErrClosed
@@ -69,6 +81,7 @@ func (l *line) WriteTo(b []byte, _ net.Addr) (int, error) {
 	muted := l.muted
 	if !muted {
 		l.sent = append(l.sent[:0], b...)
+		l.note(b)
 	}
 	l.mu.Unlock()
 	if !muted {

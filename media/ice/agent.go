@@ -349,8 +349,11 @@ func (a *Agent) session(p *pair) *generation {
 
 func (a *Agent) response(m *Message, from Path, now time.Duration, o *Output) Drop {
 	p := a.find(from)
-	if p == nil || p.tries == 0 || p.check != m.id {
+	if p == nil || p.check != m.id || p.tries == 0 && p.answered == 0 {
 		return DropUnexpected
+	}
+	if p.tries == 0 {
+		return DropNone // the answer to a check that was sent again
 	}
 	if !m.authentic(a.session(p).remote.Pwd) {
 		return DropUnauthentic
