@@ -212,6 +212,6 @@ describe("an encrypted room", { concurrency: false }, () => {
     await eventually("Chromium decodes Firefox's picture", async () => {
       const seen = await look(rita.page, tile("Fiona"), []);
       return { ok: seen.moved && seen.size?.[0] > 0, ...seen };
-    }, { timeout: 30_000 });
+    }, { timeout: 60_000 });
   });
 });

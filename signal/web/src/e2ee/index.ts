@@ -23,7 +23,7 @@ const workerName = "amphi-e2ee";
 const minKeyBytes = 16;
 const maxKeyBytes = 1024;
 const passphraseRounds = 600_000;
-const statsPatienceMs = 2_000;
+const statsPatienceMs = 10_000;
 
 /**
  * Encrypts what a room sends and decrypts what it receives, in a worker, with keys that the application gives and may
