@@ -66,7 +66,7 @@ func (a *arrivals) ReadBatch() ([]udp.Datagram, error) {
 	if a.next == len(a.list) {
 		return nil, net.ErrClosed
 	}
-	time.Sleep(a.left())
+	<-time.After(a.left())
 	for ; a.next < len(a.list) && a.left() <= 0; a.next++ {
 		a.list[a.next].take()
 		a.waiting = append(a.waiting, time.Now())
@@ -79,10 +79,10 @@ func (a *arrivals) Await(d time.Duration) bool {
 		return false
 	}
 	if a.next == len(a.list) {
-		time.Sleep(d)
+		<-time.After(d)
 		return false
 	}
-	time.Sleep(min(d, max(a.left(), 0)))
+	<-time.After(min(d, max(a.left(), 0)))
 	return a.left() <= 0
 }
 
