@@ -13,6 +13,7 @@ func (e *Engine) runClock(done <-chan struct{}) {
 	defer tick.Stop()
 	var speakersAt, qualityAt int64
 	var log dropLog
+	period := clockPeriod
 	for {
 		select {
 		case <-done:
@@ -21,7 +22,8 @@ func (e *Engine) runClock(done <-chan struct{}) {
 		}
 		now := e.now()
 		e.connector.tick(now)
-		for _, ep := range e.publishers() {
+		publishers := e.publishers()
+		for _, ep := range publishers {
 			ep.in.tick(now)
 			for _, u := range ep.publishedTracks() {
 				for _, enc := range u.Encodings() {
@@ -29,6 +31,14 @@ func (e *Engine) runClock(done <-chan struct{}) {
 				}
 				ep.tellInterest(u, now)
 			}
+		}
+		wanted := clockPeriod
+		if len(publishers) == 0 { // what is left is not urgent, and wake-ups are what idling costs
+			wanted = idleClockPeriod
+		}
+		if wanted != period {
+			period = wanted
+			tick.Reset(period)
 		}
 		if now-speakersAt >= int64(speakersPeriod) {
 			speakersAt = now

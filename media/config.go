@@ -25,7 +25,9 @@ const (
 	replayLimit      = 96
 	clockPeriod      = 20 * time.Millisecond
 	workerPeriod     = 50 * time.Millisecond
-	awakeTicks       = 20 // of a worker, for an endpoint that is sent no track any more
+	idleClockPeriod  = 100 * time.Millisecond // without publishers
+	idlePeriod       = 500 * time.Millisecond // of workers whose endpoints are sent nothing
+	awakeTicks       = 20                     // of a worker, for an endpoint that is sent no track any more
 	keyframeInterval = 200 * time.Millisecond
 	keyframeRetry    = 600 * time.Millisecond
 	qualityPeriod    = time.Second

@@ -54,6 +54,7 @@ type worker struct {
 	replay    []*packet.Packet
 	probing   map[*outbound]struct{} // those to look at every few milliseconds
 	armed     bool                   // the timer for that runs
+	busy      bool                   // some endpoint is sent something, or was a moment ago
 	allocator *alloc.Allocator
 	now       int64 // time of the batch or tick under way
 }
@@ -189,10 +190,13 @@ func (w *worker) run(stop <-chan struct{}) {
 	probe, hold := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer probe.Stop()
 	defer hold.Stop()
+	slow := false
 	for {
 		var due func(*worker)
+		kicked := false
 		select {
 		case <-w.kick:
+			kicked = true
 			w.awaitFrame(hold)
 			due = (*worker).process
 		case <-tick.C:
@@ -208,6 +212,15 @@ func (w *worker) run(stop <-chan struct{}) {
 			probe.Reset(probePeriod)
 			w.armed = true
 		}
+		w.busy = w.busy || kicked
+		if slow == w.busy { // with nobody to look after, ticks are few
+			slow = !w.busy
+			if slow {
+				tick.Reset(idlePeriod)
+			} else {
+				tick.Reset(workerPeriod)
+			}
+		}
 		w.turn.Unlock()
 	}
 }
@@ -215,8 +228,10 @@ func (w *worker) run(stop <-chan struct{}) {
 // tick does what is due now and then.
 func (w *worker) tick() {
 	w.now = w.e.now()
+	w.busy = false
 	for o := range w.endpoints {
 		o.tick(w.now)
+		w.busy = w.busy || o.awake > 0
 	}
 	w.settle()
 	w.process()
