@@ -99,12 +99,12 @@ test("subscribed are all microphones, and the pictures that are shown, at their 
   const wanted = wantedTracks(state, new Map([["tr_cam", { width: 321, height: 181 }], ["tr_gone", { width: 9, height: 9 }]]));
   assert.deepEqual(wanted, [
     { trackId: "tr_cam", width: 336, height: 192 },
-    { trackId: "tr_mic", width: 1, height: 1 },
+    { trackId: "tr_mic", width: 16, height: 16 },
   ]);
   const preferences = new Map([["tr_cam", { maxSpatial: 1 }], ["tr_mic", { paused: true }], ["tr_scr", { paused: true }]]);
   assert.deepEqual(wantedTracks(state, new Map([["tr_cam", { width: 320, height: 180 }]]), preferences), [
     { trackId: "tr_cam", width: 320, height: 192, maxSpatial: 1 },
-    { trackId: "tr_mic", width: 1, height: 1, paused: true },
+    { trackId: "tr_mic", width: 16, height: 16, paused: true },
   ]);
   assert.deepEqual(slotsToStartWith(state), { audio: 2, video: 3 });
   const viewer = { ...state, roleName: "watcher" };

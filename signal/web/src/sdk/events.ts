@@ -15,8 +15,8 @@ export interface RoomEvents {
   /** One of this peer's own tracks was muted by somebody else. */
   "muted-by-other": { track: Track; by: string };
   "unmute-requested": UnmuteRequest;
-  /** Why a received track is as good as it is has changed. */
-  "quality-reason": TrackQuality;
+  /** How a received track is, and why; whenever that of any track has changed. */
+  "track-quality": TrackQuality;
   /** Of every type. Chat is kept in the state as well. */
   message: Message;
   "chat-moderated": {

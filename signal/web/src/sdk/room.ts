@@ -372,12 +372,8 @@ export class Room {
         const { network, tracks, estimateKbps } = body.value;
         const qualities = new Map(this.state.qualities);
         for (const quality of tracks) qualities.set(quality.trackId, quality);
-        const before = this.state.qualities;
         this.states.update({ network, estimateKbps, qualities });
-        for (const quality of tracks) {
-          if (before.get(quality.trackId)?.reason !== quality.reason) this.events.emit("quality-reason", quality);
-        }
-        return;
+        return tracks.forEach((quality) => this.events.emit("track-quality", quality));
       }
       case "counts":
         return this.states.update({ total: body.value.total, roleCounts: body.value.byRole });

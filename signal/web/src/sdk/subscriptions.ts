@@ -30,7 +30,7 @@ export function receivable(state: RoomState): { peer: Peer; track: Track }[] {
 
 /**
  * Every audio track, and the video tracks that something is attached to.
- * An audio track has no size; it carries 1 × 1, for 0 × 0 would mean hidden.
+ * An audio track has no size; it carries any but 0 × 0, which would mean hidden.
  */
 export function wantedTracks(
   state: RoomState,
@@ -39,15 +39,9 @@ export function wantedTracks(
 ): Wanted[] {
   const wanted: Wanted[] = [];
   for (const { track } of receivable(state)) {
-    if (track.kind === "audio") {
-      wanted.push({ trackId: track.id, width: 1, height: 1, ...preferences.get(track.id) });
-      continue;
-    }
-    const size = shown.get(track.id);
-    if (size) {
-      const [width, height] = [stepUp(size.width), stepUp(size.height)];
-      wanted.push({ trackId: track.id, width, height, ...preferences.get(track.id) });
-    }
+    const { id } = track;
+    const size = track.kind === "audio" ? { width: 1, height: 1 } : shown.get(id);
+    if (size) wanted.push({ trackId: id, width: stepUp(size.width), height: stepUp(size.height), ...preferences.get(id) });
   }
   return wanted.sort((a, b) => (a.trackId < b.trackId ? -1 : 1));
 }
