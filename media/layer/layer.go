@@ -291,23 +291,18 @@ func (s *Selector) step(f *descriptor.Frame) {
 	}
 	to := s.wanted
 	if can&(1<<to) == 0 {
-		// Some temporal layers may do already, and fewer of them while a lower
-		// spatial layer is waited for.
+		// Some of the temporal layers may do already.
 		now, want := s.structure.Targets[s.at], s.structure.Targets[s.wanted]
-		temporal := int8(want.Temporal)
-		switch {
-		case want.Spatial < now.Spatial:
-			temporal = 0
-		case want.Spatial > now.Spatial:
+		if want.Spatial != now.Spatial {
 			return
 		}
-		var same uint32
+		var more uint32
 		for i, t := range s.structure.Targets {
-			if t.Spatial == now.Spatial && (t.Temporal >= now.Temporal || temporal == 0) {
-				same |= 1 << i
+			if t.Spatial == now.Spatial && t.Temporal >= now.Temporal {
+				more |= 1 << i
 			}
 		}
-		if to = s.structure.Best(can&same&(s.active|1<<s.at), int8(now.Spatial), temporal); to < 0 {
+		if to = s.structure.Best(can&more&s.active, int8(now.Spatial), int8(want.Temporal)); to < 0 {
 			return
 		}
 	}

@@ -249,6 +249,9 @@ func (d *decoder) take(p Packet, a Action) {
 	if d.left[f.Number] {
 		d.t.Fatalf("frame %d is left out in part", f.Number)
 	}
+	if d.sent[f.Number] {
+		return // what it needed and was missing then may have come too late since
+	}
 	for _, diff := range f.Diffs[:f.Count] {
 		need := f.Number - uint64(diff)
 		if d.left[need] || need < d.begun {

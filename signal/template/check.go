@@ -185,8 +185,8 @@ func (c *checker) video(v *pb.VideoParams) {
 	c.between("width", v.GetWidth(), 16, 3840)
 	c.between("height", v.GetHeight(), 16, 3840)
 	for i, codec := range v.GetCodecs() {
-		if codec != "vp8" && codec != "h264" || slices.Contains(v.GetCodecs()[:i], codec) {
-			c.failf("codecs", "%q is unknown or named twice; there are vp8 and h264", clip(codec))
+		if !slices.Contains([]string{"vp8", "h264", "vp9", "av1"}, codec) || slices.Contains(v.GetCodecs()[:i], codec) {
+			c.failf("codecs", "%q is unknown or named twice; there are vp8, h264, vp9 and av1", clip(codec))
 		}
 	}
 	c.layers(v.GetLayers())

@@ -496,7 +496,7 @@ type VideoParams struct {
 	Framerate   uint32 `protobuf:"varint,2,opt,name=framerate,proto3" json:"framerate,omitempty"`
 	Width       uint32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
 	Height      uint32 `protobuf:"varint,4,opt,name=height,proto3" json:"height,omitempty"`
-	// In order of preference, of "vp8" and "h264"; empty: vp8, then h264.
+	// In order of preference, of "vp8", "h264", "vp9" and "av1"; empty: vp8, then h264.
 	Codecs        []string          `protobuf:"bytes,5,rep,name=codecs,proto3" json:"codecs,omitempty"`
 	Layers        []*SimulcastLayer `protobuf:"bytes,6,rep,name=layers,proto3" json:"layers,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -138,6 +138,8 @@ test("simulcast: layers low first for most browsers, high first for Firefox, non
   assert.deepEqual(videoEncodings(params, 720, true).map((e) => e.rid), ["f", "h", "q"]);
   assert.deepEqual(layersFor(params, 240).map((l) => l.rid), ["h", "f"]);
   assert.deepEqual(videoEncodings(params, 100, false).map((e) => [e.rid, e.maxBitrate]), [[undefined, 1_500_000]]);
+  assert.deepEqual(videoEncodings(params, 720, false, "L1T3").map((e) => [e.rid, e.scalabilityMode]), [["q", "L1T3"], ["h", "L1T3"], ["f", "L1T3"]]);
+  assert.deepEqual(videoEncodings(params, 720, false, "L3T3_KEY").map((e) => [e.rid, e.scalabilityMode]), [[undefined, "L3T3_KEY"]]);
   const low = [{ scaleResolutionDownBy: 4 }, { scaleResolutionDownBy: 2 }, { scaleResolutionDownBy: 1 }] as RTCRtpEncodingParameters[];
   assert.deepEqual(activeEncodings(low, 1), [true, true, false]);
   assert.deepEqual(activeEncodings([...low].reverse(), 1), [false, true, true]);
@@ -147,6 +149,8 @@ test("simulcast: layers low first for most browsers, high first for Firefox, non
 test("codecs: the role's order, then what belongs to them; a browser without any keeps its own", () => {
   const codecs = ["video/VP8", "video/rtx", "video/H264", "video/AV1"].map((mimeType) => ({ mimeType }));
   assert.deepEqual(preferCodecs(codecs, ["h264", "vp8"]).map((c) => c.mimeType), ["video/H264", "video/VP8", "video/rtx"]);
+  assert.deepEqual(preferCodecs(codecs, ["vp8"], "av1").map((c) => c.mimeType), ["video/AV1", "video/VP8", "video/rtx"]);
+  assert.deepEqual(preferCodecs(codecs, ["vp8"], "vp9").map((c) => c.mimeType), ["video/VP8", "video/rtx"]);
   assert.deepEqual(preferCodecs([{ mimeType: "video/AV1" }], []).map((c) => c.mimeType), ["video/AV1"]);
 });
 

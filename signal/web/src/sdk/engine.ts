@@ -8,7 +8,7 @@ import { Path } from "./path.js";
 import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
 import { Pulse } from "./pulse.js";
-import { layersFor, preferCodecs, videoEncodings, videoParamsFor } from "./publishing.js";
+import { layersFor, manyInOne, preferCodecs, videoEncodings, videoParamsFor } from "./publishing.js";
 import { ownRole, peerOfTrack } from "./state.js";
 import type { StateStore } from "./state.js";
 import { slotsToStartWith, wantedTracks } from "./subscriptions.js";
@@ -28,6 +28,7 @@ interface Sent {
   trackId: string;
   media: MediaStreamTrack | null;
   muted: boolean;
+  options: PublishOptions;
   /** The highest simulcast layer that somebody wants, -1 for none; Infinity until the server says. */
   interest: number;
 }
@@ -140,7 +141,7 @@ export class Engine implements Publisher {
 
   async publish(source: Source, kind: Kind, media: MediaStreamTrack, options: PublishOptions): Promise<string> {
     const trackId = await this.announce(source, kind, media, options);
-    this.sent.set(source, { kind, trackId, media, muted: false, interest: Infinity });
+    this.sent.set(source, { kind, trackId, media, muted: false, options, interest: Infinity });
     this.start();
     await this.placeInSection(source);
     await this.transport?.negotiate();
@@ -234,7 +235,7 @@ export class Engine implements Publisher {
     }
     const { width = 0, height = 0 } = kind === "video" ? media.getSettings() : {};
     const params = kind === "video" ? videoParamsFor(ownRole(this.store.state), source) : undefined;
-    const layers = kind === "video" ? layersFor(params, height) : [];
+    const layers = kind === "video" && !manyInOne(options.scalabilityMode) ? layersFor(params, height) : [];
     const result = await this.client.command({
       case: "publish",
       value: {
@@ -272,12 +273,13 @@ export class Engine implements Publisher {
     }
     const params = videoParamsFor(role, source);
     const height = sent.media?.getSettings().height ?? 0;
-    const sendEncodings = videoEncodings(params, height, isFirefox());
+    const { codec, scalabilityMode } = sent.options;
+    const sendEncodings = videoEncodings(params, height, isFirefox(), scalabilityMode);
     const transceiver = pc.addTransceiver(sent.media ?? "video", { direction: "sendonly", sendEncodings });
     const codecs = globalThis.RTCRtpSender?.getCapabilities?.("video")?.codecs;
     if (codecs) {
       const allowed = this.encryption?.allowed(codecs) ?? codecs;
-      transceiver.setCodecPreferences?.(preferCodecs(allowed, params?.codecs ?? []));
+      transceiver.setCodecPreferences?.(preferCodecs(allowed, params?.codecs ?? [], codec));
     }
     return transceiver;
   }

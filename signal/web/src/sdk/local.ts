@@ -18,6 +18,10 @@ export interface Publisher {
 
 export interface PublishOptions {
   readonly description?: string;
+  /** The codec to prefer to those of the role: `vp8`, `vp9`, `h264` or `av1`. A browser without it takes the role's. */
+  readonly codec?: string;
+  /** As in W3C's webrtc-svc: `L1T3` goes for each simulcast layer, a mode with more spatial layers replaces simulcast. */
+  readonly scalabilityMode?: string;
 }
 
 export interface LocalObserver {

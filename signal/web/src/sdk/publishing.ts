@@ -33,6 +33,11 @@ export function layersFor(params: VideoParams | undefined, height: number): Simu
   return kept.length > 0 ? kept : layers.slice(-1);
 }
 
+type Encoding = RTCRtpEncodingParameters & { scalabilityMode?: string };
+
+/** Whether a scalability mode has several spatial layers in one encoding. */
+export const manyInOne = (mode: string | undefined): boolean => /^[LS][2-9]/.test(mode ?? "");
+
 /**
  * The encodings of a video sender, in the order that the browser wants: Chromium and Safari number them from the
  * lowest, Firefox from the highest. The RIDs say which is which either way.
@@ -41,23 +46,26 @@ export function videoEncodings(
   params: VideoParams | undefined,
   height: number,
   highestFirst: boolean,
-): RTCRtpEncodingParameters[] {
+  scalabilityMode?: string,
+): Encoding[] {
   const layers = layersFor(params, height);
-  if (layers.length < 2) {
-    const only = layers[0];
-    return [encoding(only?.maxBitrateKbps || params?.bitrateKbps || 0, only?.maxFramerate || params?.framerate || 0)];
+  if (layers.length < 2 || manyInOne(scalabilityMode)) {
+    const only = layers.at(-1);
+    const bitrate = only?.maxBitrateKbps || params?.bitrateKbps || 0;
+    return [encoding(bitrate, only?.maxFramerate || params?.framerate || 0, scalabilityMode)];
   }
   const encodings = layers.map((layer) => ({
-    ...encoding(layer.maxBitrateKbps, layer.maxFramerate),
+    ...encoding(layer.maxBitrateKbps, layer.maxFramerate, scalabilityMode),
     rid: layer.rid,
     scaleResolutionDownBy: layer.scaleDownBy || 1,
   }));
   return highestFirst ? encodings.reverse() : encodings;
 }
 
-function encoding(kbps: number, framerate: number): RTCRtpEncodingParameters {
+function encoding(kbps: number, framerate: number, scalabilityMode?: string): Encoding {
   return {
     active: true,
+    ...(scalabilityMode ? { scalabilityMode } : {}),
     ...(kbps > 0 ? { maxBitrate: kbps * 1000 } : {}),
     ...(framerate > 0 ? { maxFramerate: framerate } : {}),
   };
@@ -72,9 +80,13 @@ export function activeEncodings(encodings: readonly RTCRtpEncodingParameters[], 
   return scales.map((scale) => scales.filter((other) => other > scale).length <= maxSpatial);
 }
 
-/** The codecs that a role wants, best first, then what belongs to them (retransmission, redundancy). */
-export function preferCodecs<C extends { mimeType: string }>(codecs: readonly C[], wanted: readonly string[]): C[] {
-  const order = wanted.length > 0 ? wanted : ["vp8", "h264"];
+/** The codec chosen and those that a role wants, best first, then what belongs to them (retransmission, redundancy). */
+export function preferCodecs<C extends { mimeType: string }>(
+  codecs: readonly C[],
+  wanted: readonly string[],
+  chosen = "",
+): C[] {
+  const order = [chosen, ...(wanted.length > 0 ? wanted : ["vp8", "h264"])];
   const rank = (codec: C): number => order.indexOf(codec.mimeType.split("/")[1]!.toLowerCase());
   const media = codecs.filter((codec) => rank(codec) >= 0).sort((a, b) => rank(a) - rank(b));
   const auxiliary = codecs.filter((codec) => /\/(rtx|red|ulpfec|flexfec-03)$/i.test(codec.mimeType));

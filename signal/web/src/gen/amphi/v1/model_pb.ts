@@ -210,7 +210,7 @@ export type VideoParams = Message$1<"amphi.v1.VideoParams"> & {
   height: number;
 
   /**
-   * In order of preference, of "vp8" and "h264"; empty: vp8, then h264.
+   * In order of preference, of "vp8", "h264", "vp9" and "av1"; empty: vp8, then h264.
    *
    * @generated from field: repeated string codecs = 5;
    */
@@ -249,7 +249,7 @@ export type VideoParamsJson = {
   height?: number;
 
   /**
-   * In order of preference, of "vp8" and "h264"; empty: vp8, then h264.
+   * In order of preference, of "vp8", "h264", "vp9" and "av1"; empty: vp8, then h264.
    *
    * @generated from field: repeated string codecs = 5;
    */
