@@ -3,7 +3,9 @@ package media
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
@@ -15,6 +17,7 @@ import (
 	"github.com/amphi-sfu/amphi/media/descriptor/descriptortest"
 	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/negotiate"
+	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seal"
 )
 
@@ -26,10 +29,10 @@ type layeredPath struct {
 	sources  []*layeredSource
 	dt       *DownTrack
 	keys     *srtp.Context
-	got      []*rtp.Packet
+	sink     *net.UDPConn
+	received uint64
 	now      int64
 	asked    map[int8]bool
-	net.Conn // for the methods that are not called
 }
 
 const descriptorID = 12
@@ -43,25 +46,53 @@ type layeredSource struct {
 	ts      uint32
 }
 
-// Write takes a packet of the engine.
-func (f *layeredPath) Write(b []byte) (int, error) {
-	plain, err := f.keys.DecryptRTP(nil, b, nil)
-	if err != nil {
-		return 0, fmt.Errorf("decrypting: %w", err)
+// receive takes what has been sent since the last call.
+func (f *layeredPath) receive(t failer) []*rtp.Packet {
+	f.e.workers[0].sender.Flush()
+	var got []*rtp.Packet
+	buf := make([]byte, packet.MaxSize)
+	for ; f.received < f.dt.counts.packets; f.received++ {
+		if err := f.sink.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatalf("%v", err)
+		}
+		n, err := f.sink.Read(buf)
+		if err != nil {
+			t.Fatalf("after %d of %d packets: %v", f.received, f.dt.counts.packets, err)
+		}
+		plain, err := f.keys.DecryptRTP(nil, buf[:n], nil)
+		if err != nil {
+			t.Fatalf("decrypting: %v", err)
+		}
+		p := &rtp.Packet{}
+		if err := p.Unmarshal(plain); err != nil {
+			t.Fatalf("reading: %v", err)
+		}
+		got = append(got, p)
 	}
-	p := &rtp.Packet{}
-	if err := p.Unmarshal(plain); err != nil {
-		return 0, fmt.Errorf("reading: %w", err)
-	}
-	f.got = append(f.got, p)
-	return len(b), nil
+	return got
 }
 
 func (f *layeredPath) requestKeyframe(enc *Encoding) { f.asked[enc.index] = true }
 
+// newLayeredEngine makes an engine that does not run, and a socket for what it sends.
+func newLayeredEngine(t *testing.T) (*Engine, *net.UDPConn) {
+	t.Helper()
+	e, err := New(Config{UDPAddr: "127.0.0.1:0", Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	return e, sink
+}
+
 // newLayered makes a path for encodings of such modes.
-func newLayered(t failer, e *Engine, room string, modes []descriptortest.Mode) *layeredPath {
-	f := &layeredPath{e: e, asked: map[int8]bool{}, now: 1}
+func newLayered(t failer, e *Engine, sink *net.UDPConn, room string, modes []descriptortest.Mode) *layeredPath {
+	f := &layeredPath{e: e, sink: sink, asked: map[int8]bool{}, now: 1}
 	r := e.Router(room)
 	must := func(err error) {
 		if err != nil {
@@ -92,7 +123,7 @@ func newLayered(t failer, e *Engine, room string, modes []descriptortest.Mode) *
 	e.workers[0].process()
 	f.dt = ep.out.tracks[0]
 	f.dt.track = f.track
-	ep.out.sealer, ep.out.stream = sealer, f
+	ep.out.sealer, ep.out.dest = sealer, e.workers[0].sender.NewDest(netip.MustParseAddrPort(sink.LocalAddr().String()))
 	return f
 }
 
@@ -194,11 +225,7 @@ func (v *receiver) check(t failer, packets []*rtp.Packet, lossless bool) {
 // on, pictures that end, and descriptors that say so.
 func TestLayersReachDecoder(t *testing.T) {
 	t.Parallel()
-	e, err := New(Config{UDPAddr: "127.0.0.1:0", Workers: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
+	e, sink := newLayeredEngine(t)
 	room := 0
 	rapid.Check(t, func(t *rapid.T) {
 		modes := make([]descriptortest.Mode, rapid.IntRange(1, 3).Draw(t, "encodings"))
@@ -206,7 +233,7 @@ func TestLayersReachDecoder(t *testing.T) {
 			modes[i] = rapid.SampledFrom(descriptortest.Modes()).Draw(t, "mode")
 		}
 		room++
-		f := newLayered(t, e, fmt.Sprint(room), modes)
+		f := newLayered(t, e, sink, fmt.Sprint(room), modes)
 		lossless := rapid.Bool().Draw(t, "lossless")
 		v := &receiver{}
 		split := func() int { return rapid.IntRange(1, 3).Draw(t, "packets") }
@@ -222,8 +249,7 @@ func TestLayersReachDecoder(t *testing.T) {
 				}
 				f.picture(s, key, split, lose)
 			}
-			v.check(t, f.got, lossless)
-			f.got = nil
+			v.check(t, f.receive(t), lossless)
 		}
 		if n := f.e.drops[dropReuse].Load(); n != 0 {
 			t.Fatalf("%d numbers used twice", n)
@@ -235,24 +261,21 @@ func TestLayersReachDecoder(t *testing.T) {
 // says of the layers that are not sent.
 func TestEveryLayerOfEveryMode(t *testing.T) {
 	t.Parallel()
-	e, err := New(Config{UDPAddr: "127.0.0.1:0", Workers: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
+	e, sink := newLayeredEngine(t)
 	for _, m := range descriptortest.Modes() {
 		for n := range m.Spatial * m.Temporal {
 			s, tm := n/m.Temporal, n%m.Temporal
 			name := fmt.Sprintf("%v-S%dT%d", m, s, tm)
-			f := newLayered(t, e, name, []descriptortest.Mode{m})
+			f := newLayered(t, e, sink, name, []descriptortest.Mode{m})
 			f.aim(layer.Layer{Spatial: int8(s), Temporal: int8(tm)})
 			v := &receiver{}
 			for i := range 13 {
 				f.picture(f.sources[0], i == 0, func() int { return 2 }, func() bool { return false })
 			}
-			v.check(t, f.got, true)
+			got := f.receive(t)
+			v.check(t, got, true)
 			st := v.state.Structure()
-			if len(f.got) == 0 || st == nil {
+			if len(got) == 0 || st == nil {
 				t.Fatalf("%s: nothing came", name)
 			}
 			if want := st.Contains[n]; v.state.Active() != want {
