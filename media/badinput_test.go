@@ -13,6 +13,7 @@ import (
 	"github.com/pion/rtcp"
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
+	"github.com/pion/stun/v4"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/amphi-sfu/amphi/media/ice"
@@ -162,7 +163,19 @@ func outside(rng *rand.Rand) []bad {
 			b[0] = 0x80 | b[0]&0x3f
 			return b
 		}},
+		{"no STUN", 500, "malformed_stun", 0, func(i int) []byte {
+			b := make([]byte, 20+rng.IntN(500))
+			b[1], b[3] = 1, byte(rng.Uint32())|1
+			return b
+		}},
+		{"a check of no session", 500, "stun_session", 0, func(int) []byte { return strangersCheck() }},
 	}
+}
+
+// strangersCheck is a well-formed STUN request (RFC 8489) for a session that does not exist.
+func strangersCheck() []byte {
+	m := stun.MustBuild(stun.TransactionID, stun.BindingRequest, stun.NewUsername("nobody:stranger"), stun.NewShortTermIntegrity("none"), stun.Fingerprint)
+	return m.Raw
 }
 
 // spoofed are packets with the attacker's address but not its keys.

@@ -10,6 +10,7 @@ import (
 	"github.com/pion/srtp/v3"
 
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/ice"
 	"github.com/amphi-sfu/amphi/media/limit"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 )
@@ -357,6 +358,28 @@ func BenchmarkDrop(b *testing.B) {
 				n++
 			}
 			if got := f.in.counts.drops(); got[reason] < n-n/sampleEvery { // one in so many is decrypted all the same
+				b.Fatalf("%d packets, dropped: %v", n, got)
+			}
+		})
+	}
+}
+
+// BenchmarkStranger is what a packet of nobody known costs it.
+func BenchmarkStranger(b *testing.B) {
+	check := strangersCheck()
+	forged := append([]byte{}, check...)
+	forged[len(forged)-1]++
+	media := append([]byte{0x80, 96}, make([]byte, 1000)...)
+	for reason, packet := range map[string][]byte{"unknown_source": media, "stun_session": check, "malformed_stun": forged} {
+		b.Run(reason, func(b *testing.B) {
+			f := newDropFixture(b)
+			b.ReportAllocs()
+			n := uint64(0)
+			for b.Loop() {
+				f.e.connector.datagram(packet, ice.Path{}, nil)
+				n++
+			}
+			if got := f.e.drops.snapshot(); got[reason] != n {
 				b.Fatalf("%d packets, dropped: %v", n, got)
 			}
 		})
