@@ -38,6 +38,7 @@ func browserLike(redundant bool) clientOptions {
 		return webrtc.RegisterDefaultInterceptorsWithOptions(m, r,
 			webrtc.WithNackGeneratorOptions(nack.GeneratorInterval(20*time.Millisecond), nack.GeneratorSkipLastN(2), nack.GeneratorMaxNacksPerPacket(10)))
 	}}
+	opts.setting = func(s *webrtc.SettingEngine) { s.SetSRTPReplayProtectionWindow(1024) } // what is repaired late is taken
 	if redundant {
 		opts.codecs = opusAndRED(false)
 	}
