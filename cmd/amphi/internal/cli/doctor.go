@@ -70,7 +70,7 @@ func (a *app) examine(ctx context.Context) []finding {
 	}
 	if node.Verdict == bad {
 		// No node to ask: see whether one could start here.
-		for _, p := range ports[:3] {
+		for _, p := range ports[:5] {
 			findings = append(findings, checkPort(p))
 		}
 	}
@@ -125,21 +125,23 @@ func checkClock(off time.Duration) *finding {
 func checkPort(p port) finding {
 	f := finding{
 		Check: fmt.Sprintf("port %d/%s", p.Port, p.Protocol), Verdict: good, Found: "free",
-		Advice: "Stop what uses it, or start the node on another with --http; see who with: ss -lnptu",
+		Advice: "Stop what uses it, or start the node on another with --http or --turn-port; see who with: ss -lnptu",
 	}
 	addr := ":" + strconv.Itoa(p.Port)
-	var c io.Closer
-	var err error
-	if p.Protocol == "udp" {
-		c, err = net.ListenPacket("udp", addr)
-	} else {
-		c, err = net.Listen("tcp", addr)
+	for protocol := range strings.SplitSeq(p.Protocol, "+") {
+		var c io.Closer
+		var err error
+		if protocol == "udp" {
+			c, err = net.ListenPacket("udp", addr)
+		} else {
+			c, err = net.Listen("tcp", addr)
+		}
+		if err != nil {
+			f.Verdict, f.Found = warn, err.Error()
+			return f
+		}
+		_ = c.Close()
 	}
-	if err != nil {
-		f.Verdict, f.Found = warn, err.Error()
-		return f
-	}
-	_ = c.Close()
 	return f
 }
 
