@@ -139,6 +139,9 @@ func (dt *DownTrack) follow(now int64) {
 		dt.setFollowed(nil, nil)
 		return
 	}
+	if dt.wire.descriptorID == 0 && enc.Codec().Name == codec.AV1 {
+		target.Spatial = 0 // without descriptors nothing says which frames make a picture
+	}
 	dt.sel.SetTarget(enc.index, target)
 	source := dt.source
 	if current, _ := dt.sel.Current(); current < 0 {

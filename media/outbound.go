@@ -191,7 +191,7 @@ func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, h outHeader
 	}
 	start := len(b)
 	size += len(b) + 8 + len(h.descriptor)
-	if len(h.descriptor) > 16 { // the two-byte form; a descriptor is only negotiated where both may be mixed
+	if len(h.descriptor) > 16 || h.descriptor != nil && w.descriptorID > 14 { // the two-byte form; a descriptor is only negotiated where both may be mixed
 		b = append(b, 0x10, 0, 0, 0)
 		if transport {
 			n := o.number(size, o.w.now)

@@ -77,6 +77,9 @@ func TestLayeredOffer(t *testing.T) {
 	if got := a.Marshal(o); !strings.Contains(got, "a=extmap:13 "+uriDescriptor+"\r\n") || !strings.Contains(got, "a=extmap-allow-mixed\r\n") {
 		t.Fatalf("answer %s", got)
 	}
+	if o, err = Parse(strings.Replace(text, "a=extmap:13 ", "a=extmap:18 ", 1)); err != nil || o.Sections[0].Extensions.Descriptor != 18 {
+		t.Fatalf("with an id of the two-byte form: %v, %+v", err, o.Sections[0].Extensions)
+	}
 	o, err = Parse(strings.Replace(text, "a=extmap-allow-mixed\r\n", "", 1))
 	if err != nil || o.Sections[0].Extensions.Descriptor != 0 {
 		t.Fatalf("without mixed extensions: %v, %+v", err, o.Sections[0].Extensions)

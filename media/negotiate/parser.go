@@ -252,10 +252,13 @@ func (p *parser) extension(value string) {
 	}
 	id, _, _ := strings.Cut(f[0], "/")
 	n, ok := parseUint(id, 8)
+	e := &p.section.Extensions
+	if ok && n > 0 && n != 15 && f[1] == uriDescriptor { // browsers give it an id of the two-byte form
+		e.Descriptor = uint8(n)
+	}
 	if !ok || n == 0 || n > 14 { // the one-byte form, RFC 8285 section 4.2
 		return
 	}
-	e := &p.section.Extensions
 	switch f[1] {
 	case uriMID:
 		e.MID = uint8(n)
@@ -267,8 +270,6 @@ func (p *parser) extension(value string) {
 		e.AudioLevel = uint8(n)
 	case uriTransportCC:
 		e.TransportCC = uint8(n)
-	case uriDescriptor:
-		e.Descriptor = uint8(n)
 	}
 }
 
