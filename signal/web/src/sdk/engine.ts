@@ -8,7 +8,7 @@ import { Path } from "./path.js";
 import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
 import { Pulse } from "./pulse.js";
-import { layersFor, manyInOne, preferCodecs, videoEncodings, videoParamsFor } from "./publishing.js";
+import { layersFor, manyInOne, preferCodecs, videoEncodings, videoParamsFor, withLayers } from "./publishing.js";
 import { ownRole, peerOfTrack } from "./state.js";
 import type { StateStore } from "./state.js";
 import { slotsToStartWith, wantedTracks } from "./subscriptions.js";
@@ -281,7 +281,7 @@ export class Engine implements Publisher {
       const allowed = this.encryption?.allowed(codecs) ?? codecs;
       transceiver.setCodecPreferences?.(preferCodecs(allowed, params?.codecs ?? [], codec));
     }
-    return transceiver;
+    return withLayers(transceiver);
   }
 
   private async activate(source: Source): Promise<void> {

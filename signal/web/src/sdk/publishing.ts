@@ -35,6 +35,23 @@ export function layersFor(params: VideoParams | undefined, height: number): Simu
 
 type Encoding = RTCRtpEncodingParameters & { scalabilityMode?: string };
 
+interface Negotiable {
+  getHeaderExtensionsToNegotiate?(): { uri: string; direction: string }[];
+  setHeaderExtensionsToNegotiate?(extensions: { uri: string; direction: string }[]): void;
+}
+
+/** Offers to say in the clear which layers frames belong to, where the browser does not by itself. */
+export function withLayers(transceiver: RTCRtpTransceiver): RTCRtpTransceiver {
+  const t = transceiver as Negotiable;
+  const offered = t.getHeaderExtensionsToNegotiate?.() ?? [];
+  const descriptor = offered.find(({ uri }) => uri.includes("#dependency-descriptor"));
+  if (descriptor) {
+    descriptor.direction = "sendrecv";
+    t.setHeaderExtensionsToNegotiate?.(offered);
+  }
+  return transceiver;
+}
+
 /** Whether a scalability mode has several spatial layers in one encoding. */
 export const manyInOne = (mode: string | undefined): boolean => /^[LS][2-9]/.test(mode ?? "");
 

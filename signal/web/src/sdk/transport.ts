@@ -1,6 +1,6 @@
 import type { MediaEncryption } from "./encryption.js";
 import type { Kind, Source } from "./model.js";
-import { activeEncodings } from "./publishing.js";
+import { activeEncodings, withLayers } from "./publishing.js";
 
 const drainMs = 300;
 
@@ -153,7 +153,7 @@ export class Transport {
   }
 
   private addSlot(kind: Kind): void {
-    const slot = this.pc.addTransceiver(kind, { direction: "recvonly" });
+    const slot = withLayers(this.pc.addTransceiver(kind, { direction: "recvonly" }));
     this.encryption?.take(slot, "receive");
     this.slots[kind].push(slot);
   }
