@@ -12,7 +12,9 @@ export function watchPicture(page) {
         const own = video.closest("[data-testid=tile]")?.dataset.peer === window.amphi.room.state.selfId;
         const box = video.getBoundingClientRect();
         if (video.closest(".beneath") || !video.checkVisibility({ opacityProperty: true })) return false;
-        return !own && video.dataset.testid !== "self-video" && video.readyState >= 2 && video.videoWidth > 0 && box.width * box.height > 0;
+        // While a player jumps to the live edge its last picture stays.
+        const pictured = video.readyState >= 2 || (video.seeking && video.getVideoPlaybackQuality().totalVideoFrames > 0);
+        return !own && video.dataset.testid !== "self-video" && pictured && video.videoWidth > 0 && box.width * box.height > 0;
       });
       for (const video of shown) watch.kinds.add(video.dataset.testid);
       if (shown.length > 0) watch.last = now;
