@@ -7,6 +7,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/media/alloc"
 	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/icetcp"
 	"github.com/amphi-sfu/amphi/media/layer"
 	"github.com/amphi-sfu/amphi/media/udp"
 )
@@ -112,6 +113,8 @@ type EngineStats struct {
 	// Pooled is how many packet buffers are in use.
 	Pooled int64
 	Socket udp.Stats
+	// TCP is ICE-TCP's, zero without it.
+	TCP icetcp.Stats
 }
 
 // outSnapshot is what the worker tells about an endpoint, a few times per second.
@@ -314,6 +317,9 @@ func (r *Router) Stats() RouterStats {
 // Stats returns the state of everything.
 func (e *Engine) Stats() EngineStats {
 	s := EngineStats{Drops: e.drops.snapshot(), Pooled: e.pool.Live(), Socket: e.conn.Stats()}
+	if e.connector.tcp != nil {
+		s.TCP = e.connector.tcp.Stats()
+	}
 	for _, r := range e.allRouters() {
 		s.Routers = append(s.Routers, r.Stats())
 	}

@@ -102,6 +102,7 @@ func newExporter(n *Node) *exporter {
 				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsIn }) }),
 			one("open_endpoint_packets_sent", "Media packets to the endpoints that are open now.", gauge,
 				func(s *scrape) float64 { return s.sum(func(e *media.EndpointStats) uint64 { return e.PacketsOut }) }),
+			one("ice_tcp_connections", "ICE-TCP connections open.", gauge, func(s *scrape) float64 { return float64(s.media.TCP.Open) }),
 			one("records_lost_total", "Durable changes that could not be written.", counter, func(s *scrape) float64 { return float64(s.signal.Lost) }),
 			one("turn_allocations", "TURN allocations open.", gauge, func(s *scrape) float64 { return float64(s.turn.Open) }),
 			one("turn_allocations_total", "TURN allocations made.", counter, func(s *scrape) float64 { return float64(s.turn.Allocations) }),
@@ -120,6 +121,7 @@ func newExporter(n *Node) *exporter {
 			{prometheus.NewDesc("amphi_downtracks", "Tracks that clients receive or should, by why they get no more; ok: as they can.", []string{"reason"}, nil), gauge, downTracksByReason},
 			by("media_dropped_total", "Media packets dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.media.Drops }),
 			by("socket_dropped_total", "Datagrams dropped at the media socket, by reason.", "reason", func(s *scrape) map[string]uint64 { return named(s.media.Socket.Drops) }),
+			by("ice_tcp_dropped_total", "Connections and frames of ICE-TCP refused or dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.media.TCP.Drops }),
 			by("turn_refused_total", "TURN requests and packets refused, by reason.", "reason", func(s *scrape) map[string]uint64 { return named(s.turn.Refused) }),
 			by("turn_bytes_total", "Bytes relayed for TURN clients, by direction.", "direction", func(s *scrape) map[string]uint64 {
 				return map[string]uint64{"in": s.turn.BytesIn, "out": s.turn.BytesOut}

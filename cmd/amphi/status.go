@@ -57,10 +57,10 @@ func (n *Node) Status(id string) *amphiv1.NodeStatus {
 	return status
 }
 
-// occurred adds up what was dropped in the data plane and at its socket, by reasons that occurred.
+// occurred adds up what was dropped in the data plane and at its sockets, by reasons that occurred.
 func occurred(s media.EngineStats) map[string]uint64 {
 	drops := map[string]uint64{}
-	for _, counts := range []map[string]uint64{s.Drops, named(s.Socket.Drops)} {
+	for _, counts := range []map[string]uint64{s.Drops, named(s.Socket.Drops), s.TCP.Drops} {
 		for reason, n := range counts {
 			if n > 0 {
 				drops[reason] += n
