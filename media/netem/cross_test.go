@@ -71,21 +71,9 @@ func TestCrossFillsALinkAndShares(t *testing.T) {
 func TestCrossSurvivesAnOutage(t *testing.T) {
 	t.Parallel()
 	c := NewCross(Reno)
-	sent := 0
 	for now := time.Duration(0); now < 20*time.Second; now += 10 * time.Millisecond {
-		for {
-			n, ok := c.Send(now)
-			if !ok {
-				break
-			}
-			sent++
-			if now < 5*time.Second || now > 10*time.Second {
-				c.Ack(n, now+time.Millisecond)
-			}
-			if sent > 1_000_000 {
-				t.Fatal("the window has no end")
-			}
-			break
+		if n, ok := c.Send(now); ok && (now < 5*time.Second || now > 10*time.Second) {
+			c.Ack(n, now+time.Millisecond)
 		}
 	}
 	if s := c.Stats(); s.Timeout == 0 || s.Acked < 500 {
