@@ -308,7 +308,9 @@ func TestDownloadOnTheViewersLink(t *testing.T) {
 			sum += int(l)
 		}
 		t.Logf("media %.2f, download %.2f of the link; layer %.1f on average", media, download, float64(sum)/float64(len(layers)))
-		if media < 0.1 || download < 0.2 {
+		// How the link is shared is a matter of the simulations in bwe; here nobody may be
+		// starved: the lowest layer and the sound are 0.06 of the link.
+		if media < 0.05 || download < 0.2 {
 			t.Errorf("media %.2f, download %.2f of the link", media, download)
 		}
 		checkFreeze(t, p, sent, start, time.Second)
