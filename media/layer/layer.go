@@ -70,6 +70,7 @@ type Selector struct {
 	at        int8   // decode target being forwarded
 	wanted    int8   // decode target to be forwarded
 	intact    uint32 // decode targets of which nothing needed was left out
+	key       uint64 // newest keyframe
 	frame     uint64 // frame decided last, and how
 	forward   bool
 	timestamp uint32
@@ -167,7 +168,7 @@ func (s *Selector) Select(p Packet) Action {
 		}
 		return s.pass()
 	}
-	if f.Number == s.frame && f.Number != 0 {
+	if f.Number == s.frame && f.Number != 0 && (s.forward || s.begun || !f.First) {
 		if s.forward {
 			return s.pass()
 		}
@@ -211,17 +212,17 @@ func (s *Selector) begin(p Packet) {
 func (s *Selector) decide(p Packet) bool {
 	f := p.Frame
 	if f.Number == 0 { // some older one
-		return f.Structure == s.structure && f.Present&(1<<s.at) != 0
+		return s.begun && f.Structure == s.structure && f.Present&(1<<s.at) != 0
 	}
 	if s.frame != 0 && f.Number < s.past.highest {
-		return s.late(f)
+		return s.late(p)
 	}
 	if f.Structure != s.structure || p.Keyframe {
 		if !p.Keyframe {
 			s.intact = 0
 			return false
 		}
-		s.structure, s.active, s.intact = f.Structure, f.Active, f.Structure.All()
+		s.structure, s.active, s.intact, s.key = f.Structure, f.Active, f.Structure.All(), f.Number
 		s.choose()
 		s.at, s.turn = s.wanted, true
 	} else {
@@ -234,8 +235,12 @@ func (s *Selector) decide(p Packet) bool {
 		}
 	}
 	s.timestamp, s.frame = p.Timestamp, f.Number
-	s.forward = s.belongs(f)
+	s.forward = s.belongs(p)
 	if s.forward {
+		if !s.begun { // what came, or did not come, before it is not sent any more
+			s.past.first = f.Number
+			s.intact &= f.Present
+		}
 		s.intact |= f.Switch
 	} else {
 		s.intact &^= f.Required
@@ -245,19 +250,24 @@ func (s *Selector) decide(p Packet) bool {
 }
 
 // late decides about a frame older than the newest.
-func (s *Selector) late(f *descriptor.Frame) bool {
+func (s *Selector) late(p Packet) bool {
+	f := p.Frame
 	if forwarded, known := s.past.find(f.Number); known {
 		return forwarded
 	}
-	forward := f.Structure == s.structure && s.belongs(f)
+	forward := f.Structure == s.structure && s.begun && s.belongs(p)
+	if !forward && f.Structure == s.structure && f.Number > s.key {
+		s.intact &^= f.Required
+	}
 	s.past.note(f.Number, forward)
 	return forward
 }
 
-// belongs says that a frame is part of the decode target and nothing that it needs was left out;
-// the first one to be forwarded needs nothing.
-func (s *Selector) belongs(f *descriptor.Frame) bool {
-	return f.Present&(1<<s.at) != 0 && (s.begun || f.Count == 0) && s.past.decodable(f)
+// belongs says that the frame of a packet is part of the decode target and nothing that it
+// needs was left out. The first one to be forwarded needs nothing, and begins with the packet.
+func (s *Selector) belongs(p Packet) bool {
+	f := p.Frame
+	return f.Present&(1<<s.at) != 0 && (s.begun || f.Count == 0 && (f.First || p.Keyframe)) && s.past.decodable(f)
 }
 
 // choose finds the decode target wanted.
