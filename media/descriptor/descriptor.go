@@ -146,7 +146,7 @@ func (f *Frame) Independent() bool { return f.Structure != nil && f.Count == 0 }
 // concurrent use.
 type State struct {
 	structure, before *Structure
-	since             uint64 // frame that brought the structure
+	since             uint64 // frame that brought the structure first
 	active            uint32
 	told              uint64 // frame that told active
 	numbers           seq.Unwrapper
@@ -209,11 +209,11 @@ func (s *State) Parse(raw []byte, f *Frame) error {
 // learn keeps what f says about the frames after it.
 func (s *State) learn(f *Frame, mask uint32) {
 	if f.HasStructure() && f.Number >= s.since {
-		if f.Structure != s.structure {
-			s.before, s.structure = s.structure, f.Structure
+		changed := f.Structure != s.structure
+		if changed {
+			s.before, s.structure, s.since = s.structure, f.Structure, f.Number
 		}
-		s.since = f.Number
-		if f.Number >= s.told {
+		if changed || f.Number >= s.told {
 			s.active, s.told = f.Structure.All(), f.Number
 		}
 	}

@@ -142,3 +142,15 @@ func TestBeginsWithFirstPacket(t *testing.T) {
 		t.Fatal("does not go on")
 	}
 }
+
+// TestNothingActive: active targets that the structure does not have are as good as none.
+func TestNothingActive(t *testing.T) {
+	t.Parallel()
+	var s Selector
+	s.SetTarget(0, Layer{Top, Top})
+	p := newPlain().frame(0, 0, true, false)
+	p.Frame.Active = 1 << 9
+	if got := s.Select(p); got != Switch {
+		t.Fatalf("a keyframe: %v", got)
+	}
+}

@@ -285,7 +285,7 @@ func (s *Selector) choose() {
 		}
 		spatial, temporal = int8(s.structure.Targets[s.at].Spatial), Top
 	}
-	mask := s.active
+	mask := s.active & s.structure.All()
 	if mask == 0 {
 		mask = s.structure.All()
 	}
