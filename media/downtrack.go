@@ -403,6 +403,12 @@ func (dt *DownTrack) reshape(p *packet.Packet) bool {
 	if meta.Targets == 0 && restricted && !p.Keyframe {
 		meta.Targets = ^uint32(0) // until a keyframe says so, the receiver has to be told that it gets everything again
 	}
+	if p.Keyframe && p.Descriptor != nil {
+		// Those of an encoder that began anew may have gone back.
+		if frame := uint16(p.Frame.Number) + meta.Frame; int16(frame-dt.cursor.frame) < 0 {
+			meta.Frame = dt.cursor.frame + 1 - uint16(p.Frame.Number)
+		}
+	}
 	return dt.seqs.Change(p.ExtSeq, meta)
 }
 

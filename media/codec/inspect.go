@@ -27,6 +27,7 @@ type Inspector struct {
 	structure  *descriptor.Structure // newest, or a grid
 	described  bool                  // structure is from a descriptor
 	descriptor descriptor.State
+	newest     newestFrame // with a descriptor
 	frames     frameCount
 	// keyframeTS is the timestamp whose keyframe start was seen already.
 	keyframeTS  uint32
@@ -196,6 +197,13 @@ func (in *Inspector) describe(p *packet.Packet) error {
 	}
 	p.StartOfFrame = f.First
 	p.Keyframe = f.First && f.Independent() && f.HasStructure()
+	if p.Keyframe && in.newest.overtakes(p) {
+		in.descriptor.Renumber()
+		if err := in.descriptor.Parse(p.Descriptor, f); err != nil {
+			return fmt.Errorf("%w: %w", ErrDescriptor, err)
+		}
+	}
+	in.newest.note(p)
 	if st := in.descriptor.Structure(); st != in.structure {
 		in.structure, in.described = st, true
 		in.sizes = [maxSpatial]Size{}
@@ -205,6 +213,26 @@ func (in *Inspector) describe(p *packet.Packet) error {
 	}
 	in.supplement(p)
 	return nil
+}
+
+// newestFrame is the one with the highest number, and the highest sequence number of it.
+type newestFrame struct {
+	number, packet uint64
+}
+
+// overtakes says that p follows the newest frame though its number is lower: its encoder has begun
+// anew.
+func (n *newestFrame) overtakes(p *packet.Packet) bool {
+	return p.ExtSeq > n.packet && p.Frame.Number < n.number
+}
+
+func (n *newestFrame) note(p *packet.Packet) {
+	if p.Frame.Number >= n.number {
+		if p.Frame.Number > n.number {
+			n.packet = 0
+		}
+		n.number, n.packet = p.Frame.Number, max(n.packet, p.ExtSeq)
+	}
 }
 
 // supplement takes from the payload what the descriptor does not have: where counters are,

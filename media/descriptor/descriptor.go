@@ -150,6 +150,7 @@ type State struct {
 	active            uint32
 	told              uint64 // frame that told active
 	numbers           seq.Unwrapper
+	anew              bool
 }
 
 // Structure is the newest structure, nil before the first.
@@ -157,6 +158,10 @@ func (s *State) Structure() *Structure { return s.structure }
 
 // Active is the mask of the decode targets that are being sent.
 func (s *State) Active() uint32 { return s.active }
+
+// Renumber says that the frame numbers begin anew with the next descriptor that is read: however
+// low its number, it is above all before.
+func (s *State) Renumber() { s.anew = true }
 
 // Parse reads the descriptor raw into f. What it says about the stream is kept for the packets
 // that follow. After an error f is of no use. A packet that repeats the structure, and one
@@ -189,7 +194,12 @@ func (s *State) Parse(raw []byte, f *Frame) error {
 	if f.flags&hasMask != 0 {
 		mask = r.bits(len(structure.Targets))
 	}
-	f.Number = s.numbers.Unwrap(number)
+	if s.anew {
+		s.anew = false
+		f.Number = s.numbers.Above(number)
+	} else {
+		f.Number = s.numbers.Unwrap(number)
+	}
 	if f.flags&hasStructure == 0 && f.Number < s.since && s.before != nil {
 		structure = s.before // it was under way before the newest structure
 	}

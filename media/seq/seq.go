@@ -25,6 +25,16 @@ func (u *Unwrapper) Unwrap(s uint16) uint64 {
 	return ext
 }
 
+// Above returns the lowest extended number above the highest seen whose low 16 bits are s: the
+// sender has begun to count anew.
+func (u *Unwrapper) Above(s uint16) uint64 {
+	if !u.started {
+		return u.Unwrap(s)
+	}
+	u.highest += 1 + uint64(s-uint16(u.highest+1))
+	return u.highest
+}
+
 // Highest returns the highest number seen, 0 before the first.
 func (u *Unwrapper) Highest() uint64 { return u.highest }
 

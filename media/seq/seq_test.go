@@ -21,6 +21,18 @@ func TestUnwrapAcrossTheWrapBothWays(t *testing.T) {
 	}
 }
 
+func TestUnwrapAbove(t *testing.T) {
+	t.Parallel()
+	for _, s := range []uint16{0, 9, 10, 11, 65535} {
+		var u Unwrapper
+		before := u.Unwrap(10)
+		got := u.Above(s)
+		if got <= before || got > before+1<<16 || uint16(got) != s || u.Unwrap(s+1) != got+1 {
+			t.Fatalf("%d above %d is %d", s, before, got)
+		}
+	}
+}
+
 func TestMapSkipsCloseUp(t *testing.T) {
 	t.Parallel()
 	m := NewMap(100)
