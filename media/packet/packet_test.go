@@ -97,6 +97,18 @@ func TestParseHeaderRefusesJunk(t *testing.T) {
 	}
 }
 
+// TestPoolForgets: a packet that was dropped before its descriptor was read leaves it to nobody.
+func TestPoolForgets(t *testing.T) {
+	t.Parallel()
+	var pool Pool
+	p := pool.Get()
+	p.Descriptor, p.Frame.First = p.Buffer()[:3], true
+	p.Release()
+	if p.Descriptor != nil || p.Frame.First {
+		t.Fatalf("descriptor %x, frame %+v", p.Descriptor, p.Frame)
+	}
+}
+
 func TestHotPathAllocatesNothing(t *testing.T) {
 	var pool Pool
 	raw := make([]byte, 100)

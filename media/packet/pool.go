@@ -58,7 +58,7 @@ func (p *Packet) reset() {
 	p.ExtSeq, p.Timestamp, p.SSRC, p.PayloadType = 0, 0, 0, 0
 	p.Marker, p.Keyframe, p.StartOfFrame = false, false, false
 	p.ArrivalNS, p.Payload, p.Counters = 0, nil, Counters{}
-	if p.Frame.Structure != nil {
+	if p.Frame.Structure != nil || p.Descriptor != nil {
 		p.Frame, p.Descriptor = descriptor.Frame{}, nil
 	}
 }
