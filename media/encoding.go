@@ -182,6 +182,13 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		return 0, false
 	}
 	p.PayloadType = c.PayloadType
+	if len(p.Payload) > 0 && e.inspect.Differs(c, p) {
+		if p.ExtSeq < e.numbers.Highest() { // it was under way when the publisher changed
+			drops.add(dropTooLate)
+			return p.ExtSeq, true
+		}
+		e.restart()
+	}
 	e.codec = c
 	shape := e.inspect.Shape()
 	if len(p.Payload) > 0 {
@@ -189,7 +196,9 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		case errors.Is(err, codec.ErrDescriptor):
 			// What explains it may be on its way. It is asked for again, or a keyframe is.
 			drops.add(dropDescriptor)
-			e.lostTooMuch.Store(shape.Size == codec.Size{})
+			if shape.Size == (codec.Size{}) {
+				e.lostTooMuch.Store(true)
+			}
 			return p.ExtSeq, false
 		case err != nil:
 			drops.add(dropPayload)

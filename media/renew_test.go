@@ -3,8 +3,10 @@ package media
 import (
 	"testing"
 
+	"github.com/amphi-sfu/amphi/media/codec"
 	"github.com/amphi-sfu/amphi/media/descriptor/descriptortest"
 	"github.com/amphi-sfu/amphi/media/layer"
+	"github.com/amphi-sfu/amphi/media/negotiate"
 )
 
 // TestEncoderBeginsAnew: an encoder that begins again with another structure, and numbers its frames
@@ -35,6 +37,74 @@ func TestEncoderBeginsAnew(t *testing.T) {
 		}
 		if st := v.state.Structure(); len(st.Targets) != 3 {
 			t.Errorf("%s: a structure of %d targets", name, len(st.Targets))
+		}
+	}
+}
+
+// TestStreamChangesItsForm: a publisher that changes the codec, or whether it sends descriptors,
+// is followed from its next keyframe on, however many frames came before.
+func TestStreamChangesItsForm(t *testing.T) {
+	t.Parallel()
+	vp8, _ := codec.Match("VP8", 90000, "")
+	h264, _ := codec.Match("H264", 90000, "packetization-mode=1;profile-level-id=42e01f")
+	form := func(c codec.Codec, key bool) []byte {
+		switch {
+		case c == vp8 && key:
+			return []byte{0x10, 0, 0, 0, 0x9d, 1, 0x2a, 64, 1, 64, 1, 0}
+		case c == vp8:
+			return []byte{0x10, 1, 0, 0}
+		case key:
+			return []byte{0x65, 1, 2, 3}
+		}
+		return []byte{0x61, 1, 2, 3}
+	}
+	for name, c := range map[string]struct {
+		before, after          codec.Codec
+		describedB, describedA bool
+	}{
+		"codec": {vp8, h264, false, false}, "codec back": {h264, vp8, false, false},
+		"descriptors end": {vp8, vp8, true, false}, "descriptors begin": {vp8, vp8, false, true},
+		"all": {vp8, h264, true, false},
+	} {
+		f := newPath(t, 1)
+		for o := range f.e.workers[0].endpoints {
+			o.tracks[0].formats = append(o.tracks[0].formats, negotiate.Format{PayloadType: 102, Codec: h264})
+		}
+		s, ts := uint16(f.enc.numbers.Highest()), uint32(1<<31)
+		stream := descriptortest.New(descriptortest.Mode{Spatial: 1, Temporal: 1}, 65500, 0)
+		write := func(c codec.Codec, s uint16, key, described bool) {
+			p := f.e.pool.Get()
+			defer p.Release()
+			p.Payload = p.Buffer()[:copy(p.Buffer(), form(c, key))]
+			p.Timestamp, p.Marker, p.ArrivalNS = ts, true, f.e.now()
+			if described {
+				p.Descriptor = stream.Picture(key)[0].Descriptor(true, true, key, false)
+			}
+			f.enc.write(p, s, c, false)
+			f.e.workers[0].process()
+		}
+		frames := func(n int, c codec.Codec, described bool) uint64 {
+			sent := f.e.Stats().Socket.SendDatagrams
+			for i := range n {
+				s, ts = s+1, ts+3000
+				write(c, s, i == 0, described)
+			}
+			return f.e.Stats().Socket.SendDatagrams - sent
+		}
+		ts = f.src.ts
+		frames(50, c.before, c.describedB)
+		if got := frames(10, c.after, c.describedA); got != 10 {
+			t.Errorf("%s: %d frames of 10 are forwarded", name, got)
+		}
+		if c.before != c.after {
+			restarts := f.enc.counts.restarts
+			write(c.before, s-12, false, c.describedB) // a late packet of the stream before changes nothing
+			if f.enc.Codec() != c.after || f.enc.counts.restarts != restarts {
+				t.Errorf("%s: a late packet brings the codec back", name)
+			}
+		}
+		if got := frames(10, c.after, c.describedA); got != 10 {
+			t.Errorf("%s: later %d frames of 10 are forwarded", name, got)
 		}
 	}
 }

@@ -73,6 +73,15 @@ func (in *Inspector) Inspect(c Codec, p *packet.Packet) error {
 	return ErrPayload
 }
 
+// Differs says that p, of codec c, is of another stream than what was inspected so far: of another
+// codec, or with descriptors where there were none or the other way round.
+func (in *Inspector) Differs(c Codec, p *packet.Packet) bool {
+	if in.codec == (Codec{}) {
+		return false
+	}
+	return c != in.codec || in.structure != nil && in.described != (p.Descriptor != nil)
+}
+
 // Size returns the newest known size of a spatial layer, zero before the first keyframe;
 // of the highest one when there are fewer.
 func (in *Inspector) Size(spatial int8) Size {
