@@ -27,6 +27,10 @@ type upstream interface {
 	requestKeyframe(enc *Encoding)
 }
 
+// maxUnread is after how many packets in a row whose descriptors cannot be read what explains them
+// is not waited for any more.
+const maxUnread = 100
+
 // Encoding is one RTP stream of an UpTrack: the only one, or one simulcast layer.
 // Its exported methods are safe for concurrent use.
 type Encoding struct {
@@ -49,6 +53,7 @@ type Encoding struct {
 	clock   seq.Timeline
 	inspect codec.Inspector
 	codec   codec.Codec
+	unread  int // packets in a row whose descriptor could not be read
 	sinks   []packet.Sink
 	report  packet.SenderReport
 	encodingMeters
@@ -196,7 +201,7 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		case errors.Is(err, codec.ErrDescriptor):
 			// What explains it may be on its way. It is asked for again, or a keyframe is.
 			drops.add(dropDescriptor)
-			if shape.Size == (codec.Size{}) {
+			if e.unread++; shape.Size == (codec.Size{}) || e.unread%maxUnread == 0 {
 				e.lostTooMuch.Store(true)
 			}
 			return p.ExtSeq, false
@@ -205,6 +210,7 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 			return p.ExtSeq, true // it came: asking for it again would not help
 		}
 	}
+	e.unread = 0
 	switch e.ring.Put(p) {
 	case ring.Duplicate:
 		e.counts.duplicates++
@@ -276,7 +282,7 @@ func (e *Encoding) restart() {
 			w := e.track.router.e.workers[i]
 			w.post(func() {
 				for _, dt := range e.subs[w.id].list {
-					if dt.source == e {
+					if current, _ := dt.sel.Current(); current == e.index { // it may be the target still
 						dt.sel.Reset()
 					}
 				}

@@ -108,3 +108,75 @@ func TestStreamChangesItsForm(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartBeforeTheSwitch: an encoding that begins anew after a subscriber took its keyframe, and
+// before there was a frame to switch at, is switched to at its next keyframe.
+func TestRestartBeforeTheSwitch(t *testing.T) {
+	t.Parallel()
+	e, sink := newLayeredEngine(t)
+	m := descriptortest.Mode{Spatial: 2, Temporal: 1, Simulcast: true}
+	f := newLayered(t, e, sink, "room", []descriptortest.Mode{m, m})
+	low, high := f.sources[0], f.sources[1]
+	one, never := func() int { return 1 }, func() bool { return false }
+	f.aim(layer.Layer{Spatial: 0, Temporal: layer.Top})
+	f.picture(low, true, one, never)
+	f.aim(layer.Layer{Spatial: 1, Temporal: layer.Top})
+	frames := 0
+	split := func() int { // the frame of S1, at which to switch, has no packet
+		frames++
+		return frames % 2
+	}
+	f.picture(high, true, split, never)
+	if current, _ := f.dt.sel.Current(); current != 1 || f.dt.source != low.enc {
+		t.Fatalf("at encoding %d", current)
+	}
+	high.enc.mu.Lock()
+	high.enc.restart()
+	high.enc.mu.Unlock()
+	e.workers[0].process()
+	high.inspect = codec.Inspector{}
+	high.stream = descriptortest.New(m, 7, 0)
+	f.picture(high, true, one, never)
+	if f.dt.source != high.enc {
+		t.Fatal("does not switch")
+	}
+}
+
+// TestUnreadableForLong: when descriptors stay unreadable a keyframe is asked for, also where lost
+// packets are not sent again.
+func TestUnreadableForLong(t *testing.T) {
+	t.Parallel()
+	f := newPath(t, 0)
+	vp8, _ := codec.Match("VP8", 90000, "")
+	s := uint16(f.enc.numbers.Highest())
+	write := func(raw []byte) {
+		p := f.e.pool.Get()
+		defer p.Release()
+		s++
+		p.Payload = p.Buffer()[:copy(p.Buffer(), []byte{0x10, 1, 0, 0})]
+		p.Timestamp, p.ArrivalNS, p.Descriptor = f.src.ts, f.e.now(), raw
+		f.enc.write(p, s, vp8, false)
+	}
+	stream := descriptortest.New(descriptortest.Mode{Spatial: 1, Temporal: 1}, 65535, 0)
+	write(stream.Picture(true)[0].Descriptor(true, true, true, false))
+	f.enc.lostTooMuch.Store(false)
+	unknown := []byte{0xc0 | 60, 0, 0}
+	for range maxUnread - 1 {
+		write(unknown)
+	}
+	if f.enc.lostTooMuch.Load() {
+		t.Fatal("a keyframe is asked for at once")
+	}
+	f.enc.lostTooMuch.Store(true) // for another reason
+	write(stream.Picture(false)[0].Descriptor(true, true, false, false))
+	write(unknown)
+	if !f.enc.lostTooMuch.Swap(false) {
+		t.Fatal("what another reason asked for is forgotten")
+	}
+	for range maxUnread {
+		write(unknown)
+	}
+	if !f.enc.lostTooMuch.Load() {
+		t.Fatal("no keyframe is asked for")
+	}
+}
