@@ -154,3 +154,28 @@ func TestNothingActive(t *testing.T) {
 		t.Fatalf("a keyframe: %v", got)
 	}
 }
+
+// TestKeyframeOfAnOldFrame: a keyframe whose first packet comes after the next frame, of a stream
+// without frame numbers, is nothing to begin with; another one is waited for.
+func TestKeyframeOfAnOldFrame(t *testing.T) {
+	t.Parallel()
+	var s Selector
+	pl := newPlain()
+	s.SetTarget(0, Layer{Top, Top})
+	s.Select(pl.frame(0, 0, true, false))
+	s.SetTarget(1, Layer{Top, Top})
+	old := pl.frame(1, 0, true, false)
+	old.Frame.Number = 0
+	if got := s.Select(old); got != Drop {
+		t.Fatalf("the keyframe: %v", got)
+	}
+	if got := s.Select(pl.frame(0, 0, false, false)); got != Forward {
+		t.Fatalf("the encoding before: %v", got)
+	}
+	if encoding, waiting := s.Waiting(); !waiting || encoding != 1 {
+		t.Fatal("waits for no keyframe")
+	}
+	if got := s.Select(pl.frame(1, 0, true, false)); got != Switch {
+		t.Fatalf("the next keyframe: %v", got)
+	}
+}

@@ -156,7 +156,7 @@ func (s *Selector) Select(p Packet) Action {
 		return Drop
 	}
 	if p.Encoding != s.current {
-		if s.encoding < 0 || p.Encoding != s.encoding || !p.Keyframe {
+		if s.encoding < 0 || p.Encoding != s.encoding || !p.Keyframe || p.Frame.Structure != nil && p.Frame.Number == 0 {
 			return Drop
 		}
 		s.begin(p)
