@@ -110,6 +110,7 @@ func newLayered(t failer, e *Engine, sink *net.UDPConn, room string, modes []des
 	for i, m := range modes {
 		f.sources = append(f.sources, &layeredSource{
 			enc: f.track.encoding(i, fmt.Sprint(i), f), stream: descriptortest.New(m, uint16(65500+i*100), uint8(i)), seq: uint64(65520 + i*9000),
+			ts: -uint32(20000 * (i + 1)),
 		})
 	}
 	ep, err := r.NewEndpoint(EndpointConfig{ID: "viewer"})
@@ -292,5 +293,43 @@ func TestEveryLayerOfEveryMode(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestDescribedAllocatesNothing: neither does what has a descriptor that is rewritten.
+func TestDescribedAllocatesNothing(t *testing.T) {
+	e, sink := newLayeredEngine(t)
+	f := newLayered(t, e, sink, "room", []descriptortest.Mode{{Spatial: 1, Temporal: 2}})
+	f.aim(layer.Layer{Spatial: 0, Temporal: 0})
+	for i := range 4 {
+		f.picture(f.sources[0], i == 0, func() int { return 1 }, func() bool { return false })
+	}
+	f.receive(t)
+	s := f.sources[0]
+	av1, _ := codec.Match("AV1", 90000, "")
+	p := e.pool.Get()
+	defer p.Release()
+	p.Payload, p.PayloadType = p.Buffer()[:copy(p.Buffer(), "payload")], av1.PayloadType
+	raws := [][]byte{s.stream.Picture(false)[0].Descriptor(true, true, false, false), s.stream.Picture(false)[0].Descriptor(true, true, false, false)}
+	number := binary.BigEndian.Uint16(raws[0][1:])
+	before := f.dt.counts.packets
+	const rounds = 100
+	allocs := testing.AllocsPerRun(rounds, func() {
+		for _, raw := range raws {
+			binary.BigEndian.PutUint16(raw[1:], number)
+			number, s.seq, s.ts = number+1, s.seq+1, s.ts+3000
+			p.Descriptor, p.ExtSeq, p.Timestamp = raw, s.seq, s.ts
+			if err := s.inspect.Inspect(av1, p); err != nil {
+				t.Fatal(err)
+			}
+			f.dt.write(s.enc, p)
+		}
+		e.workers[0].sender.Flush()
+	})
+	if allocs != 0 && !raceDetector() {
+		t.Fatalf("%v allocations", allocs)
+	}
+	if got := f.dt.counts.packets - before; got != rounds+1 {
+		t.Fatalf("%d packets are sent, want %d", got, rounds+1)
 	}
 }
