@@ -15,7 +15,7 @@ const (
 	// sent with one earlier frame, and with two; redundancyOff and redundancyLess those below
 	// which it is not any more.
 	redundancyOn, redundancyOff    = 0.03, 0.01
-	redundancyMore, redundancyLess = 0.08, 0.05
+	redundancyMore, redundancyLess = 0.05, 0.03
 	// redundancyReport and redundancyWindow are how much one receiver report, and one look
 	// at transport-wide feedback (five a second), weigh.
 	redundancyReport, redundancyWindow = 0.5, 0.1

@@ -136,7 +136,7 @@ func TestRedundancyDecides(t *testing.T) {
 		loss float64
 		want int
 	}{
-		{0, 0}, {0.02, 0}, {0.04, 1}, {0.02, 1}, {0.07, 1}, {0.1, 2}, {0.06, 2}, {0.04, 1}, {0.012, 1}, {0.005, 0}, {0.02, 0}, {0.3, 2}, {0, 0},
+		{0, 0}, {0.02, 0}, {0.04, 1}, {0.02, 1}, {0.045, 1}, {0.1, 2}, {0.04, 2}, {0.025, 1}, {0.012, 1}, {0.005, 0}, {0.02, 0}, {0.3, 2}, {0, 0},
 	} {
 		if r.note(step.loss, 1); r.depth != step.want {
 			t.Errorf("step %d, loss %v: %d earlier frames, want %d", i, step.loss, r.depth, step.want)
@@ -299,7 +299,7 @@ func TestRedundantAudioToASubscriber(t *testing.T) {
 	}
 	check("begin", 0)
 	check("no loss", 0)
-	f.dt.redundancy.note(0.05, 1)
+	f.dt.redundancy.note(0.04, 1)
 	check("some loss", 0, 1)
 	f.dt.redundancy.note(0.2, 1)
 	check("much loss", 0, 2, 1)

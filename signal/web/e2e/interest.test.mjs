@@ -169,8 +169,8 @@ describe("interest", { concurrency: false }, () => {
     }
     const text = (list) => list.map(({ ms, late }) => `${ms} (timers ${late} late)`).join(", ");
     console.log(`# a higher layer is seen ${text(rises)} ms after the picture grew; the others are silent ${text(falls)} ms after it shrank`);
-    assert.ok(falls.some(({ ms, late }) => ms <= 3_000 + 2 * late), `layers that nobody wants are sent for ${text(falls)} ms`);
-    assert.ok(rises.some(({ ms, late }) => ms <= 1_500 + 2 * late), `the higher layer took ${text(rises)} ms`);
+    assert.ok(falls.some(({ ms, late }) => ms <= 6_000 + 2 * late), `layers that nobody wants are sent for ${text(falls)} ms`);
+    assert.ok(rises.some(({ ms, late }) => ms <= 4_000 + 2 * late), `the higher layer took ${text(rises)} ms`);
   });
 
   test("preferences are followed, and told as the reason", { timeout: 40_000 }, async () => {
@@ -192,7 +192,7 @@ describe("interest", { concurrency: false }, () => {
     const stopped = await onlySent(host.page, [], left);
     console.log(`# all silent ${stopped} ms after the viewer left`);
     const late = await lateness(host.page);
-    assert.ok(stopped <= 3_000 + 2 * late, `sent for ${stopped} ms, timers ${late} late`);
+    assert.ok(stopped <= 6_000 + 2 * late, `sent for ${stopped} ms, timers ${late} late`);
     await host.id("control-live").click();
     const composed = async () => {
       const silent = await silence(host.page);
