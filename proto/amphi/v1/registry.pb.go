@@ -39,7 +39,12 @@ type Registry struct {
 	// Signs resume tokens and tickets; 32 bytes.
 	NodeSecret []byte `protobuf:"bytes,8,opt,name=node_secret,json=nodeSecret,proto3" json:"node_secret,omitempty"`
 	// Ids of the last commands that were applied, oldest first, bounded: these are not applied again.
-	RecentIds     []string `protobuf:"bytes,9,rep,name=recent_ids,json=recentIds,proto3" json:"recent_ids,omitempty"`
+	RecentIds []string `protobuf:"bytes,9,rep,name=recent_ids,json=recentIds,proto3" json:"recent_ids,omitempty"`
+	// Who decides for each room, by lower-case name. A room's epoch never falls, so a placement is never deleted while
+	// the room's record is there.
+	Placements map[string]*Placement `protobuf:"bytes,10,rep,name=placements,proto3" json:"placements,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The nodes of the cluster, by id.
+	Nodes         map[string]*ClusterNode `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -137,6 +142,223 @@ func (x *Registry) GetRecentIds() []string {
 	return nil
 }
 
+func (x *Registry) GetPlacements() map[string]*Placement {
+	if x != nil {
+		return x.Placements
+	}
+	return nil
+}
+
+func (x *Registry) GetNodes() map[string]*ClusterNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// Placement says who decides for a room.
+type Placement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Has a copy of every decision before it is answered; empty: there is none (solo).
+	Standby string `protobuf:"bytes,2,opt,name=standby,proto3" json:"standby,omitempty"`
+	// The owner's fencing token; it rises with every change of node.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Placement) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Placement) GetStandby() string {
+	if x != nil {
+		return x.Standby
+	}
+	return ""
+}
+
+func (x *Placement) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// ClusterNode is what the cluster keeps of a node that it has accepted.
+type ClusterNode struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// The failure domain within the region: a rack, a power supply.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// "stage", "audience", "origin", "voter".
+	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Where clients reach the node.
+	Url string `protobuf:"bytes,5,opt,name=url,proto3" json:"url,omitempty"`
+	// HOST:PORT of the cluster's TLS port and of trunks.
+	ClusterAddr string `protobuf:"bytes,6,opt,name=cluster_addr,json=clusterAddr,proto3" json:"cluster_addr,omitempty"`
+	TrunkAddr   string `protobuf:"bytes,7,opt,name=trunk_addr,json=trunkAddr,proto3" json:"trunk_addr,omitempty"`
+	Version     string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	StartedMs   int64  `protobuf:"varint,9,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	// It takes no new clients and rooms, and ends at the deadline, in Unix milliseconds; 0: no drain.
+	DrainUntilMs int64 `protobuf:"varint,10,opt,name=drain_until_ms,json=drainUntilMs,proto3" json:"drain_until_ms,omitempty"`
+	// Rises with every start of the node.
+	Incarnation uint64 `protobuf:"varint,11,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Its lease ran out and was witnessed: it owns nothing until it registers again.
+	Down          bool `protobuf:"varint,12,opt,name=down,proto3" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterNode) Reset() {
+	*x = ClusterNode{}
+	mi := &file_amphi_v1_registry_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterNode) ProtoMessage() {}
+
+func (x *ClusterNode) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_registry_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
+func (*ClusterNode) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClusterNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *ClusterNode) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetClusterAddr() string {
+	if x != nil {
+		return x.ClusterAddr
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetTrunkAddr() string {
+	if x != nil {
+		return x.TrunkAddr
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ClusterNode) GetStartedMs() int64 {
+	if x != nil {
+		return x.StartedMs
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetDrainUntilMs() int64 {
+	if x != nil {
+		return x.DrainUntilMs
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ClusterNode) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
+}
+
 type StoreEntries struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entries       []*StoreEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
@@ -146,7 +368,7 @@ type StoreEntries struct {
 
 func (x *StoreEntries) Reset() {
 	*x = StoreEntries{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	mi := &file_amphi_v1_registry_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +380,7 @@ func (x *StoreEntries) String() string {
 func (*StoreEntries) ProtoMessage() {}
 
 func (x *StoreEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	mi := &file_amphi_v1_registry_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +393,7 @@ func (x *StoreEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreEntries.ProtoReflect.Descriptor instead.
 func (*StoreEntries) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{1}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StoreEntries) GetEntries() []*StoreEntry {
@@ -195,7 +417,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[2]
+	mi := &file_amphi_v1_registry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -207,7 +429,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[2]
+	mi := &file_amphi_v1_registry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -220,7 +442,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{2}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ApiKey) GetId() string {
@@ -266,7 +488,7 @@ type Attendance struct {
 
 func (x *Attendance) Reset() {
 	*x = Attendance{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[3]
+	mi := &file_amphi_v1_registry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +500,7 @@ func (x *Attendance) String() string {
 func (*Attendance) ProtoMessage() {}
 
 func (x *Attendance) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[3]
+	mi := &file_amphi_v1_registry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +513,7 @@ func (x *Attendance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attendance.ProtoReflect.Descriptor instead.
 func (*Attendance) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{3}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Attendance) GetPeerId() string {
@@ -359,7 +581,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[4]
+	mi := &file_amphi_v1_registry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +593,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[4]
+	mi := &file_amphi_v1_registry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +606,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{4}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Session) GetId() string {
@@ -453,6 +675,10 @@ type RegistryCommand struct {
 	//	*RegistryCommand_PutSession
 	//	*RegistryCommand_PutStore
 	//	*RegistryCommand_SetNodeSecret
+	//	*RegistryCommand_PlaceRoom
+	//	*RegistryCommand_MoveRooms
+	//	*RegistryCommand_PutNode
+	//	*RegistryCommand_DeleteNode
 	Body isRegistryCommand_Body `protobuf_oneof:"body"`
 	// Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
 	IfRevision *uint64 `protobuf:"varint,12,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
@@ -464,7 +690,7 @@ type RegistryCommand struct {
 
 func (x *RegistryCommand) Reset() {
 	*x = RegistryCommand{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[5]
+	mi := &file_amphi_v1_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +702,7 @@ func (x *RegistryCommand) String() string {
 func (*RegistryCommand) ProtoMessage() {}
 
 func (x *RegistryCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[5]
+	mi := &file_amphi_v1_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +715,7 @@ func (x *RegistryCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryCommand.ProtoReflect.Descriptor instead.
 func (*RegistryCommand) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{5}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RegistryCommand) GetId() string {
@@ -594,6 +820,42 @@ func (x *RegistryCommand) GetSetNodeSecret() []byte {
 	return nil
 }
 
+func (x *RegistryCommand) GetPlaceRoom() *PlaceRoom {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_PlaceRoom); ok {
+			return x.PlaceRoom
+		}
+	}
+	return nil
+}
+
+func (x *RegistryCommand) GetMoveRooms() *MoveRooms {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_MoveRooms); ok {
+			return x.MoveRooms
+		}
+	}
+	return nil
+}
+
+func (x *RegistryCommand) GetPutNode() *ClusterNode {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_PutNode); ok {
+			return x.PutNode
+		}
+	}
+	return nil
+}
+
+func (x *RegistryCommand) GetDeleteNode() string {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_DeleteNode); ok {
+			return x.DeleteNode
+		}
+	}
+	return ""
+}
+
 func (x *RegistryCommand) GetIfRevision() uint64 {
 	if x != nil && x.IfRevision != nil {
 		return *x.IfRevision
@@ -648,6 +910,22 @@ type RegistryCommand_SetNodeSecret struct {
 	SetNodeSecret []byte `protobuf:"bytes,11,opt,name=set_node_secret,json=setNodeSecret,proto3,oneof"`
 }
 
+type RegistryCommand_PlaceRoom struct {
+	PlaceRoom *PlaceRoom `protobuf:"bytes,14,opt,name=place_room,json=placeRoom,proto3,oneof"`
+}
+
+type RegistryCommand_MoveRooms struct {
+	MoveRooms *MoveRooms `protobuf:"bytes,15,opt,name=move_rooms,json=moveRooms,proto3,oneof"`
+}
+
+type RegistryCommand_PutNode struct {
+	PutNode *ClusterNode `protobuf:"bytes,16,opt,name=put_node,json=putNode,proto3,oneof"`
+}
+
+type RegistryCommand_DeleteNode struct {
+	DeleteNode string `protobuf:"bytes,17,opt,name=delete_node,json=deleteNode,proto3,oneof"`
+}
+
 func (*RegistryCommand_PutTemplate) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeleteTemplate) isRegistryCommand_Body() {}
@@ -666,6 +944,14 @@ func (*RegistryCommand_PutStore) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_SetNodeSecret) isRegistryCommand_Body() {}
 
+func (*RegistryCommand_PlaceRoom) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_MoveRooms) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_PutNode) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_DeleteNode) isRegistryCommand_Body() {}
+
 type PutStore struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -677,7 +963,7 @@ type PutStore struct {
 
 func (x *PutStore) Reset() {
 	*x = PutStore{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[6]
+	mi := &file_amphi_v1_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +975,7 @@ func (x *PutStore) String() string {
 func (*PutStore) ProtoMessage() {}
 
 func (x *PutStore) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[6]
+	mi := &file_amphi_v1_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +988,7 @@ func (x *PutStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStore.ProtoReflect.Descriptor instead.
 func (*PutStore) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{6}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PutStore) GetRoom() string {
@@ -726,11 +1012,151 @@ func (x *PutStore) GetDeleted() bool {
 	return false
 }
 
+// PlaceRoom gives a room its owner, or another one; refused with "conflict" unless the placement's epoch is if_epoch.
+type PlaceRoom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Standby       string                 `protobuf:"bytes,3,opt,name=standby,proto3" json:"standby,omitempty"`
+	IfEpoch       uint64                 `protobuf:"varint,4,opt,name=if_epoch,json=ifEpoch,proto3" json:"if_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlaceRoom) Reset() {
+	*x = PlaceRoom{}
+	mi := &file_amphi_v1_registry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlaceRoom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlaceRoom) ProtoMessage() {}
+
+func (x *PlaceRoom) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_registry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlaceRoom.ProtoReflect.Descriptor instead.
+func (*PlaceRoom) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PlaceRoom) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *PlaceRoom) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PlaceRoom) GetStandby() string {
+	if x != nil {
+		return x.Standby
+	}
+	return ""
+}
+
+func (x *PlaceRoom) GetIfEpoch() uint64 {
+	if x != nil {
+		return x.IfEpoch
+	}
+	return 0
+}
+
+// MoveRooms takes rooms from a node in one entry: all of a dead one, or those that are handed over.
+type MoveRooms struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rooms move only if this node still has them, at if_epoch.
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The node counts as down from now on, if it still has this incarnation.
+	Down          bool         `protobuf:"varint,2,opt,name=down,proto3" json:"down,omitempty"`
+	Incarnation   uint64       `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Rooms         []*PlaceRoom `protobuf:"bytes,4,rep,name=rooms,proto3" json:"rooms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveRooms) Reset() {
+	*x = MoveRooms{}
+	mi := &file_amphi_v1_registry_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveRooms) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveRooms) ProtoMessage() {}
+
+func (x *MoveRooms) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_registry_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveRooms.ProtoReflect.Descriptor instead.
+func (*MoveRooms) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MoveRooms) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveRooms) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
+}
+
+func (x *MoveRooms) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *MoveRooms) GetRooms() []*PlaceRoom {
+	if x != nil {
+		return x.Rooms
+	}
+	return nil
+}
+
 var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xae\x06\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xcc\b\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -742,7 +1168,12 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\vnode_secret\x18\b \x01(\fR\n" +
 	"nodeSecret\x12\x1d\n" +
 	"\n" +
-	"recent_ids\x18\t \x03(\tR\trecentIds\x1aP\n" +
+	"recent_ids\x18\t \x03(\tR\trecentIds\x12B\n" +
+	"\n" +
+	"placements\x18\n" +
+	" \x03(\v2\".amphi.v1.Registry.PlacementsEntryR\n" +
+	"placements\x123\n" +
+	"\x05nodes\x18\v \x03(\v2\x1d.amphi.v1.Registry.NodesEntryR\x05nodes\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.amphi.v1.TemplateR\x05value:\x028\x01\x1aH\n" +
@@ -760,7 +1191,34 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
 	"StoreEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.amphi.v1.StoreEntriesR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.amphi.v1.StoreEntriesR\x05value:\x028\x01\x1aR\n" +
+	"\x0fPlacementsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
+	"\x05value\x18\x02 \x01(\v2\x13.amphi.v1.PlacementR\x05value:\x028\x01\x1aO\n" +
+	"\n" +
+	"NodesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.amphi.v1.ClusterNodeR\x05value:\x028\x01\"O\n" +
+	"\tPlacement\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\astandby\x18\x02 \x01(\tR\astandby\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xc8\x02\n" +
+	"\vClusterNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x10\n" +
+	"\x03url\x18\x05 \x01(\tR\x03url\x12!\n" +
+	"\fcluster_addr\x18\x06 \x01(\tR\vclusterAddr\x12\x1d\n" +
+	"\n" +
+	"trunk_addr\x18\a \x01(\tR\ttrunkAddr\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x1d\n" +
+	"\n" +
+	"started_ms\x18\t \x01(\x03R\tstartedMs\x12$\n" +
+	"\x0edrain_until_ms\x18\n" +
+	" \x01(\x03R\fdrainUntilMs\x12 \n" +
+	"\vincarnation\x18\v \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04down\x18\f \x01(\bR\x04down\">\n" +
 	"\fStoreEntries\x12.\n" +
 	"\aentries\x18\x01 \x03(\v2\x14.amphi.v1.StoreEntryR\aentries\"k\n" +
 	"\x06ApiKey\x12\x0e\n" +
@@ -789,7 +1247,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"attendance\x18\x06 \x03(\v2\x14.amphi.v1.AttendanceR\n" +
 	"attendance\x12\x1d\n" +
 	"\n" +
-	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xb8\x04\n" +
+	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xfb\x05\n" +
 	"\x0fRegistryCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -804,7 +1262,14 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"putSession\x121\n" +
 	"\tput_store\x18\n" +
 	" \x01(\v2\x12.amphi.v1.PutStoreH\x00R\bputStore\x12(\n" +
-	"\x0fset_node_secret\x18\v \x01(\fH\x00R\rsetNodeSecret\x12$\n" +
+	"\x0fset_node_secret\x18\v \x01(\fH\x00R\rsetNodeSecret\x124\n" +
+	"\n" +
+	"place_room\x18\x0e \x01(\v2\x13.amphi.v1.PlaceRoomH\x00R\tplaceRoom\x124\n" +
+	"\n" +
+	"move_rooms\x18\x0f \x01(\v2\x13.amphi.v1.MoveRoomsH\x00R\tmoveRooms\x122\n" +
+	"\bput_node\x18\x10 \x01(\v2\x15.amphi.v1.ClusterNodeH\x00R\aputNode\x12!\n" +
+	"\vdelete_node\x18\x11 \x01(\tH\x00R\n" +
+	"deleteNode\x12$\n" +
 	"\vif_revision\x18\f \x01(\x04H\x01R\n" +
 	"ifRevision\x88\x01\x01\x12\x19\n" +
 	"\bonly_new\x18\r \x01(\bR\aonlyNewB\x06\n" +
@@ -813,7 +1278,17 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\bPutStore\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12*\n" +
 	"\x05entry\x18\x02 \x01(\v2\x14.amphi.v1.StoreEntryR\x05entry\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeletedB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"h\n" +
+	"\tPlaceRoom\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
+	"\astandby\x18\x03 \x01(\tR\astandby\x12\x19\n" +
+	"\bif_epoch\x18\x04 \x01(\x04R\aifEpoch\"\x80\x01\n" +
+	"\tMoveRooms\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x12\n" +
+	"\x04down\x18\x02 \x01(\bR\x04down\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12)\n" +
+	"\x05rooms\x18\x04 \x03(\v2\x13.amphi.v1.PlaceRoomR\x05roomsB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
 var (
 	file_amphi_v1_registry_proto_rawDescOnce sync.Once
@@ -827,53 +1302,67 @@ func file_amphi_v1_registry_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_registry_proto_rawDescData
 }
 
-var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_amphi_v1_registry_proto_goTypes = []any{
 	(*Registry)(nil),        // 0: amphi.v1.Registry
-	(*StoreEntries)(nil),    // 1: amphi.v1.StoreEntries
-	(*ApiKey)(nil),          // 2: amphi.v1.ApiKey
-	(*Attendance)(nil),      // 3: amphi.v1.Attendance
-	(*Session)(nil),         // 4: amphi.v1.Session
-	(*RegistryCommand)(nil), // 5: amphi.v1.RegistryCommand
-	(*PutStore)(nil),        // 6: amphi.v1.PutStore
-	nil,                     // 7: amphi.v1.Registry.TemplatesEntry
-	nil,                     // 8: amphi.v1.Registry.RoomsEntry
-	nil,                     // 9: amphi.v1.Registry.CodesEntry
-	nil,                     // 10: amphi.v1.Registry.KeysEntry
-	nil,                     // 11: amphi.v1.Registry.StoreEntry
-	(*StoreEntry)(nil),      // 12: amphi.v1.StoreEntry
-	(LeaveReason)(0),        // 13: amphi.v1.LeaveReason
-	(*Template)(nil),        // 14: amphi.v1.Template
-	(*Room)(nil),            // 15: amphi.v1.Room
-	(*RoomCode)(nil),        // 16: amphi.v1.RoomCode
+	(*Placement)(nil),       // 1: amphi.v1.Placement
+	(*ClusterNode)(nil),     // 2: amphi.v1.ClusterNode
+	(*StoreEntries)(nil),    // 3: amphi.v1.StoreEntries
+	(*ApiKey)(nil),          // 4: amphi.v1.ApiKey
+	(*Attendance)(nil),      // 5: amphi.v1.Attendance
+	(*Session)(nil),         // 6: amphi.v1.Session
+	(*RegistryCommand)(nil), // 7: amphi.v1.RegistryCommand
+	(*PutStore)(nil),        // 8: amphi.v1.PutStore
+	(*PlaceRoom)(nil),       // 9: amphi.v1.PlaceRoom
+	(*MoveRooms)(nil),       // 10: amphi.v1.MoveRooms
+	nil,                     // 11: amphi.v1.Registry.TemplatesEntry
+	nil,                     // 12: amphi.v1.Registry.RoomsEntry
+	nil,                     // 13: amphi.v1.Registry.CodesEntry
+	nil,                     // 14: amphi.v1.Registry.KeysEntry
+	nil,                     // 15: amphi.v1.Registry.StoreEntry
+	nil,                     // 16: amphi.v1.Registry.PlacementsEntry
+	nil,                     // 17: amphi.v1.Registry.NodesEntry
+	(*StoreEntry)(nil),      // 18: amphi.v1.StoreEntry
+	(LeaveReason)(0),        // 19: amphi.v1.LeaveReason
+	(*Template)(nil),        // 20: amphi.v1.Template
+	(*Room)(nil),            // 21: amphi.v1.Room
+	(*RoomCode)(nil),        // 22: amphi.v1.RoomCode
 }
 var file_amphi_v1_registry_proto_depIdxs = []int32{
-	7,  // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
-	8,  // 1: amphi.v1.Registry.rooms:type_name -> amphi.v1.Registry.RoomsEntry
-	9,  // 2: amphi.v1.Registry.codes:type_name -> amphi.v1.Registry.CodesEntry
-	10, // 3: amphi.v1.Registry.keys:type_name -> amphi.v1.Registry.KeysEntry
-	4,  // 4: amphi.v1.Registry.sessions:type_name -> amphi.v1.Session
-	11, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
-	12, // 6: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
-	13, // 7: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
-	3,  // 8: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
-	14, // 9: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
-	15, // 10: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
-	16, // 11: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
-	2,  // 12: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
-	4,  // 13: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
-	6,  // 14: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
-	12, // 15: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
-	14, // 16: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
-	15, // 17: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
-	16, // 18: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
-	2,  // 19: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
-	1,  // 20: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
+	12, // 1: amphi.v1.Registry.rooms:type_name -> amphi.v1.Registry.RoomsEntry
+	13, // 2: amphi.v1.Registry.codes:type_name -> amphi.v1.Registry.CodesEntry
+	14, // 3: amphi.v1.Registry.keys:type_name -> amphi.v1.Registry.KeysEntry
+	6,  // 4: amphi.v1.Registry.sessions:type_name -> amphi.v1.Session
+	15, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
+	16, // 6: amphi.v1.Registry.placements:type_name -> amphi.v1.Registry.PlacementsEntry
+	17, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
+	18, // 8: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
+	19, // 9: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
+	5,  // 10: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
+	20, // 11: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
+	21, // 12: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
+	22, // 13: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
+	4,  // 14: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
+	6,  // 15: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
+	8,  // 16: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
+	9,  // 17: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
+	10, // 18: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
+	2,  // 19: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
+	18, // 20: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
+	9,  // 21: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
+	20, // 22: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
+	21, // 23: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
+	22, // 24: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
+	4,  // 25: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
+	3,  // 26: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
+	1,  // 27: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
+	2,  // 28: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_registry_proto_init() }
@@ -882,7 +1371,7 @@ func file_amphi_v1_registry_proto_init() {
 		return
 	}
 	file_amphi_v1_model_proto_init()
-	file_amphi_v1_registry_proto_msgTypes[5].OneofWrappers = []any{
+	file_amphi_v1_registry_proto_msgTypes[7].OneofWrappers = []any{
 		(*RegistryCommand_PutTemplate)(nil),
 		(*RegistryCommand_DeleteTemplate)(nil),
 		(*RegistryCommand_PutRoom)(nil),
@@ -892,6 +1381,10 @@ func file_amphi_v1_registry_proto_init() {
 		(*RegistryCommand_PutSession)(nil),
 		(*RegistryCommand_PutStore)(nil),
 		(*RegistryCommand_SetNodeSecret)(nil),
+		(*RegistryCommand_PlaceRoom)(nil),
+		(*RegistryCommand_MoveRooms)(nil),
+		(*RegistryCommand_PutNode)(nil),
+		(*RegistryCommand_DeleteNode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -899,7 +1392,7 @@ func file_amphi_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_registry_proto_rawDesc), len(file_amphi_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

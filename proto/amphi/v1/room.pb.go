@@ -3725,6 +3725,9 @@ type RoomMessage struct {
 	//	*RoomMessage_Events
 	//	*RoomMessage_State
 	//	*RoomMessage_PeerMoved
+	//	*RoomMessage_StandbyUpdate
+	//	*RoomMessage_StandbyAck
+	//	*RoomMessage_RelayPlan
 	Body          isRoomMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3844,6 +3847,33 @@ func (x *RoomMessage) GetPeerMoved() *PeerMoved {
 	return nil
 }
 
+func (x *RoomMessage) GetStandbyUpdate() *StandbyUpdate {
+	if x != nil {
+		if x, ok := x.Body.(*RoomMessage_StandbyUpdate); ok {
+			return x.StandbyUpdate
+		}
+	}
+	return nil
+}
+
+func (x *RoomMessage) GetStandbyAck() *StandbyAck {
+	if x != nil {
+		if x, ok := x.Body.(*RoomMessage_StandbyAck); ok {
+			return x.StandbyAck
+		}
+	}
+	return nil
+}
+
+func (x *RoomMessage) GetRelayPlan() *RelayPlan {
+	if x != nil {
+		if x, ok := x.Body.(*RoomMessage_RelayPlan); ok {
+			return x.RelayPlan
+		}
+	}
+	return nil
+}
+
 type isRoomMessage_Body interface {
 	isRoomMessage_Body()
 }
@@ -3876,6 +3906,18 @@ type RoomMessage_PeerMoved struct {
 	PeerMoved *PeerMoved `protobuf:"bytes,9,opt,name=peer_moved,json=peerMoved,proto3,oneof"`
 }
 
+type RoomMessage_StandbyUpdate struct {
+	StandbyUpdate *StandbyUpdate `protobuf:"bytes,10,opt,name=standby_update,json=standbyUpdate,proto3,oneof"`
+}
+
+type RoomMessage_StandbyAck struct {
+	StandbyAck *StandbyAck `protobuf:"bytes,11,opt,name=standby_ack,json=standbyAck,proto3,oneof"`
+}
+
+type RoomMessage_RelayPlan struct {
+	RelayPlan *RelayPlan `protobuf:"bytes,12,opt,name=relay_plan,json=relayPlan,proto3,oneof"`
+}
+
 func (*RoomMessage_Attach) isRoomMessage_Body() {}
 
 func (*RoomMessage_Detach) isRoomMessage_Body() {}
@@ -3890,6 +3932,455 @@ func (*RoomMessage_State) isRoomMessage_Body() {}
 
 func (*RoomMessage_PeerMoved) isRoomMessage_Body() {}
 
+func (*RoomMessage_StandbyUpdate) isRoomMessage_Body() {}
+
+func (*RoomMessage_StandbyAck) isRoomMessage_Body() {}
+
+func (*RoomMessage_RelayPlan) isRoomMessage_Body() {}
+
+// StandbyUpdate brings the standby of a room what it needs to go on as its owner. Nothing is answered or told to
+// replicas before the standby has acknowledged it.
+type StandbyUpdate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Updates of one epoch are numbered without gaps from 1.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The whole copy; else what was added since the update before.
+	Whole bool `protobuf:"varint,2,opt,name=whole,proto3" json:"whole,omitempty"`
+	// With whole: the state, nil while there is no session.
+	State  *RoomState `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Events []*Event   `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// Requests executed, so that their repetitions are answered and not executed again.
+	Answers []*StandbyAnswer `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
+	// Where the clients of peers are, as far as that changed; all of them with whole.
+	Seats         []*StandbySeat `protobuf:"bytes,6,rep,name=seats,proto3" json:"seats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandbyUpdate) Reset() {
+	*x = StandbyUpdate{}
+	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandbyUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandbyUpdate) ProtoMessage() {}
+
+func (x *StandbyUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandbyUpdate.ProtoReflect.Descriptor instead.
+func (*StandbyUpdate) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *StandbyUpdate) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *StandbyUpdate) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
+}
+
+func (x *StandbyUpdate) GetState() *RoomState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *StandbyUpdate) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *StandbyUpdate) GetAnswers() []*StandbyAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *StandbyUpdate) GetSeats() []*StandbySeat {
+	if x != nil {
+		return x.Seats
+	}
+	return nil
+}
+
+type StandbyAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Response      *RoomResponse          `protobuf:"bytes,2,opt,name=response,proto3" json:"response,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandbyAnswer) Reset() {
+	*x = StandbyAnswer{}
+	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandbyAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandbyAnswer) ProtoMessage() {}
+
+func (x *StandbyAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandbyAnswer.ProtoReflect.Descriptor instead.
+func (*StandbyAnswer) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *StandbyAnswer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *StandbyAnswer) GetResponse() *RoomResponse {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+type StandbySeat struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Empty: the peer has no place any more.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Connected     bool   `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandbySeat) Reset() {
+	*x = StandbySeat{}
+	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandbySeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandbySeat) ProtoMessage() {}
+
+func (x *StandbySeat) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandbySeat.ProtoReflect.Descriptor instead.
+func (*StandbySeat) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *StandbySeat) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *StandbySeat) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *StandbySeat) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+// StandbyAck acknowledges updates up to number; with want_whole the standby cannot follow and asks for everything.
+type StandbyAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	WantWhole     bool                   `protobuf:"varint,2,opt,name=want_whole,json=wantWhole,proto3" json:"want_whole,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandbyAck) Reset() {
+	*x = StandbyAck{}
+	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandbyAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandbyAck) ProtoMessage() {}
+
+func (x *StandbyAck) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandbyAck.ProtoReflect.Descriptor instead.
+func (*StandbyAck) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *StandbyAck) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *StandbyAck) GetWantWhole() bool {
+	if x != nil {
+		return x.WantWhole
+	}
+	return false
+}
+
+// RelayPlan is over which nodes the tracks of a room travel; the owner computes it and sends it to all attached nodes.
+type RelayPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rises within an epoch; a newer plan replaces an older one.
+	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Ids of nodes; numbers below are places in this list, from 0.
+	Nodes []string     `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Trees []*RelayTree `protobuf:"bytes,3,rep,name=trees,proto3" json:"trees,omitempty"`
+	// The home of each peer that publishes.
+	Homes         map[string]uint32 `protobuf:"bytes,4,rep,name=homes,proto3" json:"homes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayPlan) Reset() {
+	*x = RelayPlan{}
+	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayPlan) ProtoMessage() {}
+
+func (x *RelayPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayPlan.ProtoReflect.Descriptor instead.
+func (*RelayPlan) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RelayPlan) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *RelayPlan) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RelayPlan) GetTrees() []*RelayTree {
+	if x != nil {
+		return x.Trees
+	}
+	return nil
+}
+
+func (x *RelayPlan) GetHomes() map[string]uint32 {
+	if x != nil {
+		return x.Homes
+	}
+	return nil
+}
+
+// RelayTree is how tracks of one home reach the others.
+type RelayTree struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Home          uint32                 `protobuf:"varint,1,opt,name=home,proto3" json:"home,omitempty"`
+	Hops          []*RelayHop            `protobuf:"bytes,2,rep,name=hops,proto3" json:"hops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayTree) Reset() {
+	*x = RelayTree{}
+	mi := &file_amphi_v1_room_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayTree) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayTree) ProtoMessage() {}
+
+func (x *RelayTree) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayTree.ProtoReflect.Descriptor instead.
+func (*RelayTree) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *RelayTree) GetHome() uint32 {
+	if x != nil {
+		return x.Home
+	}
+	return 0
+}
+
+func (x *RelayTree) GetHops() []*RelayHop {
+	if x != nil {
+		return x.Hops
+	}
+	return nil
+}
+
+type RelayHop struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Parent uint32                 `protobuf:"varint,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Who to turn to when the parent is lost; the same as parent: there is no other.
+	Backup        uint32 `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayHop) Reset() {
+	*x = RelayHop{}
+	mi := &file_amphi_v1_room_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayHop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayHop) ProtoMessage() {}
+
+func (x *RelayHop) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayHop.ProtoReflect.Descriptor instead.
+func (*RelayHop) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RelayHop) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *RelayHop) GetParent() uint32 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *RelayHop) GetBackup() uint32 {
+	if x != nil {
+		return x.Backup
+	}
+	return 0
+}
+
 // PeerMoved tells the node that had a peer's client that another node has it now.
 type PeerMoved struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3900,7 +4391,7 @@ type PeerMoved struct {
 
 func (x *PeerMoved) Reset() {
 	*x = PeerMoved{}
-	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	mi := &file_amphi_v1_room_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3912,7 +4403,7 @@ func (x *PeerMoved) String() string {
 func (*PeerMoved) ProtoMessage() {}
 
 func (x *PeerMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[46]
+	mi := &file_amphi_v1_room_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3925,7 +4416,7 @@ func (x *PeerMoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerMoved.ProtoReflect.Descriptor instead.
 func (*PeerMoved) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PeerMoved) GetPeerId() string {
@@ -3950,7 +4441,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	mi := &file_amphi_v1_room_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3962,7 +4453,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	mi := &file_amphi_v1_room_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3975,7 +4466,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Attach) GetHaveSeq() uint64 {
@@ -4007,7 +4498,7 @@ type Detach struct {
 
 func (x *Detach) Reset() {
 	*x = Detach{}
-	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	mi := &file_amphi_v1_room_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4510,7 @@ func (x *Detach) String() string {
 func (*Detach) ProtoMessage() {}
 
 func (x *Detach) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	mi := &file_amphi_v1_room_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4523,7 @@ func (x *Detach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detach.ProtoReflect.Descriptor instead.
 func (*Detach) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{55}
 }
 
 type RoomRequest struct {
@@ -4048,7 +4539,7 @@ type RoomRequest struct {
 
 func (x *RoomRequest) Reset() {
 	*x = RoomRequest{}
-	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	mi := &file_amphi_v1_room_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4551,7 @@ func (x *RoomRequest) String() string {
 func (*RoomRequest) ProtoMessage() {}
 
 func (x *RoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	mi := &file_amphi_v1_room_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4564,7 @@ func (x *RoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomRequest.ProtoReflect.Descriptor instead.
 func (*RoomRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RoomRequest) GetId() uint64 {
@@ -4110,7 +4601,7 @@ type RoomResponse struct {
 
 func (x *RoomResponse) Reset() {
 	*x = RoomResponse{}
-	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	mi := &file_amphi_v1_room_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4613,7 @@ func (x *RoomResponse) String() string {
 func (*RoomResponse) ProtoMessage() {}
 
 func (x *RoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	mi := &file_amphi_v1_room_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4626,7 @@ func (x *RoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomResponse.ProtoReflect.Descriptor instead.
 func (*RoomResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RoomResponse) GetId() uint64 {
@@ -4168,7 +4659,7 @@ type RoomEvents struct {
 
 func (x *RoomEvents) Reset() {
 	*x = RoomEvents{}
-	mi := &file_amphi_v1_room_proto_msgTypes[51]
+	mi := &file_amphi_v1_room_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4180,7 +4671,7 @@ func (x *RoomEvents) String() string {
 func (*RoomEvents) ProtoMessage() {}
 
 func (x *RoomEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[51]
+	mi := &file_amphi_v1_room_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4193,7 +4684,7 @@ func (x *RoomEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEvents.ProtoReflect.Descriptor instead.
 func (*RoomEvents) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{51}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RoomEvents) GetEvents() []*Event {
@@ -4500,7 +4991,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a9\n" +
 	"\vLostMsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x93\x03\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc4\x04\n" +
 	"\vRoomMessage\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12*\n" +
@@ -4511,8 +5002,49 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x06events\x18\a \x01(\v2\x14.amphi.v1.RoomEventsH\x00R\x06events\x12+\n" +
 	"\x05state\x18\b \x01(\v2\x13.amphi.v1.RoomStateH\x00R\x05state\x124\n" +
 	"\n" +
-	"peer_moved\x18\t \x01(\v2\x13.amphi.v1.PeerMovedH\x00R\tpeerMovedB\x06\n" +
-	"\x04body\"$\n" +
+	"peer_moved\x18\t \x01(\v2\x13.amphi.v1.PeerMovedH\x00R\tpeerMoved\x12@\n" +
+	"\x0estandby_update\x18\n" +
+	" \x01(\v2\x17.amphi.v1.StandbyUpdateH\x00R\rstandbyUpdate\x127\n" +
+	"\vstandby_ack\x18\v \x01(\v2\x14.amphi.v1.StandbyAckH\x00R\n" +
+	"standbyAck\x124\n" +
+	"\n" +
+	"relay_plan\x18\f \x01(\v2\x13.amphi.v1.RelayPlanH\x00R\trelayPlanB\x06\n" +
+	"\x04body\"\xf1\x01\n" +
+	"\rStandbyUpdate\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05whole\x18\x02 \x01(\bR\x05whole\x12)\n" +
+	"\x05state\x18\x03 \x01(\v2\x13.amphi.v1.RoomStateR\x05state\x12'\n" +
+	"\x06events\x18\x04 \x03(\v2\x0f.amphi.v1.EventR\x06events\x121\n" +
+	"\aanswers\x18\x05 \x03(\v2\x17.amphi.v1.StandbyAnswerR\aanswers\x12+\n" +
+	"\x05seats\x18\x06 \x03(\v2\x15.amphi.v1.StandbySeatR\x05seats\"W\n" +
+	"\rStandbyAnswer\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x122\n" +
+	"\bresponse\x18\x02 \x01(\v2\x16.amphi.v1.RoomResponseR\bresponse\"X\n" +
+	"\vStandbySeat\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1c\n" +
+	"\tconnected\x18\x03 \x01(\bR\tconnected\"C\n" +
+	"\n" +
+	"StandbyAck\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1d\n" +
+	"\n" +
+	"want_whole\x18\x02 \x01(\bR\twantWhole\"\xd6\x01\n" +
+	"\tRelayPlan\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\x12)\n" +
+	"\x05trees\x18\x03 \x03(\v2\x13.amphi.v1.RelayTreeR\x05trees\x124\n" +
+	"\x05homes\x18\x04 \x03(\v2\x1e.amphi.v1.RelayPlan.HomesEntryR\x05homes\x1a8\n" +
+	"\n" +
+	"HomesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"G\n" +
+	"\tRelayTree\x12\x12\n" +
+	"\x04home\x18\x01 \x01(\rR\x04home\x12&\n" +
+	"\x04hops\x18\x02 \x03(\v2\x12.amphi.v1.RelayHopR\x04hops\"N\n" +
+	"\bRelayHop\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\rR\x06parent\x12\x16\n" +
+	"\x06backup\x18\x03 \x01(\rR\x06backup\"$\n" +
 	"\tPeerMoved\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"Z\n" +
 	"\x06Attach\x12\x19\n" +
@@ -4546,7 +5078,7 @@ func file_amphi_v1_room_proto_rawDescGZIP() []byte {
 }
 
 var file_amphi_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_amphi_v1_room_proto_goTypes = []any{
 	(ControlStream_Action)(0),   // 0: amphi.v1.ControlStream.Action
 	(PeerUpdated_What)(0),       // 1: amphi.v1.PeerUpdated.What
@@ -4596,27 +5128,35 @@ var file_amphi_v1_room_proto_goTypes = []any{
 	(*SessionStarted)(nil),      // 45: amphi.v1.SessionStarted
 	(*RoomState)(nil),           // 46: amphi.v1.RoomState
 	(*RoomMessage)(nil),         // 47: amphi.v1.RoomMessage
-	(*PeerMoved)(nil),           // 48: amphi.v1.PeerMoved
-	(*Attach)(nil),              // 49: amphi.v1.Attach
-	(*Detach)(nil),              // 50: amphi.v1.Detach
-	(*RoomRequest)(nil),         // 51: amphi.v1.RoomRequest
-	(*RoomResponse)(nil),        // 52: amphi.v1.RoomResponse
-	(*RoomEvents)(nil),          // 53: amphi.v1.RoomEvents
-	nil,                         // 54: amphi.v1.ChangeRoleResult.FailedEntry
-	nil,                         // 55: amphi.v1.RoomState.RoleCountsEntry
-	nil,                         // 56: amphi.v1.RoomState.LostMsEntry
-	(*Peer)(nil),                // 57: amphi.v1.Peer
-	(Kind)(0),                   // 58: amphi.v1.Kind
-	(*SimulcastLayer)(nil),      // 59: amphi.v1.SimulcastLayer
-	(*Track)(nil),               // 60: amphi.v1.Track
-	(*Recipients)(nil),          // 61: amphi.v1.Recipients
-	(LayoutKind)(0),             // 62: amphi.v1.LayoutKind
-	(*Stream)(nil),              // 63: amphi.v1.Stream
-	(*Error)(nil),               // 64: amphi.v1.Error
-	(*Message)(nil),             // 65: amphi.v1.Message
-	(LeaveReason)(0),            // 66: amphi.v1.LeaveReason
-	(*StoreEntry)(nil),          // 67: amphi.v1.StoreEntry
-	(*Template)(nil),            // 68: amphi.v1.Template
+	(*StandbyUpdate)(nil),       // 48: amphi.v1.StandbyUpdate
+	(*StandbyAnswer)(nil),       // 49: amphi.v1.StandbyAnswer
+	(*StandbySeat)(nil),         // 50: amphi.v1.StandbySeat
+	(*StandbyAck)(nil),          // 51: amphi.v1.StandbyAck
+	(*RelayPlan)(nil),           // 52: amphi.v1.RelayPlan
+	(*RelayTree)(nil),           // 53: amphi.v1.RelayTree
+	(*RelayHop)(nil),            // 54: amphi.v1.RelayHop
+	(*PeerMoved)(nil),           // 55: amphi.v1.PeerMoved
+	(*Attach)(nil),              // 56: amphi.v1.Attach
+	(*Detach)(nil),              // 57: amphi.v1.Detach
+	(*RoomRequest)(nil),         // 58: amphi.v1.RoomRequest
+	(*RoomResponse)(nil),        // 59: amphi.v1.RoomResponse
+	(*RoomEvents)(nil),          // 60: amphi.v1.RoomEvents
+	nil,                         // 61: amphi.v1.ChangeRoleResult.FailedEntry
+	nil,                         // 62: amphi.v1.RoomState.RoleCountsEntry
+	nil,                         // 63: amphi.v1.RoomState.LostMsEntry
+	nil,                         // 64: amphi.v1.RelayPlan.HomesEntry
+	(*Peer)(nil),                // 65: amphi.v1.Peer
+	(Kind)(0),                   // 66: amphi.v1.Kind
+	(*SimulcastLayer)(nil),      // 67: amphi.v1.SimulcastLayer
+	(*Track)(nil),               // 68: amphi.v1.Track
+	(*Recipients)(nil),          // 69: amphi.v1.Recipients
+	(LayoutKind)(0),             // 70: amphi.v1.LayoutKind
+	(*Stream)(nil),              // 71: amphi.v1.Stream
+	(*Error)(nil),               // 72: amphi.v1.Error
+	(*Message)(nil),             // 73: amphi.v1.Message
+	(LeaveReason)(0),            // 74: amphi.v1.LeaveReason
+	(*StoreEntry)(nil),          // 75: amphi.v1.StoreEntry
+	(*Template)(nil),            // 76: amphi.v1.Template
 }
 var file_amphi_v1_room_proto_depIdxs = []int32{
 	3,  // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
@@ -4639,17 +5179,17 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	25, // 17: amphi.v1.Command.list_peers:type_name -> amphi.v1.ListPeers
 	27, // 18: amphi.v1.Command.peer_connection:type_name -> amphi.v1.PeerConnection
 	28, // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
-	57, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
-	58, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
-	59, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
-	60, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
-	61, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
-	54, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
+	65, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
+	66, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
+	67, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
+	68, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
+	69, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
+	61, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
 	0,  // 26: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
-	62, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
-	57, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
-	63, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
-	64, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
+	70, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
+	65, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
+	71, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
+	72, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
 	4,  // 31: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
 	7,  // 32: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
 	12, // 33: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
@@ -4662,7 +5202,7 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	34, // 40: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
 	35, // 41: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
 	36, // 42: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
-	65, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
+	73, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
 	37, // 44: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
 	38, // 45: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
 	39, // 46: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
@@ -4672,38 +5212,49 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	43, // 50: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
 	44, // 51: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
 	45, // 52: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
-	57, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
-	57, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
+	65, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
+	65, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
 	1,  // 55: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
-	66, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
-	60, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
-	60, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
+	74, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
+	68, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
+	68, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
 	13, // 59: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
-	67, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
-	63, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
-	68, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
-	57, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
-	67, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
-	65, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
-	63, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
-	55, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
+	75, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
+	71, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
+	76, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
+	65, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
+	75, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
+	73, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
+	71, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
+	62, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
 	39, // 68: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
-	56, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
-	49, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
-	50, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
-	51, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
-	52, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
-	53, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
+	63, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
+	56, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
+	57, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
+	58, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
+	59, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
+	60, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
 	46, // 75: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
-	48, // 76: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
-	2,  // 77: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	29, // 78: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	30, // 79: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	80, // [80:80] is the sub-list for method output_type
-	80, // [80:80] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	55, // 76: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
+	48, // 77: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
+	51, // 78: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
+	52, // 79: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
+	46, // 80: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
+	30, // 81: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
+	49, // 82: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
+	50, // 83: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
+	59, // 84: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	53, // 85: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	64, // 86: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	54, // 87: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	2,  // 88: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	29, // 89: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	30, // 90: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	91, // [91:91] is the sub-list for method output_type
+	91, // [91:91] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
@@ -4781,6 +5332,9 @@ func file_amphi_v1_room_proto_init() {
 		(*RoomMessage_Events)(nil),
 		(*RoomMessage_State)(nil),
 		(*RoomMessage_PeerMoved)(nil),
+		(*RoomMessage_StandbyUpdate)(nil),
+		(*RoomMessage_StandbyAck)(nil),
+		(*RoomMessage_RelayPlan)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4788,7 +5342,7 @@ func file_amphi_v1_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_room_proto_rawDesc), len(file_amphi_v1_room_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   55,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

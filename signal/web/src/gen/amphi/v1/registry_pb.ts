@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/registry.proto.
  */
 export const file_amphi_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEioQUKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkaRAoOVGVtcGxhdGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuVGVtcGxhdGU6AjgBGjwKClJvb21zRW50cnkSCwoDa2V5GAEgASgJEh0KBXZhbHVlGAIgASgLMg4uYW1waGkudjEuUm9vbToCOAEaQAoKQ29kZXNFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi5hbXBoaS52MS5Sb29tQ29kZToCOAEaPQoJS2V5c0VudHJ5EgsKA2tleRgBIAEoCRIfCgV2YWx1ZRgCIAEoCzIQLmFtcGhpLnYxLkFwaUtleToCOAEaRAoKU3RvcmVFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5hbXBoaS52MS5TdG9yZUVudHJpZXM6AjgBIjUKDFN0b3JlRW50cmllcxIlCgdlbnRyaWVzGAEgAygLMhQuYW1waGkudjEuU3RvcmVFbnRyeSJKCgZBcGlLZXkSCgoCaWQYASABKAkSDgoGc2VjcmV0GAIgASgJEhIKCnB1YmxpY19rZXkYAyABKAkSEAoIZGlzYWJsZWQYBCABKAgilgEKCkF0dGVuZGFuY2USDwoHcGVlcl9pZBgBIAEoCRIPCgd1c2VyX2lkGAIgASgJEgwKBG5hbWUYAyABKAkSDQoFcm9sZXMYBCADKAkSEQoJam9pbmVkX21zGAUgASgDEg8KB2xlZnRfbXMYBiABKAMSJQoGcmVhc29uGAcgASgOMhUuYW1waGkudjEuTGVhdmVSZWFzb24imQEKB1Nlc3Npb24SCgoCaWQYASABKAkSDAoEcm9vbRgCIAEoCRIQCgh0ZW1wbGF0ZRgDIAEoCRISCgpzdGFydGVkX21zGAQgASgDEhAKCGVuZGVkX21zGAUgASgDEigKCmF0dGVuZGFuY2UYBiADKAsyFC5hbXBoaS52MS5BdHRlbmRhbmNlEhIKCnBlYWtfcGVlcnMYByABKA0irwMKD1JlZ2lzdHJ5Q29tbWFuZBIKCgJpZBgBIAEoCRIPCgd0aW1lX21zGAIgASgDEioKDHB1dF90ZW1wbGF0ZRgDIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlSAASGQoPZGVsZXRlX3RlbXBsYXRlGAQgASgJSAASIgoIcHV0X3Jvb20YBSABKAsyDi5hbXBoaS52MS5Sb29tSAASFQoLZGVsZXRlX3Jvb20YBiABKAlIABImCghwdXRfY29kZRgHIAEoCzISLmFtcGhpLnYxLlJvb21Db2RlSAASIwoHcHV0X2tleRgIIAEoCzIQLmFtcGhpLnYxLkFwaUtleUgAEigKC3B1dF9zZXNzaW9uGAkgASgLMhEuYW1waGkudjEuU2Vzc2lvbkgAEicKCXB1dF9zdG9yZRgKIAEoCzISLmFtcGhpLnYxLlB1dFN0b3JlSAASGQoPc2V0X25vZGVfc2VjcmV0GAsgASgMSAASGAoLaWZfcmV2aXNpb24YDCABKARIAYgBARIQCghvbmx5X25ldxgNIAEoCEIGCgRib2R5Qg4KDF9pZl9yZXZpc2lvbiJOCghQdXRTdG9yZRIMCgRyb29tGAEgASgJEiMKBWVudHJ5GAIgASgLMhQuYW1waGkudjEuU3RvcmVFbnRyeRIPCgdkZWxldGVkGAMgASgIQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model]);
+  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEilAcKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkSNgoKcGxhY2VtZW50cxgKIAMoCzIiLmFtcGhpLnYxLlJlZ2lzdHJ5LlBsYWNlbWVudHNFbnRyeRIsCgVub2RlcxgLIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5Lk5vZGVzRW50cnkaRAoOVGVtcGxhdGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuVGVtcGxhdGU6AjgBGjwKClJvb21zRW50cnkSCwoDa2V5GAEgASgJEh0KBXZhbHVlGAIgASgLMg4uYW1waGkudjEuUm9vbToCOAEaQAoKQ29kZXNFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi5hbXBoaS52MS5Sb29tQ29kZToCOAEaPQoJS2V5c0VudHJ5EgsKA2tleRgBIAEoCRIfCgV2YWx1ZRgCIAEoCzIQLmFtcGhpLnYxLkFwaUtleToCOAEaRAoKU3RvcmVFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5hbXBoaS52MS5TdG9yZUVudHJpZXM6AjgBGkYKD1BsYWNlbWVudHNFbnRyeRILCgNrZXkYASABKAkSIgoFdmFsdWUYAiABKAsyEy5hbXBoaS52MS5QbGFjZW1lbnQ6AjgBGkMKCk5vZGVzRW50cnkSCwoDa2V5GAEgASgJEiQKBXZhbHVlGAIgASgLMhUuYW1waGkudjEuQ2x1c3Rlck5vZGU6AjgBIjkKCVBsYWNlbWVudBIMCgRub2RlGAEgASgJEg8KB3N0YW5kYnkYAiABKAkSDQoFZXBvY2gYAyABKAQi3QEKC0NsdXN0ZXJOb2RlEgoKAmlkGAEgASgJEg4KBnJlZ2lvbhgCIAEoCRIMCgR6b25lGAMgASgJEg0KBXJvbGVzGAQgAygJEgsKA3VybBgFIAEoCRIUCgxjbHVzdGVyX2FkZHIYBiABKAkSEgoKdHJ1bmtfYWRkchgHIAEoCRIPCgd2ZXJzaW9uGAggASgJEhIKCnN0YXJ0ZWRfbXMYCSABKAMSFgoOZHJhaW5fdW50aWxfbXMYCiABKAMSEwoLaW5jYXJuYXRpb24YCyABKAQSDAoEZG93bhgMIAEoCCI1CgxTdG9yZUVudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULmFtcGhpLnYxLlN0b3JlRW50cnkiSgoGQXBpS2V5EgoKAmlkGAEgASgJEg4KBnNlY3JldBgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgJEhAKCGRpc2FibGVkGAQgASgIIpYBCgpBdHRlbmRhbmNlEg8KB3BlZXJfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg0KBXJvbGVzGAQgAygJEhEKCWpvaW5lZF9tcxgFIAEoAxIPCgdsZWZ0X21zGAYgASgDEiUKBnJlYXNvbhgHIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uIpkBCgdTZXNzaW9uEgoKAmlkGAEgASgJEgwKBHJvb20YAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSEgoKc3RhcnRlZF9tcxgEIAEoAxIQCghlbmRlZF9tcxgFIAEoAxIoCgphdHRlbmRhbmNlGAYgAygLMhQuYW1waGkudjEuQXR0ZW5kYW5jZRISCgpwZWFrX3BlZXJzGAcgASgNIscECg9SZWdpc3RyeUNvbW1hbmQSCgoCaWQYASABKAkSDwoHdGltZV9tcxgCIAEoAxIqCgxwdXRfdGVtcGxhdGUYAyABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZUgAEhkKD2RlbGV0ZV90ZW1wbGF0ZRgEIAEoCUgAEiIKCHB1dF9yb29tGAUgASgLMg4uYW1waGkudjEuUm9vbUgAEhUKC2RlbGV0ZV9yb29tGAYgASgJSAASJgoIcHV0X2NvZGUYByABKAsyEi5hbXBoaS52MS5Sb29tQ29kZUgAEiMKB3B1dF9rZXkYCCABKAsyEC5hbXBoaS52MS5BcGlLZXlIABIoCgtwdXRfc2Vzc2lvbhgJIAEoCzIRLmFtcGhpLnYxLlNlc3Npb25IABInCglwdXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5QdXRTdG9yZUgAEhkKD3NldF9ub2RlX3NlY3JldBgLIAEoDEgAEikKCnBsYWNlX3Jvb20YDiABKAsyEy5hbXBoaS52MS5QbGFjZVJvb21IABIpCgptb3ZlX3Jvb21zGA8gASgLMhMuYW1waGkudjEuTW92ZVJvb21zSAASKQoIcHV0X25vZGUYECABKAsyFS5hbXBoaS52MS5DbHVzdGVyTm9kZUgAEhUKC2RlbGV0ZV9ub2RlGBEgASgJSAASGAoLaWZfcmV2aXNpb24YDCABKARIAYgBARIQCghvbmx5X25ldxgNIAEoCEIGCgRib2R5Qg4KDF9pZl9yZXZpc2lvbiJOCghQdXRTdG9yZRIMCgRyb29tGAEgASgJEiMKBWVudHJ5GAIgASgLMhQuYW1waGkudjEuU3RvcmVFbnRyeRIPCgdkZWxldGVkGAMgASgIIkoKCVBsYWNlUm9vbRIMCgRyb29tGAEgASgJEgwKBG5vZGUYAiABKAkSDwoHc3RhbmRieRgDIAEoCRIQCghpZl9lcG9jaBgEIAEoBCJgCglNb3ZlUm9vbXMSDAoEZnJvbRgBIAEoCRIMCgRkb3duGAIgASgIEhMKC2luY2FybmF0aW9uGAMgASgEEiIKBXJvb21zGAQgAygLMhMuYW1waGkudjEuUGxhY2VSb29tQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model]);
 
 /**
  * Registry is the whole durable state.
@@ -76,6 +76,21 @@ export type Registry = Message<"amphi.v1.Registry"> & {
    * @generated from field: repeated string recent_ids = 9;
    */
   recentIds: string[];
+
+  /**
+   * Who decides for each room, by lower-case name. A room's epoch never falls, so a placement is never deleted while
+   * the room's record is there.
+   *
+   * @generated from field: map<string, amphi.v1.Placement> placements = 10;
+   */
+  placements: { [key: string]: Placement };
+
+  /**
+   * The nodes of the cluster, by id.
+   *
+   * @generated from field: map<string, amphi.v1.ClusterNode> nodes = 11;
+   */
+  nodes: { [key: string]: ClusterNode };
 };
 
 /**
@@ -138,6 +153,21 @@ export type RegistryJson = {
    * @generated from field: repeated string recent_ids = 9;
    */
   recentIds?: string[];
+
+  /**
+   * Who decides for each room, by lower-case name. A room's epoch never falls, so a placement is never deleted while
+   * the room's record is there.
+   *
+   * @generated from field: map<string, amphi.v1.Placement> placements = 10;
+   */
+  placements?: { [key: string]: PlacementJson };
+
+  /**
+   * The nodes of the cluster, by id.
+   *
+   * @generated from field: map<string, amphi.v1.ClusterNode> nodes = 11;
+   */
+  nodes?: { [key: string]: ClusterNodeJson };
 };
 
 /**
@@ -146,6 +176,234 @@ export type RegistryJson = {
  */
 export const RegistrySchema: GenMessage<Registry, {jsonType: RegistryJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_registry, 0);
+
+/**
+ * Placement says who decides for a room.
+ *
+ * @generated from message amphi.v1.Placement
+ */
+export type Placement = Message<"amphi.v1.Placement"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Has a copy of every decision before it is answered; empty: there is none (solo).
+   *
+   * @generated from field: string standby = 2;
+   */
+  standby: string;
+
+  /**
+   * The owner's fencing token; it rises with every change of node.
+   *
+   * @generated from field: uint64 epoch = 3;
+   */
+  epoch: bigint;
+};
+
+/**
+ * Placement says who decides for a room.
+ *
+ * @generated from message amphi.v1.Placement
+ */
+export type PlacementJson = {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node?: string;
+
+  /**
+   * Has a copy of every decision before it is answered; empty: there is none (solo).
+   *
+   * @generated from field: string standby = 2;
+   */
+  standby?: string;
+
+  /**
+   * The owner's fencing token; it rises with every change of node.
+   *
+   * @generated from field: uint64 epoch = 3;
+   */
+  epoch?: string;
+};
+
+/**
+ * Describes the message amphi.v1.Placement.
+ * Use `create(PlacementSchema)` to create a new message.
+ */
+export const PlacementSchema: GenMessage<Placement, {jsonType: PlacementJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_registry, 1);
+
+/**
+ * ClusterNode is what the cluster keeps of a node that it has accepted.
+ *
+ * @generated from message amphi.v1.ClusterNode
+ */
+export type ClusterNode = Message<"amphi.v1.ClusterNode"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string region = 2;
+   */
+  region: string;
+
+  /**
+   * The failure domain within the region: a rack, a power supply.
+   *
+   * @generated from field: string zone = 3;
+   */
+  zone: string;
+
+  /**
+   * "stage", "audience", "origin", "voter".
+   *
+   * @generated from field: repeated string roles = 4;
+   */
+  roles: string[];
+
+  /**
+   * Where clients reach the node.
+   *
+   * @generated from field: string url = 5;
+   */
+  url: string;
+
+  /**
+   * HOST:PORT of the cluster's TLS port and of trunks.
+   *
+   * @generated from field: string cluster_addr = 6;
+   */
+  clusterAddr: string;
+
+  /**
+   * @generated from field: string trunk_addr = 7;
+   */
+  trunkAddr: string;
+
+  /**
+   * @generated from field: string version = 8;
+   */
+  version: string;
+
+  /**
+   * @generated from field: int64 started_ms = 9;
+   */
+  startedMs: bigint;
+
+  /**
+   * It takes no new clients and rooms, and ends at the deadline, in Unix milliseconds; 0: no drain.
+   *
+   * @generated from field: int64 drain_until_ms = 10;
+   */
+  drainUntilMs: bigint;
+
+  /**
+   * Rises with every start of the node.
+   *
+   * @generated from field: uint64 incarnation = 11;
+   */
+  incarnation: bigint;
+
+  /**
+   * Its lease ran out and was witnessed: it owns nothing until it registers again.
+   *
+   * @generated from field: bool down = 12;
+   */
+  down: boolean;
+};
+
+/**
+ * ClusterNode is what the cluster keeps of a node that it has accepted.
+ *
+ * @generated from message amphi.v1.ClusterNode
+ */
+export type ClusterNodeJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * @generated from field: string region = 2;
+   */
+  region?: string;
+
+  /**
+   * The failure domain within the region: a rack, a power supply.
+   *
+   * @generated from field: string zone = 3;
+   */
+  zone?: string;
+
+  /**
+   * "stage", "audience", "origin", "voter".
+   *
+   * @generated from field: repeated string roles = 4;
+   */
+  roles?: string[];
+
+  /**
+   * Where clients reach the node.
+   *
+   * @generated from field: string url = 5;
+   */
+  url?: string;
+
+  /**
+   * HOST:PORT of the cluster's TLS port and of trunks.
+   *
+   * @generated from field: string cluster_addr = 6;
+   */
+  clusterAddr?: string;
+
+  /**
+   * @generated from field: string trunk_addr = 7;
+   */
+  trunkAddr?: string;
+
+  /**
+   * @generated from field: string version = 8;
+   */
+  version?: string;
+
+  /**
+   * @generated from field: int64 started_ms = 9;
+   */
+  startedMs?: string;
+
+  /**
+   * It takes no new clients and rooms, and ends at the deadline, in Unix milliseconds; 0: no drain.
+   *
+   * @generated from field: int64 drain_until_ms = 10;
+   */
+  drainUntilMs?: string;
+
+  /**
+   * Rises with every start of the node.
+   *
+   * @generated from field: uint64 incarnation = 11;
+   */
+  incarnation?: string;
+
+  /**
+   * Its lease ran out and was witnessed: it owns nothing until it registers again.
+   *
+   * @generated from field: bool down = 12;
+   */
+  down?: boolean;
+};
+
+/**
+ * Describes the message amphi.v1.ClusterNode.
+ * Use `create(ClusterNodeSchema)` to create a new message.
+ */
+export const ClusterNodeSchema: GenMessage<ClusterNode, {jsonType: ClusterNodeJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_registry, 2);
 
 /**
  * @generated from message amphi.v1.StoreEntries
@@ -172,7 +430,7 @@ export type StoreEntriesJson = {
  * Use `create(StoreEntriesSchema)` to create a new message.
  */
 export const StoreEntriesSchema: GenMessage<StoreEntries, {jsonType: StoreEntriesJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 1);
+  messageDesc(file_amphi_v1_registry, 3);
 
 /**
  * @generated from message amphi.v1.ApiKey
@@ -237,7 +495,7 @@ export type ApiKeyJson = {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey, {jsonType: ApiKeyJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 2);
+  messageDesc(file_amphi_v1_registry, 4);
 
 /**
  * @generated from message amphi.v1.Attendance
@@ -324,7 +582,7 @@ export type AttendanceJson = {
  * Use `create(AttendanceSchema)` to create a new message.
  */
 export const AttendanceSchema: GenMessage<Attendance, {jsonType: AttendanceJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 3);
+  messageDesc(file_amphi_v1_registry, 5);
 
 /**
  * @generated from message amphi.v1.Session
@@ -415,7 +673,7 @@ export type SessionJson = {
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema: GenMessage<Session, {jsonType: SessionJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 4);
+  messageDesc(file_amphi_v1_registry, 6);
 
 /**
  * RegistryCommand changes the registry.
@@ -492,6 +750,30 @@ export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
      */
     value: Uint8Array;
     case: "setNodeSecret";
+  } | {
+    /**
+     * @generated from field: amphi.v1.PlaceRoom place_room = 14;
+     */
+    value: PlaceRoom;
+    case: "placeRoom";
+  } | {
+    /**
+     * @generated from field: amphi.v1.MoveRooms move_rooms = 15;
+     */
+    value: MoveRooms;
+    case: "moveRooms";
+  } | {
+    /**
+     * @generated from field: amphi.v1.ClusterNode put_node = 16;
+     */
+    value: ClusterNode;
+    case: "putNode";
+  } | {
+    /**
+     * @generated from field: string delete_node = 17;
+     */
+    value: string;
+    case: "deleteNode";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -573,6 +855,26 @@ export type RegistryCommandJson = {
   setNodeSecret?: string;
 
   /**
+   * @generated from field: amphi.v1.PlaceRoom place_room = 14;
+   */
+  placeRoom?: PlaceRoomJson;
+
+  /**
+   * @generated from field: amphi.v1.MoveRooms move_rooms = 15;
+   */
+  moveRooms?: MoveRoomsJson;
+
+  /**
+   * @generated from field: amphi.v1.ClusterNode put_node = 16;
+   */
+  putNode?: ClusterNodeJson;
+
+  /**
+   * @generated from field: string delete_node = 17;
+   */
+  deleteNode?: string;
+
+  /**
    * Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
    *
    * @generated from field: optional uint64 if_revision = 12;
@@ -592,7 +894,7 @@ export type RegistryCommandJson = {
  * Use `create(RegistryCommandSchema)` to create a new message.
  */
 export const RegistryCommandSchema: GenMessage<RegistryCommand, {jsonType: RegistryCommandJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 5);
+  messageDesc(file_amphi_v1_registry, 7);
 
 /**
  * @generated from message amphi.v1.PutStore
@@ -639,5 +941,135 @@ export type PutStoreJson = {
  * Use `create(PutStoreSchema)` to create a new message.
  */
 export const PutStoreSchema: GenMessage<PutStore, {jsonType: PutStoreJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 6);
+  messageDesc(file_amphi_v1_registry, 8);
+
+/**
+ * PlaceRoom gives a room its owner, or another one; refused with "conflict" unless the placement's epoch is if_epoch.
+ *
+ * @generated from message amphi.v1.PlaceRoom
+ */
+export type PlaceRoom = Message<"amphi.v1.PlaceRoom"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * @generated from field: string node = 2;
+   */
+  node: string;
+
+  /**
+   * @generated from field: string standby = 3;
+   */
+  standby: string;
+
+  /**
+   * @generated from field: uint64 if_epoch = 4;
+   */
+  ifEpoch: bigint;
+};
+
+/**
+ * PlaceRoom gives a room its owner, or another one; refused with "conflict" unless the placement's epoch is if_epoch.
+ *
+ * @generated from message amphi.v1.PlaceRoom
+ */
+export type PlaceRoomJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * @generated from field: string node = 2;
+   */
+  node?: string;
+
+  /**
+   * @generated from field: string standby = 3;
+   */
+  standby?: string;
+
+  /**
+   * @generated from field: uint64 if_epoch = 4;
+   */
+  ifEpoch?: string;
+};
+
+/**
+ * Describes the message amphi.v1.PlaceRoom.
+ * Use `create(PlaceRoomSchema)` to create a new message.
+ */
+export const PlaceRoomSchema: GenMessage<PlaceRoom, {jsonType: PlaceRoomJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_registry, 9);
+
+/**
+ * MoveRooms takes rooms from a node in one entry: all of a dead one, or those that are handed over.
+ *
+ * @generated from message amphi.v1.MoveRooms
+ */
+export type MoveRooms = Message<"amphi.v1.MoveRooms"> & {
+  /**
+   * Rooms move only if this node still has them, at if_epoch.
+   *
+   * @generated from field: string from = 1;
+   */
+  from: string;
+
+  /**
+   * The node counts as down from now on, if it still has this incarnation.
+   *
+   * @generated from field: bool down = 2;
+   */
+  down: boolean;
+
+  /**
+   * @generated from field: uint64 incarnation = 3;
+   */
+  incarnation: bigint;
+
+  /**
+   * @generated from field: repeated amphi.v1.PlaceRoom rooms = 4;
+   */
+  rooms: PlaceRoom[];
+};
+
+/**
+ * MoveRooms takes rooms from a node in one entry: all of a dead one, or those that are handed over.
+ *
+ * @generated from message amphi.v1.MoveRooms
+ */
+export type MoveRoomsJson = {
+  /**
+   * Rooms move only if this node still has them, at if_epoch.
+   *
+   * @generated from field: string from = 1;
+   */
+  from?: string;
+
+  /**
+   * The node counts as down from now on, if it still has this incarnation.
+   *
+   * @generated from field: bool down = 2;
+   */
+  down?: boolean;
+
+  /**
+   * @generated from field: uint64 incarnation = 3;
+   */
+  incarnation?: string;
+
+  /**
+   * @generated from field: repeated amphi.v1.PlaceRoom rooms = 4;
+   */
+  rooms?: PlaceRoomJson[];
+};
+
+/**
+ * Describes the message amphi.v1.MoveRooms.
+ * Use `create(MoveRoomsSchema)` to create a new message.
+ */
+export const MoveRoomsSchema: GenMessage<MoveRooms, {jsonType: MoveRoomsJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_registry, 10);
 

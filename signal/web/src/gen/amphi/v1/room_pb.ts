@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/room.proto.
  */
 export const file_amphi_v1_room: GenFile = /*@__PURE__*/
-  fileDesc("ChNhbXBoaS92MS9yb29tLnByb3RvEghhbXBoaS52MSKOBwoHQ29tbWFuZBIeCgRqb2luGAEgASgLMg4uYW1waGkudjEuSm9pbkgAEiAKBWxlYXZlGAIgASgLMg8uYW1waGkudjEuTGVhdmVIABIpCgdwdWJsaXNoGAMgASgLMhYuYW1waGkudjEuUHVibGlzaFRyYWNrSAASLQoJdW5wdWJsaXNoGAQgASgLMhguYW1waGkudjEuVW5wdWJsaXNoVHJhY2tIABItCgx1cGRhdGVfdHJhY2sYBSABKAsyFS5hbXBoaS52MS5VcGRhdGVUcmFja0gAEikKCm11dGVfcGVlcnMYBiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnNIABIlCgRzZW5kGAcgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2VIABIqCghtb2RlcmF0ZRgIIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdEgAEikKCnJhaXNlX2hhbmQYCSABKAsyEy5hbXBoaS52MS5SYWlzZUhhbmRIABInCglzZXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5TZXRTdG9yZUgAEisKC2NoYW5nZV9yb2xlGAsgASgLMhQuYW1waGkudjEuQ2hhbmdlUm9sZUgAEjgKEmFuc3dlcl9yb2xlX2NoYW5nZRgMIAEoCzIaLmFtcGhpLnYxLkFuc3dlclJvbGVDaGFuZ2VIABIrCgt1cGRhdGVfcGVlchgNIAEoCzIULmFtcGhpLnYxLlVwZGF0ZVBlZXJIABItCgxyZW1vdmVfcGVlcnMYDiABKAsyFS5hbXBoaS52MS5SZW1vdmVQZWVyc0gAEjAKC3VwZGF0ZV9yb29tGA8gASgLMhkuYW1waGkudjEuVXBkYXRlUm9vbVN0YXRlSAASJQoIZW5kX3Jvb20YECABKAsyES5hbXBoaS52MS5FbmRSb29tSAASMQoOY29udHJvbF9zdHJlYW0YESABKAsyFy5hbXBoaS52MS5Db250cm9sU3RyZWFtSAASKQoKbGlzdF9wZWVycxgSIAEoCzITLmFtcGhpLnYxLkxpc3RQZWVyc0gAEjMKD3BlZXJfY29ubmVjdGlvbhgTIAEoCzIYLmFtcGhpLnYxLlBlZXJDb25uZWN0aW9uSAASLwoNc3RyZWFtX3JlcG9ydBgUIAEoCzIWLmFtcGhpLnYxLlN0cmVhbVJlcG9ydEgAQgYKBGJvZHkiRQoESm9pbhIMCgRuYW1lGAEgASgJEhAKCG1ldGFkYXRhGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSDAoEcm9sZRgEIAEoCSIqCgpKb2luUmVzdWx0EhwKBHBlZXIYASABKAsyDi5hbXBoaS52MS5QZWVyIgcKBUxlYXZlIqkBCgxQdWJsaXNoVHJhY2sSHAoEa2luZBgBIAEoDjIOLmFtcGhpLnYxLktpbmQSDgoGc291cmNlGAIgASgJEg0KBW11dGVkGAMgASgIEg0KBXdpZHRoGAQgASgNEg4KBmhlaWdodBgFIAEoDRIoCgZsYXllcnMYBiADKAsyGC5hbXBoaS52MS5TaW11bGNhc3RMYXllchITCgtkZXNjcmlwdGlvbhgHIAEoCSIvCg1QdWJsaXNoUmVzdWx0Eh4KBXRyYWNrGAEgASgLMg8uYW1waGkudjEuVHJhY2siIgoOVW5wdWJsaXNoVHJhY2sSEAoIdHJhY2tfaWQYASABKAkiwwEKC1VwZGF0ZVRyYWNrEhAKCHRyYWNrX2lkGAEgASgJEhIKBW11dGVkGAIgASgISACIAQESEgoFd2lkdGgYAyABKA1IAYgBARITCgZoZWlnaHQYBCABKA1IAogBARIYCgtkZXNjcmlwdGlvbhgFIAEoCUgDiAEBEhIKBWNvZGVjGAYgASgJSASIAQFCCAoGX211dGVkQggKBl93aWR0aEIJCgdfaGVpZ2h0Qg4KDF9kZXNjcmlwdGlvbkIICgZfY29kZWMiXAoJTXV0ZVBlZXJzEg0KBXBlZXJzGAEgAygJEg0KBXJvbGVzGAIgAygJEg8KB3NvdXJjZXMYAyADKAkSDQoFbXV0ZWQYBCABKAgSEQoJdHJhY2tfaWRzGAUgAygJIksKC1NlbmRNZXNzYWdlEgwKBHR5cGUYASABKAkSDAoEdGV4dBgCIAEoCRIgCgJ0bxgDIAEoCzIULmFtcGhpLnYxLlJlY2lwaWVudHMiKQoKU2VuZFJlc3VsdBIKCgJpZBgBIAEoBBIPCgd0aW1lX21zGAIgASgDIocBCgxNb2RlcmF0ZUNoYXQSDQoDcGluGAEgASgESAASDwoFdW5waW4YAiABKARIABIOCgRoaWRlGAMgASgESAASFAoKYmxvY2tfcGVlchgEIAEoCUgAEhYKDHVuYmxvY2tfcGVlchgFIAEoCUgAEg8KBXBhdXNlGAYgASgISABCCAoGYWN0aW9uIiwKCVJhaXNlSGFuZBIOCgZyYWlzZWQYASABKAgSDwoHcGVlcl9pZBgCIAEoCSJwCghTZXRTdG9yZRILCgNrZXkYASABKAkSEgoFdmFsdWUYAiABKAlIAIgBARIYCgtpZl9yZXZpc2lvbhgDIAEoBEgBiAEBEg8KB2R1cmFibGUYBCABKAhCCAoGX3ZhbHVlQg4KDF9pZl9yZXZpc2lvbiIfCgtTdG9yZVJlc3VsdBIQCghyZXZpc2lvbhgBIAEoBCJMCgpDaGFuZ2VSb2xlEg0KBXBlZXJzGAEgAygJEhIKCmZyb21fcm9sZXMYAiADKAkSDAoEcm9sZRgDIAEoCRINCgVmb3JjZRgEIAEoCCKeAQoQQ2hhbmdlUm9sZVJlc3VsdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2NoYW5nZWQYAiADKAkSNgoGZmFpbGVkGAMgAygLMiYuYW1waGkudjEuQ2hhbmdlUm9sZVJlc3VsdC5GYWlsZWRFbnRyeRotCgtGYWlsZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjYKEEFuc3dlclJvbGVDaGFuZ2USEgoKcmVxdWVzdF9pZBgBIAEoCRIOCgZhY2NlcHQYAiABKAgiXQoKVXBkYXRlUGVlchIPCgdwZWVyX2lkGAEgASgJEhEKBG5hbWUYAiABKAlIAIgBARIVCghtZXRhZGF0YRgDIAEoCUgBiAEBQgcKBV9uYW1lQgsKCV9tZXRhZGF0YSJICgtSZW1vdmVQZWVycxINCgVwZWVycxgBIAMoCRINCgVyb2xlcxgCIAMoCRIOCgZyZWFzb24YAyABKAkSCwoDYmFuGAQgASgIIlUKD1VwZGF0ZVJvb21TdGF0ZRITCgZsb2NrZWQYASABKAhIAIgBARIVCghtZXRhZGF0YRgCIAEoCUgBiAEBQgkKB19sb2NrZWRCCwoJX21ldGFkYXRhIicKB0VuZFJvb20SDgoGcmVhc29uGAEgASgJEgwKBGxvY2sYAiABKAgiywEKDUNvbnRyb2xTdHJlYW0SDAoEbmFtZRgBIAEoCRIuCgZhY3Rpb24YAiABKA4yHi5hbXBoaS52MS5Db250cm9sU3RyZWFtLkFjdGlvbhIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIlYKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxBQ1RJT05fU1RBUlQQARIPCgtBQ1RJT05fU1RPUBACEhEKDUFDVElPTl9MQVlPVVQQAyJICglMaXN0UGVlcnMSDgoGc2VhcmNoGAEgASgJEg0KBXJvbGVzGAIgAygJEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIk0KD0xpc3RQZWVyc1Jlc3VsdBIdCgVwZWVycxgBIAMoCzIOLmFtcGhpLnYxLlBlZXISDAoEbmV4dBgCIAEoCRINCgV0b3RhbBgDIAEoDSJGCg5QZWVyQ29ubmVjdGlvbhIPCgdwZWVyX2lkGAEgASgJEhEKCWNvbm5lY3RlZBgCIAEoCBIQCghzaW5jZV9tcxgDIAEoAyIwCgxTdHJlYW1SZXBvcnQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIrYCCgZSZXN1bHQSIAoFZXJyb3IYASABKAsyDy5hbXBoaS52MS5FcnJvckgAEiQKBGpvaW4YAiABKAsyFC5hbXBoaS52MS5Kb2luUmVzdWx0SAASKgoHcHVibGlzaBgDIAEoCzIXLmFtcGhpLnYxLlB1Ymxpc2hSZXN1bHRIABIkCgRzZW5kGAQgASgLMhQuYW1waGkudjEuU2VuZFJlc3VsdEgAEiYKBXN0b3JlGAUgASgLMhUuYW1waGkudjEuU3RvcmVSZXN1bHRIABIxCgtjaGFuZ2Vfcm9sZRgGIAEoCzIaLmFtcGhpLnYxLkNoYW5nZVJvbGVSZXN1bHRIABIvCgpsaXN0X3BlZXJzGAcgASgLMhkuYW1waGkudjEuTGlzdFBlZXJzUmVzdWx0SABCBgoEYm9keSLSBgoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSKwoLcGVlcl9qb2luZWQYAyABKAsyFC5hbXBoaS52MS5QZWVySm9pbmVkSAASLQoMcGVlcl91cGRhdGVkGAQgASgLMhUuYW1waGkudjEuUGVlclVwZGF0ZWRIABInCglwZWVyX2xlZnQYBSABKAsyEi5hbXBoaS52MS5QZWVyTGVmdEgAEjMKD3RyYWNrX3B1Ymxpc2hlZBgGIAEoCzIYLmFtcGhpLnYxLlRyYWNrUHVibGlzaGVkSAASLwoNdHJhY2tfdXBkYXRlZBgHIAEoCzIWLmFtcGhpLnYxLlRyYWNrVXBkYXRlZEgAEjcKEXRyYWNrX3VucHVibGlzaGVkGAggASgLMhouYW1waGkudjEuVHJhY2tVbnB1Ymxpc2hlZEgAEiQKB21lc3NhZ2UYCSABKAsyES5hbXBoaS52MS5NZXNzYWdlSAASMQoOY2hhdF9tb2RlcmF0ZWQYCiABKAsyFy5hbXBoaS52MS5DaGF0TW9kZXJhdGVkSAASLwoNc3RvcmVfY2hhbmdlZBgLIAEoCzIWLmFtcGhpLnYxLlN0b3JlQ2hhbmdlZEgAEj4KFXJvbGVfY2hhbmdlX3JlcXVlc3RlZBgMIAEoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWRIABI8ChRyb2xlX2NoYW5nZV9hbnN3ZXJlZBgNIAEoCzIcLmFtcGhpLnYxLlJvbGVDaGFuZ2VBbnN3ZXJlZEgAEjUKEHVubXV0ZV9yZXF1ZXN0ZWQYDiABKAsyGS5hbXBoaS52MS5Vbm11dGVSZXF1ZXN0ZWRIABItCgxyb29tX3VwZGF0ZWQYDyABKAsyFS5hbXBoaS52MS5Sb29tVXBkYXRlZEgAEikKCnJvb21fZW5kZWQYECABKAsyEy5hbXBoaS52MS5Sb29tRW5kZWRIABIxCg5zdHJlYW1fY2hhbmdlZBgRIAEoCzIXLmFtcGhpLnYxLlN0cmVhbUNoYW5nZWRIABIzCg9zZXNzaW9uX3N0YXJ0ZWQYEiABKAsyGC5hbXBoaS52MS5TZXNzaW9uU3RhcnRlZEgAQgYKBGJvZHkiKgoKUGVlckpvaW5lZBIcCgRwZWVyGAEgASgLMg4uYW1waGkudjEuUGVlciLkAQoLUGVlclVwZGF0ZWQSHAoEcGVlchgBIAEoCzIOLmFtcGhpLnYxLlBlZXISKAoEd2hhdBgCIAEoDjIaLmFtcGhpLnYxLlBlZXJVcGRhdGVkLldoYXQSCgoCYnkYAyABKAkSDgoGZm9yY2VkGAQgASgIInEKBFdoYXQSFAoQV0hBVF9VTlNQRUNJRklFRBAAEg0KCVdIQVRfTkFNRRABEhEKDVdIQVRfTUVUQURBVEEQAhINCglXSEFUX1JPTEUQAxINCglXSEFUX0hBTkQQBBITCg9XSEFUX0NIQVRfQkxPQ0sQBSJvCghQZWVyTGVmdBIPCgdwZWVyX2lkGAEgASgJEiUKBnJlYXNvbhgCIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uEg8KB21lc3NhZ2UYAyABKAkSCgoCYnkYBCABKAkSDgoGYmFubmVkGAUgASgIIkEKDlRyYWNrUHVibGlzaGVkEg8KB3BlZXJfaWQYASABKAkSHgoFdHJhY2sYAiABKAsyDy5hbXBoaS52MS5UcmFjayJLCgxUcmFja1VwZGF0ZWQSDwoHcGVlcl9pZBgBIAEoCRIeCgV0cmFjaxgCIAEoCzIPLmFtcGhpLnYxLlRyYWNrEgoKAmJ5GAMgASgJIjUKEFRyYWNrVW5wdWJsaXNoZWQSDwoHcGVlcl9pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSJDCg1DaGF0TW9kZXJhdGVkEiYKBmFjdGlvbhgBIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdBIKCgJieRgCIAEoCSJECgxTdG9yZUNoYW5nZWQSIwoFZW50cnkYASABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAiABKAgidgoTUm9sZUNoYW5nZVJlcXVlc3RlZBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB3BlZXJfaWQYAiABKAkSDAoEcm9sZRgDIAEoCRIKCgJieRgEIAEoCRIPCgdieV9uYW1lGAUgASgJEg8KB3RpbWVfbXMYBiABKAMiaAoSUm9sZUNoYW5nZUFuc3dlcmVkEhIKCnJlcXVlc3RfaWQYASABKAkSDwoHcGVlcl9pZBgCIAEoCRIQCghhY2NlcHRlZBgDIAEoCBIKCgJieRgEIAEoCRIPCgdleHBpcmVkGAUgASgIIlIKD1VubXV0ZVJlcXVlc3RlZBIPCgdwZWVyX2lkGAEgASgJEhEKCXRyYWNrX2lkcxgCIAMoCRIKCgJieRgDIAEoCRIPCgdzb3VyY2VzGAQgAygJIi8KC1Jvb21VcGRhdGVkEg4KBmxvY2tlZBgBIAEoCBIQCghtZXRhZGF0YRgCIAEoCSInCglSb29tRW5kZWQSDgoGcmVhc29uGAEgASgJEgoKAmJ5GAIgASgJIjEKDVN0cmVhbUNoYW5nZWQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIiQKDlNlc3Npb25TdGFydGVkEhIKCnNlc3Npb25faWQYASABKAki7QQKCVJvb21TdGF0ZRILCgNzZXEYASABKAQSDAoEcm9vbRgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhIKCnN0YXJ0ZWRfbXMYBCABKAMSJAoIdGVtcGxhdGUYBSABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIdCgVwZWVycxgGIAMoCzIOLmFtcGhpLnYxLlBlZXISIwoFc3RvcmUYByADKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5EiMKCG1lc3NhZ2VzGAggAygLMhEuYW1waGkudjEuTWVzc2FnZRIhCgdzdHJlYW1zGAkgAygLMhAuYW1waGkudjEuU3RyZWFtEg4KBmxvY2tlZBgKIAEoCBIQCghtZXRhZGF0YRgLIAEoCRITCgtjaGF0X3BhdXNlZBgMIAEoCBI4Cgtyb2xlX2NvdW50cxgNIAMoCzIjLmFtcGhpLnYxLlJvb21TdGF0ZS5Sb2xlQ291bnRzRW50cnkSDQoFZW5kZWQYDiABKAgSLgoHcGVuZGluZxgPIAMoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWQSFAoMYmFubmVkX3VzZXJzGBAgAygJEjAKB2xvc3RfbXMYESADKAsyHy5hbXBoaS52MS5Sb29tU3RhdGUuTG9zdE1zRW50cnkSEQoJYW5ub3VuY2VkGBIgAygJGjEKD1JvbGVDb3VudHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBGi0KC0xvc3RNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEiyQIKC1Jvb21NZXNzYWdlEgwKBHJvb20YASABKAkSDQoFZXBvY2gYAiABKAQSIgoGYXR0YWNoGAMgASgLMhAuYW1waGkudjEuQXR0YWNoSAASIgoGZGV0YWNoGAQgASgLMhAuYW1waGkudjEuRGV0YWNoSAASKAoHcmVxdWVzdBgFIAEoCzIVLmFtcGhpLnYxLlJvb21SZXF1ZXN0SAASKgoIcmVzcG9uc2UYBiABKAsyFi5hbXBoaS52MS5Sb29tUmVzcG9uc2VIABImCgZldmVudHMYByABKAsyFC5hbXBoaS52MS5Sb29tRXZlbnRzSAASJAoFc3RhdGUYCCABKAsyEy5hbXBoaS52MS5Sb29tU3RhdGVIABIpCgpwZWVyX21vdmVkGAkgASgLMhMuYW1waGkudjEuUGVlck1vdmVkSABCBgoEYm9keSIcCglQZWVyTW92ZWQSDwoHcGVlcl9pZBgBIAEoCSI+CgZBdHRhY2gSEAoIaGF2ZV9zZXEYASABKAQSEwoLbGlzdHNfcGVlcnMYAiABKAgSDQoFcGVlcnMYAyADKAkiCAoGRGV0YWNoIk4KC1Jvb21SZXF1ZXN0EgoKAmlkGAEgASgEEg8KB3BlZXJfaWQYAiABKAkSIgoHY29tbWFuZBgDIAEoCzIRLmFtcGhpLnYxLkNvbW1hbmQiSQoMUm9vbVJlc3BvbnNlEgoKAmlkGAEgASgEEiAKBnJlc3VsdBgCIAEoCzIQLmFtcGhpLnYxLlJlc3VsdBILCgNzZXEYAyABKAQiLQoKUm9vbUV2ZW50cxIfCgZldmVudHMYASADKAsyDy5hbXBoaS52MS5FdmVudEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model]);
+  fileDesc("ChNhbXBoaS92MS9yb29tLnByb3RvEghhbXBoaS52MSKOBwoHQ29tbWFuZBIeCgRqb2luGAEgASgLMg4uYW1waGkudjEuSm9pbkgAEiAKBWxlYXZlGAIgASgLMg8uYW1waGkudjEuTGVhdmVIABIpCgdwdWJsaXNoGAMgASgLMhYuYW1waGkudjEuUHVibGlzaFRyYWNrSAASLQoJdW5wdWJsaXNoGAQgASgLMhguYW1waGkudjEuVW5wdWJsaXNoVHJhY2tIABItCgx1cGRhdGVfdHJhY2sYBSABKAsyFS5hbXBoaS52MS5VcGRhdGVUcmFja0gAEikKCm11dGVfcGVlcnMYBiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnNIABIlCgRzZW5kGAcgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2VIABIqCghtb2RlcmF0ZRgIIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdEgAEikKCnJhaXNlX2hhbmQYCSABKAsyEy5hbXBoaS52MS5SYWlzZUhhbmRIABInCglzZXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5TZXRTdG9yZUgAEisKC2NoYW5nZV9yb2xlGAsgASgLMhQuYW1waGkudjEuQ2hhbmdlUm9sZUgAEjgKEmFuc3dlcl9yb2xlX2NoYW5nZRgMIAEoCzIaLmFtcGhpLnYxLkFuc3dlclJvbGVDaGFuZ2VIABIrCgt1cGRhdGVfcGVlchgNIAEoCzIULmFtcGhpLnYxLlVwZGF0ZVBlZXJIABItCgxyZW1vdmVfcGVlcnMYDiABKAsyFS5hbXBoaS52MS5SZW1vdmVQZWVyc0gAEjAKC3VwZGF0ZV9yb29tGA8gASgLMhkuYW1waGkudjEuVXBkYXRlUm9vbVN0YXRlSAASJQoIZW5kX3Jvb20YECABKAsyES5hbXBoaS52MS5FbmRSb29tSAASMQoOY29udHJvbF9zdHJlYW0YESABKAsyFy5hbXBoaS52MS5Db250cm9sU3RyZWFtSAASKQoKbGlzdF9wZWVycxgSIAEoCzITLmFtcGhpLnYxLkxpc3RQZWVyc0gAEjMKD3BlZXJfY29ubmVjdGlvbhgTIAEoCzIYLmFtcGhpLnYxLlBlZXJDb25uZWN0aW9uSAASLwoNc3RyZWFtX3JlcG9ydBgUIAEoCzIWLmFtcGhpLnYxLlN0cmVhbVJlcG9ydEgAQgYKBGJvZHkiRQoESm9pbhIMCgRuYW1lGAEgASgJEhAKCG1ldGFkYXRhGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSDAoEcm9sZRgEIAEoCSIqCgpKb2luUmVzdWx0EhwKBHBlZXIYASABKAsyDi5hbXBoaS52MS5QZWVyIgcKBUxlYXZlIqkBCgxQdWJsaXNoVHJhY2sSHAoEa2luZBgBIAEoDjIOLmFtcGhpLnYxLktpbmQSDgoGc291cmNlGAIgASgJEg0KBW11dGVkGAMgASgIEg0KBXdpZHRoGAQgASgNEg4KBmhlaWdodBgFIAEoDRIoCgZsYXllcnMYBiADKAsyGC5hbXBoaS52MS5TaW11bGNhc3RMYXllchITCgtkZXNjcmlwdGlvbhgHIAEoCSIvCg1QdWJsaXNoUmVzdWx0Eh4KBXRyYWNrGAEgASgLMg8uYW1waGkudjEuVHJhY2siIgoOVW5wdWJsaXNoVHJhY2sSEAoIdHJhY2tfaWQYASABKAkiwwEKC1VwZGF0ZVRyYWNrEhAKCHRyYWNrX2lkGAEgASgJEhIKBW11dGVkGAIgASgISACIAQESEgoFd2lkdGgYAyABKA1IAYgBARITCgZoZWlnaHQYBCABKA1IAogBARIYCgtkZXNjcmlwdGlvbhgFIAEoCUgDiAEBEhIKBWNvZGVjGAYgASgJSASIAQFCCAoGX211dGVkQggKBl93aWR0aEIJCgdfaGVpZ2h0Qg4KDF9kZXNjcmlwdGlvbkIICgZfY29kZWMiXAoJTXV0ZVBlZXJzEg0KBXBlZXJzGAEgAygJEg0KBXJvbGVzGAIgAygJEg8KB3NvdXJjZXMYAyADKAkSDQoFbXV0ZWQYBCABKAgSEQoJdHJhY2tfaWRzGAUgAygJIksKC1NlbmRNZXNzYWdlEgwKBHR5cGUYASABKAkSDAoEdGV4dBgCIAEoCRIgCgJ0bxgDIAEoCzIULmFtcGhpLnYxLlJlY2lwaWVudHMiKQoKU2VuZFJlc3VsdBIKCgJpZBgBIAEoBBIPCgd0aW1lX21zGAIgASgDIocBCgxNb2RlcmF0ZUNoYXQSDQoDcGluGAEgASgESAASDwoFdW5waW4YAiABKARIABIOCgRoaWRlGAMgASgESAASFAoKYmxvY2tfcGVlchgEIAEoCUgAEhYKDHVuYmxvY2tfcGVlchgFIAEoCUgAEg8KBXBhdXNlGAYgASgISABCCAoGYWN0aW9uIiwKCVJhaXNlSGFuZBIOCgZyYWlzZWQYASABKAgSDwoHcGVlcl9pZBgCIAEoCSJwCghTZXRTdG9yZRILCgNrZXkYASABKAkSEgoFdmFsdWUYAiABKAlIAIgBARIYCgtpZl9yZXZpc2lvbhgDIAEoBEgBiAEBEg8KB2R1cmFibGUYBCABKAhCCAoGX3ZhbHVlQg4KDF9pZl9yZXZpc2lvbiIfCgtTdG9yZVJlc3VsdBIQCghyZXZpc2lvbhgBIAEoBCJMCgpDaGFuZ2VSb2xlEg0KBXBlZXJzGAEgAygJEhIKCmZyb21fcm9sZXMYAiADKAkSDAoEcm9sZRgDIAEoCRINCgVmb3JjZRgEIAEoCCKeAQoQQ2hhbmdlUm9sZVJlc3VsdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2NoYW5nZWQYAiADKAkSNgoGZmFpbGVkGAMgAygLMiYuYW1waGkudjEuQ2hhbmdlUm9sZVJlc3VsdC5GYWlsZWRFbnRyeRotCgtGYWlsZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjYKEEFuc3dlclJvbGVDaGFuZ2USEgoKcmVxdWVzdF9pZBgBIAEoCRIOCgZhY2NlcHQYAiABKAgiXQoKVXBkYXRlUGVlchIPCgdwZWVyX2lkGAEgASgJEhEKBG5hbWUYAiABKAlIAIgBARIVCghtZXRhZGF0YRgDIAEoCUgBiAEBQgcKBV9uYW1lQgsKCV9tZXRhZGF0YSJICgtSZW1vdmVQZWVycxINCgVwZWVycxgBIAMoCRINCgVyb2xlcxgCIAMoCRIOCgZyZWFzb24YAyABKAkSCwoDYmFuGAQgASgIIlUKD1VwZGF0ZVJvb21TdGF0ZRITCgZsb2NrZWQYASABKAhIAIgBARIVCghtZXRhZGF0YRgCIAEoCUgBiAEBQgkKB19sb2NrZWRCCwoJX21ldGFkYXRhIicKB0VuZFJvb20SDgoGcmVhc29uGAEgASgJEgwKBGxvY2sYAiABKAgiywEKDUNvbnRyb2xTdHJlYW0SDAoEbmFtZRgBIAEoCRIuCgZhY3Rpb24YAiABKA4yHi5hbXBoaS52MS5Db250cm9sU3RyZWFtLkFjdGlvbhIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIlYKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxBQ1RJT05fU1RBUlQQARIPCgtBQ1RJT05fU1RPUBACEhEKDUFDVElPTl9MQVlPVVQQAyJICglMaXN0UGVlcnMSDgoGc2VhcmNoGAEgASgJEg0KBXJvbGVzGAIgAygJEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIk0KD0xpc3RQZWVyc1Jlc3VsdBIdCgVwZWVycxgBIAMoCzIOLmFtcGhpLnYxLlBlZXISDAoEbmV4dBgCIAEoCRINCgV0b3RhbBgDIAEoDSJGCg5QZWVyQ29ubmVjdGlvbhIPCgdwZWVyX2lkGAEgASgJEhEKCWNvbm5lY3RlZBgCIAEoCBIQCghzaW5jZV9tcxgDIAEoAyIwCgxTdHJlYW1SZXBvcnQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIrYCCgZSZXN1bHQSIAoFZXJyb3IYASABKAsyDy5hbXBoaS52MS5FcnJvckgAEiQKBGpvaW4YAiABKAsyFC5hbXBoaS52MS5Kb2luUmVzdWx0SAASKgoHcHVibGlzaBgDIAEoCzIXLmFtcGhpLnYxLlB1Ymxpc2hSZXN1bHRIABIkCgRzZW5kGAQgASgLMhQuYW1waGkudjEuU2VuZFJlc3VsdEgAEiYKBXN0b3JlGAUgASgLMhUuYW1waGkudjEuU3RvcmVSZXN1bHRIABIxCgtjaGFuZ2Vfcm9sZRgGIAEoCzIaLmFtcGhpLnYxLkNoYW5nZVJvbGVSZXN1bHRIABIvCgpsaXN0X3BlZXJzGAcgASgLMhkuYW1waGkudjEuTGlzdFBlZXJzUmVzdWx0SABCBgoEYm9keSLSBgoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSKwoLcGVlcl9qb2luZWQYAyABKAsyFC5hbXBoaS52MS5QZWVySm9pbmVkSAASLQoMcGVlcl91cGRhdGVkGAQgASgLMhUuYW1waGkudjEuUGVlclVwZGF0ZWRIABInCglwZWVyX2xlZnQYBSABKAsyEi5hbXBoaS52MS5QZWVyTGVmdEgAEjMKD3RyYWNrX3B1Ymxpc2hlZBgGIAEoCzIYLmFtcGhpLnYxLlRyYWNrUHVibGlzaGVkSAASLwoNdHJhY2tfdXBkYXRlZBgHIAEoCzIWLmFtcGhpLnYxLlRyYWNrVXBkYXRlZEgAEjcKEXRyYWNrX3VucHVibGlzaGVkGAggASgLMhouYW1waGkudjEuVHJhY2tVbnB1Ymxpc2hlZEgAEiQKB21lc3NhZ2UYCSABKAsyES5hbXBoaS52MS5NZXNzYWdlSAASMQoOY2hhdF9tb2RlcmF0ZWQYCiABKAsyFy5hbXBoaS52MS5DaGF0TW9kZXJhdGVkSAASLwoNc3RvcmVfY2hhbmdlZBgLIAEoCzIWLmFtcGhpLnYxLlN0b3JlQ2hhbmdlZEgAEj4KFXJvbGVfY2hhbmdlX3JlcXVlc3RlZBgMIAEoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWRIABI8ChRyb2xlX2NoYW5nZV9hbnN3ZXJlZBgNIAEoCzIcLmFtcGhpLnYxLlJvbGVDaGFuZ2VBbnN3ZXJlZEgAEjUKEHVubXV0ZV9yZXF1ZXN0ZWQYDiABKAsyGS5hbXBoaS52MS5Vbm11dGVSZXF1ZXN0ZWRIABItCgxyb29tX3VwZGF0ZWQYDyABKAsyFS5hbXBoaS52MS5Sb29tVXBkYXRlZEgAEikKCnJvb21fZW5kZWQYECABKAsyEy5hbXBoaS52MS5Sb29tRW5kZWRIABIxCg5zdHJlYW1fY2hhbmdlZBgRIAEoCzIXLmFtcGhpLnYxLlN0cmVhbUNoYW5nZWRIABIzCg9zZXNzaW9uX3N0YXJ0ZWQYEiABKAsyGC5hbXBoaS52MS5TZXNzaW9uU3RhcnRlZEgAQgYKBGJvZHkiKgoKUGVlckpvaW5lZBIcCgRwZWVyGAEgASgLMg4uYW1waGkudjEuUGVlciLkAQoLUGVlclVwZGF0ZWQSHAoEcGVlchgBIAEoCzIOLmFtcGhpLnYxLlBlZXISKAoEd2hhdBgCIAEoDjIaLmFtcGhpLnYxLlBlZXJVcGRhdGVkLldoYXQSCgoCYnkYAyABKAkSDgoGZm9yY2VkGAQgASgIInEKBFdoYXQSFAoQV0hBVF9VTlNQRUNJRklFRBAAEg0KCVdIQVRfTkFNRRABEhEKDVdIQVRfTUVUQURBVEEQAhINCglXSEFUX1JPTEUQAxINCglXSEFUX0hBTkQQBBITCg9XSEFUX0NIQVRfQkxPQ0sQBSJvCghQZWVyTGVmdBIPCgdwZWVyX2lkGAEgASgJEiUKBnJlYXNvbhgCIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uEg8KB21lc3NhZ2UYAyABKAkSCgoCYnkYBCABKAkSDgoGYmFubmVkGAUgASgIIkEKDlRyYWNrUHVibGlzaGVkEg8KB3BlZXJfaWQYASABKAkSHgoFdHJhY2sYAiABKAsyDy5hbXBoaS52MS5UcmFjayJLCgxUcmFja1VwZGF0ZWQSDwoHcGVlcl9pZBgBIAEoCRIeCgV0cmFjaxgCIAEoCzIPLmFtcGhpLnYxLlRyYWNrEgoKAmJ5GAMgASgJIjUKEFRyYWNrVW5wdWJsaXNoZWQSDwoHcGVlcl9pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSJDCg1DaGF0TW9kZXJhdGVkEiYKBmFjdGlvbhgBIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdBIKCgJieRgCIAEoCSJECgxTdG9yZUNoYW5nZWQSIwoFZW50cnkYASABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAiABKAgidgoTUm9sZUNoYW5nZVJlcXVlc3RlZBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB3BlZXJfaWQYAiABKAkSDAoEcm9sZRgDIAEoCRIKCgJieRgEIAEoCRIPCgdieV9uYW1lGAUgASgJEg8KB3RpbWVfbXMYBiABKAMiaAoSUm9sZUNoYW5nZUFuc3dlcmVkEhIKCnJlcXVlc3RfaWQYASABKAkSDwoHcGVlcl9pZBgCIAEoCRIQCghhY2NlcHRlZBgDIAEoCBIKCgJieRgEIAEoCRIPCgdleHBpcmVkGAUgASgIIlIKD1VubXV0ZVJlcXVlc3RlZBIPCgdwZWVyX2lkGAEgASgJEhEKCXRyYWNrX2lkcxgCIAMoCRIKCgJieRgDIAEoCRIPCgdzb3VyY2VzGAQgAygJIi8KC1Jvb21VcGRhdGVkEg4KBmxvY2tlZBgBIAEoCBIQCghtZXRhZGF0YRgCIAEoCSInCglSb29tRW5kZWQSDgoGcmVhc29uGAEgASgJEgoKAmJ5GAIgASgJIjEKDVN0cmVhbUNoYW5nZWQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIiQKDlNlc3Npb25TdGFydGVkEhIKCnNlc3Npb25faWQYASABKAki7QQKCVJvb21TdGF0ZRILCgNzZXEYASABKAQSDAoEcm9vbRgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhIKCnN0YXJ0ZWRfbXMYBCABKAMSJAoIdGVtcGxhdGUYBSABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIdCgVwZWVycxgGIAMoCzIOLmFtcGhpLnYxLlBlZXISIwoFc3RvcmUYByADKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5EiMKCG1lc3NhZ2VzGAggAygLMhEuYW1waGkudjEuTWVzc2FnZRIhCgdzdHJlYW1zGAkgAygLMhAuYW1waGkudjEuU3RyZWFtEg4KBmxvY2tlZBgKIAEoCBIQCghtZXRhZGF0YRgLIAEoCRITCgtjaGF0X3BhdXNlZBgMIAEoCBI4Cgtyb2xlX2NvdW50cxgNIAMoCzIjLmFtcGhpLnYxLlJvb21TdGF0ZS5Sb2xlQ291bnRzRW50cnkSDQoFZW5kZWQYDiABKAgSLgoHcGVuZGluZxgPIAMoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWQSFAoMYmFubmVkX3VzZXJzGBAgAygJEjAKB2xvc3RfbXMYESADKAsyHy5hbXBoaS52MS5Sb29tU3RhdGUuTG9zdE1zRW50cnkSEQoJYW5ub3VuY2VkGBIgAygJGjEKD1JvbGVDb3VudHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBGi0KC0xvc3RNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEi1AMKC1Jvb21NZXNzYWdlEgwKBHJvb20YASABKAkSDQoFZXBvY2gYAiABKAQSIgoGYXR0YWNoGAMgASgLMhAuYW1waGkudjEuQXR0YWNoSAASIgoGZGV0YWNoGAQgASgLMhAuYW1waGkudjEuRGV0YWNoSAASKAoHcmVxdWVzdBgFIAEoCzIVLmFtcGhpLnYxLlJvb21SZXF1ZXN0SAASKgoIcmVzcG9uc2UYBiABKAsyFi5hbXBoaS52MS5Sb29tUmVzcG9uc2VIABImCgZldmVudHMYByABKAsyFC5hbXBoaS52MS5Sb29tRXZlbnRzSAASJAoFc3RhdGUYCCABKAsyEy5hbXBoaS52MS5Sb29tU3RhdGVIABIpCgpwZWVyX21vdmVkGAkgASgLMhMuYW1waGkudjEuUGVlck1vdmVkSAASMQoOc3RhbmRieV91cGRhdGUYCiABKAsyFy5hbXBoaS52MS5TdGFuZGJ5VXBkYXRlSAASKwoLc3RhbmRieV9hY2sYCyABKAsyFC5hbXBoaS52MS5TdGFuZGJ5QWNrSAASKQoKcmVsYXlfcGxhbhgMIAEoCzITLmFtcGhpLnYxLlJlbGF5UGxhbkgAQgYKBGJvZHkiwwEKDVN0YW5kYnlVcGRhdGUSDgoGbnVtYmVyGAEgASgEEg0KBXdob2xlGAIgASgIEiIKBXN0YXRlGAMgASgLMhMuYW1waGkudjEuUm9vbVN0YXRlEh8KBmV2ZW50cxgEIAMoCzIPLmFtcGhpLnYxLkV2ZW50EigKB2Fuc3dlcnMYBSADKAsyFy5hbXBoaS52MS5TdGFuZGJ5QW5zd2VyEiQKBXNlYXRzGAYgAygLMhUuYW1waGkudjEuU3RhbmRieVNlYXQiRwoNU3RhbmRieUFuc3dlchIMCgRub2RlGAEgASgJEigKCHJlc3BvbnNlGAIgASgLMhYuYW1waGkudjEuUm9vbVJlc3BvbnNlIj8KC1N0YW5kYnlTZWF0Eg8KB3BlZXJfaWQYASABKAkSDAoEbm9kZRgCIAEoCRIRCgljb25uZWN0ZWQYAyABKAgiMAoKU3RhbmRieUFjaxIOCgZudW1iZXIYASABKAQSEgoKd2FudF93aG9sZRgCIAEoCCKsAQoJUmVsYXlQbGFuEg8KB3ZlcnNpb24YASABKAQSDQoFbm9kZXMYAiADKAkSIgoFdHJlZXMYAyADKAsyEy5hbXBoaS52MS5SZWxheVRyZWUSLQoFaG9tZXMYBCADKAsyHi5hbXBoaS52MS5SZWxheVBsYW4uSG9tZXNFbnRyeRosCgpIb21lc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEiOwoJUmVsYXlUcmVlEgwKBGhvbWUYASABKA0SIAoEaG9wcxgCIAMoCzISLmFtcGhpLnYxLlJlbGF5SG9wIjgKCFJlbGF5SG9wEgwKBG5vZGUYASABKA0SDgoGcGFyZW50GAIgASgNEg4KBmJhY2t1cBgDIAEoDSIcCglQZWVyTW92ZWQSDwoHcGVlcl9pZBgBIAEoCSI+CgZBdHRhY2gSEAoIaGF2ZV9zZXEYASABKAQSEwoLbGlzdHNfcGVlcnMYAiABKAgSDQoFcGVlcnMYAyADKAkiCAoGRGV0YWNoIk4KC1Jvb21SZXF1ZXN0EgoKAmlkGAEgASgEEg8KB3BlZXJfaWQYAiABKAkSIgoHY29tbWFuZBgDIAEoCzIRLmFtcGhpLnYxLkNvbW1hbmQiSQoMUm9vbVJlc3BvbnNlEgoKAmlkGAEgASgEEiAKBnJlc3VsdBgCIAEoCzIQLmFtcGhpLnYxLlJlc3VsdBILCgNzZXEYAyABKAQiLQoKUm9vbUV2ZW50cxIfCgZldmVudHMYASADKAsyDy5hbXBoaS52MS5FdmVudEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model]);
 
 /**
  * Command is everything that asks the owner of a room to decide something.
@@ -3021,6 +3021,24 @@ export type RoomMessage = Message<"amphi.v1.RoomMessage"> & {
      */
     value: PeerMoved;
     case: "peerMoved";
+  } | {
+    /**
+     * @generated from field: amphi.v1.StandbyUpdate standby_update = 10;
+     */
+    value: StandbyUpdate;
+    case: "standbyUpdate";
+  } | {
+    /**
+     * @generated from field: amphi.v1.StandbyAck standby_ack = 11;
+     */
+    value: StandbyAck;
+    case: "standbyAck";
+  } | {
+    /**
+     * @generated from field: amphi.v1.RelayPlan relay_plan = 12;
+     */
+    value: RelayPlan;
+    case: "relayPlan";
   } | { case: undefined; value?: undefined };
 };
 
@@ -3076,6 +3094,21 @@ export type RoomMessageJson = {
    * @generated from field: amphi.v1.PeerMoved peer_moved = 9;
    */
   peerMoved?: PeerMovedJson;
+
+  /**
+   * @generated from field: amphi.v1.StandbyUpdate standby_update = 10;
+   */
+  standbyUpdate?: StandbyUpdateJson;
+
+  /**
+   * @generated from field: amphi.v1.StandbyAck standby_ack = 11;
+   */
+  standbyAck?: StandbyAckJson;
+
+  /**
+   * @generated from field: amphi.v1.RelayPlan relay_plan = 12;
+   */
+  relayPlan?: RelayPlanJson;
 };
 
 /**
@@ -3084,6 +3117,403 @@ export type RoomMessageJson = {
  */
 export const RoomMessageSchema: GenMessage<RoomMessage, {jsonType: RoomMessageJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_room, 45);
+
+/**
+ * StandbyUpdate brings the standby of a room what it needs to go on as its owner. Nothing is answered or told to
+ * replicas before the standby has acknowledged it.
+ *
+ * @generated from message amphi.v1.StandbyUpdate
+ */
+export type StandbyUpdate = Message<"amphi.v1.StandbyUpdate"> & {
+  /**
+   * Updates of one epoch are numbered without gaps from 1.
+   *
+   * @generated from field: uint64 number = 1;
+   */
+  number: bigint;
+
+  /**
+   * The whole copy; else what was added since the update before.
+   *
+   * @generated from field: bool whole = 2;
+   */
+  whole: boolean;
+
+  /**
+   * With whole: the state, nil while there is no session.
+   *
+   * @generated from field: amphi.v1.RoomState state = 3;
+   */
+  state?: RoomState | undefined;
+
+  /**
+   * @generated from field: repeated amphi.v1.Event events = 4;
+   */
+  events: Event[];
+
+  /**
+   * Requests executed, so that their repetitions are answered and not executed again.
+   *
+   * @generated from field: repeated amphi.v1.StandbyAnswer answers = 5;
+   */
+  answers: StandbyAnswer[];
+
+  /**
+   * Where the clients of peers are, as far as that changed; all of them with whole.
+   *
+   * @generated from field: repeated amphi.v1.StandbySeat seats = 6;
+   */
+  seats: StandbySeat[];
+};
+
+/**
+ * StandbyUpdate brings the standby of a room what it needs to go on as its owner. Nothing is answered or told to
+ * replicas before the standby has acknowledged it.
+ *
+ * @generated from message amphi.v1.StandbyUpdate
+ */
+export type StandbyUpdateJson = {
+  /**
+   * Updates of one epoch are numbered without gaps from 1.
+   *
+   * @generated from field: uint64 number = 1;
+   */
+  number?: string;
+
+  /**
+   * The whole copy; else what was added since the update before.
+   *
+   * @generated from field: bool whole = 2;
+   */
+  whole?: boolean;
+
+  /**
+   * With whole: the state, nil while there is no session.
+   *
+   * @generated from field: amphi.v1.RoomState state = 3;
+   */
+  state?: RoomStateJson;
+
+  /**
+   * @generated from field: repeated amphi.v1.Event events = 4;
+   */
+  events?: EventJson[];
+
+  /**
+   * Requests executed, so that their repetitions are answered and not executed again.
+   *
+   * @generated from field: repeated amphi.v1.StandbyAnswer answers = 5;
+   */
+  answers?: StandbyAnswerJson[];
+
+  /**
+   * Where the clients of peers are, as far as that changed; all of them with whole.
+   *
+   * @generated from field: repeated amphi.v1.StandbySeat seats = 6;
+   */
+  seats?: StandbySeatJson[];
+};
+
+/**
+ * Describes the message amphi.v1.StandbyUpdate.
+ * Use `create(StandbyUpdateSchema)` to create a new message.
+ */
+export const StandbyUpdateSchema: GenMessage<StandbyUpdate, {jsonType: StandbyUpdateJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 46);
+
+/**
+ * @generated from message amphi.v1.StandbyAnswer
+ */
+export type StandbyAnswer = Message<"amphi.v1.StandbyAnswer"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * @generated from field: amphi.v1.RoomResponse response = 2;
+   */
+  response?: RoomResponse | undefined;
+};
+
+/**
+ * @generated from message amphi.v1.StandbyAnswer
+ */
+export type StandbyAnswerJson = {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node?: string;
+
+  /**
+   * @generated from field: amphi.v1.RoomResponse response = 2;
+   */
+  response?: RoomResponseJson;
+};
+
+/**
+ * Describes the message amphi.v1.StandbyAnswer.
+ * Use `create(StandbyAnswerSchema)` to create a new message.
+ */
+export const StandbyAnswerSchema: GenMessage<StandbyAnswer, {jsonType: StandbyAnswerJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 47);
+
+/**
+ * @generated from message amphi.v1.StandbySeat
+ */
+export type StandbySeat = Message<"amphi.v1.StandbySeat"> & {
+  /**
+   * @generated from field: string peer_id = 1;
+   */
+  peerId: string;
+
+  /**
+   * Empty: the peer has no place any more.
+   *
+   * @generated from field: string node = 2;
+   */
+  node: string;
+
+  /**
+   * @generated from field: bool connected = 3;
+   */
+  connected: boolean;
+};
+
+/**
+ * @generated from message amphi.v1.StandbySeat
+ */
+export type StandbySeatJson = {
+  /**
+   * @generated from field: string peer_id = 1;
+   */
+  peerId?: string;
+
+  /**
+   * Empty: the peer has no place any more.
+   *
+   * @generated from field: string node = 2;
+   */
+  node?: string;
+
+  /**
+   * @generated from field: bool connected = 3;
+   */
+  connected?: boolean;
+};
+
+/**
+ * Describes the message amphi.v1.StandbySeat.
+ * Use `create(StandbySeatSchema)` to create a new message.
+ */
+export const StandbySeatSchema: GenMessage<StandbySeat, {jsonType: StandbySeatJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 48);
+
+/**
+ * StandbyAck acknowledges updates up to number; with want_whole the standby cannot follow and asks for everything.
+ *
+ * @generated from message amphi.v1.StandbyAck
+ */
+export type StandbyAck = Message<"amphi.v1.StandbyAck"> & {
+  /**
+   * @generated from field: uint64 number = 1;
+   */
+  number: bigint;
+
+  /**
+   * @generated from field: bool want_whole = 2;
+   */
+  wantWhole: boolean;
+};
+
+/**
+ * StandbyAck acknowledges updates up to number; with want_whole the standby cannot follow and asks for everything.
+ *
+ * @generated from message amphi.v1.StandbyAck
+ */
+export type StandbyAckJson = {
+  /**
+   * @generated from field: uint64 number = 1;
+   */
+  number?: string;
+
+  /**
+   * @generated from field: bool want_whole = 2;
+   */
+  wantWhole?: boolean;
+};
+
+/**
+ * Describes the message amphi.v1.StandbyAck.
+ * Use `create(StandbyAckSchema)` to create a new message.
+ */
+export const StandbyAckSchema: GenMessage<StandbyAck, {jsonType: StandbyAckJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 49);
+
+/**
+ * RelayPlan is over which nodes the tracks of a room travel; the owner computes it and sends it to all attached nodes.
+ *
+ * @generated from message amphi.v1.RelayPlan
+ */
+export type RelayPlan = Message<"amphi.v1.RelayPlan"> & {
+  /**
+   * Rises within an epoch; a newer plan replaces an older one.
+   *
+   * @generated from field: uint64 version = 1;
+   */
+  version: bigint;
+
+  /**
+   * Ids of nodes; numbers below are places in this list, from 0.
+   *
+   * @generated from field: repeated string nodes = 2;
+   */
+  nodes: string[];
+
+  /**
+   * @generated from field: repeated amphi.v1.RelayTree trees = 3;
+   */
+  trees: RelayTree[];
+
+  /**
+   * The home of each peer that publishes.
+   *
+   * @generated from field: map<string, uint32> homes = 4;
+   */
+  homes: { [key: string]: number };
+};
+
+/**
+ * RelayPlan is over which nodes the tracks of a room travel; the owner computes it and sends it to all attached nodes.
+ *
+ * @generated from message amphi.v1.RelayPlan
+ */
+export type RelayPlanJson = {
+  /**
+   * Rises within an epoch; a newer plan replaces an older one.
+   *
+   * @generated from field: uint64 version = 1;
+   */
+  version?: string;
+
+  /**
+   * Ids of nodes; numbers below are places in this list, from 0.
+   *
+   * @generated from field: repeated string nodes = 2;
+   */
+  nodes?: string[];
+
+  /**
+   * @generated from field: repeated amphi.v1.RelayTree trees = 3;
+   */
+  trees?: RelayTreeJson[];
+
+  /**
+   * The home of each peer that publishes.
+   *
+   * @generated from field: map<string, uint32> homes = 4;
+   */
+  homes?: { [key: string]: number };
+};
+
+/**
+ * Describes the message amphi.v1.RelayPlan.
+ * Use `create(RelayPlanSchema)` to create a new message.
+ */
+export const RelayPlanSchema: GenMessage<RelayPlan, {jsonType: RelayPlanJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 50);
+
+/**
+ * RelayTree is how tracks of one home reach the others.
+ *
+ * @generated from message amphi.v1.RelayTree
+ */
+export type RelayTree = Message<"amphi.v1.RelayTree"> & {
+  /**
+   * @generated from field: uint32 home = 1;
+   */
+  home: number;
+
+  /**
+   * @generated from field: repeated amphi.v1.RelayHop hops = 2;
+   */
+  hops: RelayHop[];
+};
+
+/**
+ * RelayTree is how tracks of one home reach the others.
+ *
+ * @generated from message amphi.v1.RelayTree
+ */
+export type RelayTreeJson = {
+  /**
+   * @generated from field: uint32 home = 1;
+   */
+  home?: number;
+
+  /**
+   * @generated from field: repeated amphi.v1.RelayHop hops = 2;
+   */
+  hops?: RelayHopJson[];
+};
+
+/**
+ * Describes the message amphi.v1.RelayTree.
+ * Use `create(RelayTreeSchema)` to create a new message.
+ */
+export const RelayTreeSchema: GenMessage<RelayTree, {jsonType: RelayTreeJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 51);
+
+/**
+ * @generated from message amphi.v1.RelayHop
+ */
+export type RelayHop = Message<"amphi.v1.RelayHop"> & {
+  /**
+   * @generated from field: uint32 node = 1;
+   */
+  node: number;
+
+  /**
+   * @generated from field: uint32 parent = 2;
+   */
+  parent: number;
+
+  /**
+   * Who to turn to when the parent is lost; the same as parent: there is no other.
+   *
+   * @generated from field: uint32 backup = 3;
+   */
+  backup: number;
+};
+
+/**
+ * @generated from message amphi.v1.RelayHop
+ */
+export type RelayHopJson = {
+  /**
+   * @generated from field: uint32 node = 1;
+   */
+  node?: number;
+
+  /**
+   * @generated from field: uint32 parent = 2;
+   */
+  parent?: number;
+
+  /**
+   * Who to turn to when the parent is lost; the same as parent: there is no other.
+   *
+   * @generated from field: uint32 backup = 3;
+   */
+  backup?: number;
+};
+
+/**
+ * Describes the message amphi.v1.RelayHop.
+ * Use `create(RelayHopSchema)` to create a new message.
+ */
+export const RelayHopSchema: GenMessage<RelayHop, {jsonType: RelayHopJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 52);
 
 /**
  * PeerMoved tells the node that had a peer's client that another node has it now.
@@ -3114,7 +3544,7 @@ export type PeerMovedJson = {
  * Use `create(PeerMovedSchema)` to create a new message.
  */
 export const PeerMovedSchema: GenMessage<PeerMoved, {jsonType: PeerMovedJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 46);
+  messageDesc(file_amphi_v1_room, 53);
 
 /**
  * Attach subscribes a node's replica; it is answered with state, then events follow. Repeated as a keepalive.
@@ -3175,7 +3605,7 @@ export type AttachJson = {
  * Use `create(AttachSchema)` to create a new message.
  */
 export const AttachSchema: GenMessage<Attach, {jsonType: AttachJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 47);
+  messageDesc(file_amphi_v1_room, 54);
 
 /**
  * @generated from message amphi.v1.Detach
@@ -3194,7 +3624,7 @@ export type DetachJson = {
  * Use `create(DetachSchema)` to create a new message.
  */
 export const DetachSchema: GenMessage<Detach, {jsonType: DetachJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 48);
+  messageDesc(file_amphi_v1_room, 55);
 
 /**
  * @generated from message amphi.v1.RoomRequest
@@ -3249,7 +3679,7 @@ export type RoomRequestJson = {
  * Use `create(RoomRequestSchema)` to create a new message.
  */
 export const RoomRequestSchema: GenMessage<RoomRequest, {jsonType: RoomRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 49);
+  messageDesc(file_amphi_v1_room, 56);
 
 /**
  * @generated from message amphi.v1.RoomResponse
@@ -3304,7 +3734,7 @@ export type RoomResponseJson = {
  * Use `create(RoomResponseSchema)` to create a new message.
  */
 export const RoomResponseSchema: GenMessage<RoomResponse, {jsonType: RoomResponseJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 50);
+  messageDesc(file_amphi_v1_room, 57);
 
 /**
  * @generated from message amphi.v1.RoomEvents
@@ -3331,5 +3761,5 @@ export type RoomEventsJson = {
  * Use `create(RoomEventsSchema)` to create a new message.
  */
 export const RoomEventsSchema: GenMessage<RoomEvents, {jsonType: RoomEventsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 51);
+  messageDesc(file_amphi_v1_room, 58);
 
