@@ -1932,6 +1932,103 @@ func (x *GetSessionRequest) GetId() string {
 	return ""
 }
 
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Seconds from now; 0 is the node's default.
+	DeadlineS     uint32 `protobuf:"varint,2,opt,name=deadline_s,json=deadlineS,proto3" json:"deadline_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DrainNodeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetDeadlineS() uint32 {
+	if x != nil {
+		return x.DeadlineS
+	}
+	return 0
+}
+
+type UndrainNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeRequest) Reset() {
+	*x = UndrainNodeRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeRequest) ProtoMessage() {}
+
+func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *UndrainNodeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type ListNodesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1940,7 +2037,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2049,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2062,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 type ListNodesResponse struct {
@@ -1977,7 +2074,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2086,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2099,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -2013,20 +2110,31 @@ func (x *ListNodesResponse) GetNodes() []*NodeInfo {
 }
 
 type NodeInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Region        string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
-	Roles         []string               `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
-	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	StartedMs     int64                  `protobuf:"varint,5,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	Address       string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Region    string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Roles     []string               `protobuf:"bytes,3,rep,name=roles,proto3" json:"roles,omitempty"`
+	Version   string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	StartedMs int64                  `protobuf:"varint,5,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	Address   string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	Zone      string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	// "alive", "suspect", "down" or "draining".
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// 0 to 255.
+	Load uint32 `protobuf:"varint,9,opt,name=load,proto3" json:"load,omitempty"`
+	// Of the Raft group.
+	Leader bool `protobuf:"varint,10,opt,name=leader,proto3" json:"leader,omitempty"`
+	Voter  bool `protobuf:"varint,11,opt,name=voter,proto3" json:"voter,omitempty"`
+	// Round trip from the node asked, 0 where it is not known.
+	RttMs         float64 `protobuf:"fixed64,12,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
+	DrainUntilMs  int64   `protobuf:"varint,13,opt,name=drain_until_ms,json=drainUntilMs,proto3" json:"drain_until_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2146,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2159,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -2096,6 +2204,55 @@ func (x *NodeInfo) GetAddress() string {
 	return ""
 }
 
+func (x *NodeInfo) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetLoad() uint32 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *NodeInfo) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *NodeInfo) GetRttMs() float64 {
+	if x != nil {
+		return x.RttMs
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetDrainUntilMs() int64 {
+	if x != nil {
+		return x.DrainUntilMs
+	}
+	return 0
+}
+
 type GetNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty is the node asked.
@@ -2106,7 +2263,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2275,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2288,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetNodeRequest) GetId() string {
@@ -2155,18 +2312,23 @@ type NodeStatus struct {
 	// Dropped inputs by reason, since start.
 	Drops map[string]uint64 `protobuf:"bytes,9,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Since start.
-	PacketsIn     uint64 `protobuf:"varint,10,opt,name=packets_in,json=packetsIn,proto3" json:"packets_in,omitempty"`
-	PacketsOut    uint64 `protobuf:"varint,11,opt,name=packets_out,json=packetsOut,proto3" json:"packets_out,omitempty"`
-	BytesIn       uint64 `protobuf:"varint,12,opt,name=bytes_in,json=bytesIn,proto3" json:"bytes_in,omitempty"`
-	BytesOut      uint64 `protobuf:"varint,13,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
-	Clients       uint32 `protobuf:"varint,14,opt,name=clients,proto3" json:"clients,omitempty"`
+	PacketsIn  uint64 `protobuf:"varint,10,opt,name=packets_in,json=packetsIn,proto3" json:"packets_in,omitempty"`
+	PacketsOut uint64 `protobuf:"varint,11,opt,name=packets_out,json=packetsOut,proto3" json:"packets_out,omitempty"`
+	BytesIn    uint64 `protobuf:"varint,12,opt,name=bytes_in,json=bytesIn,proto3" json:"bytes_in,omitempty"`
+	BytesOut   uint64 `protobuf:"varint,13,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
+	Clients    uint32 `protobuf:"varint,14,opt,name=clients,proto3" json:"clients,omitempty"`
+	// Absent on a node that is alone.
+	Cluster *ClusterStatus `protobuf:"bytes,15,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Trunks  []*TrunkStatus `protobuf:"bytes,16,rep,name=trunks,proto3" json:"trunks,omitempty"`
+	// Present while the node drains.
+	Drain         *DrainStatus `protobuf:"bytes,17,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2340,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2353,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *NodeStatus) GetInfo() *NodeInfo {
@@ -2292,21 +2454,451 @@ func (x *NodeStatus) GetClients() uint32 {
 	return 0
 }
 
-type RoomStatus struct {
+func (x *NodeStatus) GetCluster() *ClusterStatus {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetTrunks() []*TrunkStatus {
+	if x != nil {
+		return x.Trunks
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetDrain() *DrainStatus {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+// ClusterStatus is how the cluster looks from one node.
+type ClusterStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "leader", "follower", "candidate" or "non-voter"; leader is the id of who leads, empty while nobody does.
+	RaftState    string   `protobuf:"bytes,1,opt,name=raft_state,json=raftState,proto3" json:"raft_state,omitempty"`
+	Leader       string   `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term         uint64   `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	CommitIndex  uint64   `protobuf:"varint,4,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	AppliedIndex uint64   `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Voters       []string `protobuf:"bytes,6,rep,name=voters,proto3" json:"voters,omitempty"`
+	// This node may decide for its rooms.
+	Leased bool `protobuf:"varint,7,opt,name=leased,proto3" json:"leased,omitempty"`
+	// Gossip's view: alive, suspect and dead nodes.
+	Alive   uint32 `protobuf:"varint,8,opt,name=alive,proto3" json:"alive,omitempty"`
+	Suspect uint32 `protobuf:"varint,9,opt,name=suspect,proto3" json:"suspect,omitempty"`
+	Dead    uint32 `protobuf:"varint,10,opt,name=dead,proto3" json:"dead,omitempty"`
+	// Refused or dropped at the cluster's ports, by reason, since start.
+	Refused       map[string]uint64 `protobuf:"bytes,11,rep,name=refused,proto3" json:"refused,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterStatus) Reset() {
+	*x = ClusterStatus{}
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterStatus) ProtoMessage() {}
+
+func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
+func (*ClusterStatus) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ClusterStatus) GetRaftState() string {
+	if x != nil {
+		return x.RaftState
+	}
+	return ""
+}
+
+func (x *ClusterStatus) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ClusterStatus) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetCommitIndex() uint64 {
+	if x != nil {
+		return x.CommitIndex
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetVoters() []string {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *ClusterStatus) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
+}
+
+func (x *ClusterStatus) GetAlive() uint32 {
+	if x != nil {
+		return x.Alive
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetSuspect() uint32 {
+	if x != nil {
+		return x.Suspect
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetDead() uint32 {
+	if x != nil {
+		return x.Dead
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetRefused() map[string]uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+// TrunkStatus is one trunk as one of its ends sees it.
+type TrunkStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// "up", "connecting" or "down".
+	State string  `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	RttMs float64 `protobuf:"fixed64,3,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
+	// Of packets that came in, over the last seconds, before repair.
+	Loss    float64 `protobuf:"fixed64,4,opt,name=loss,proto3" json:"loss,omitempty"`
+	InKbps  uint32  `protobuf:"varint,5,opt,name=in_kbps,json=inKbps,proto3" json:"in_kbps,omitempty"`
+	OutKbps uint32  `protobuf:"varint,6,opt,name=out_kbps,json=outKbps,proto3" json:"out_kbps,omitempty"`
+	// What congestion control allows out; 0: no limit known.
+	BudgetKbps    uint32  `protobuf:"varint,7,opt,name=budget_kbps,json=budgetKbps,proto3" json:"budget_kbps,omitempty"`
+	QueueMs       float64 `protobuf:"fixed64,8,opt,name=queue_ms,json=queueMs,proto3" json:"queue_ms,omitempty"`
+	UpSinceMs     int64   `protobuf:"varint,9,opt,name=up_since_ms,json=upSinceMs,proto3" json:"up_since_ms,omitempty"`
+	RelaysIn      uint32  `protobuf:"varint,10,opt,name=relays_in,json=relaysIn,proto3" json:"relays_in,omitempty"`
+	RelaysOut     uint32  `protobuf:"varint,11,opt,name=relays_out,json=relaysOut,proto3" json:"relays_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrunkStatus) Reset() {
+	*x = TrunkStatus{}
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrunkStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrunkStatus) ProtoMessage() {}
+
+func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrunkStatus.ProtoReflect.Descriptor instead.
+func (*TrunkStatus) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *TrunkStatus) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *TrunkStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TrunkStatus) GetRttMs() float64 {
+	if x != nil {
+		return x.RttMs
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetLoss() float64 {
+	if x != nil {
+		return x.Loss
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetInKbps() uint32 {
+	if x != nil {
+		return x.InKbps
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetOutKbps() uint32 {
+	if x != nil {
+		return x.OutKbps
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetBudgetKbps() uint32 {
+	if x != nil {
+		return x.BudgetKbps
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetQueueMs() float64 {
+	if x != nil {
+		return x.QueueMs
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetUpSinceMs() int64 {
+	if x != nil {
+		return x.UpSinceMs
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetRelaysIn() uint32 {
+	if x != nil {
+		return x.RelaysIn
+	}
+	return 0
+}
+
+func (x *TrunkStatus) GetRelaysOut() uint32 {
+	if x != nil {
+		return x.RelaysOut
+	}
+	return 0
+}
+
+// DrainStatus is how far a drain has come.
+type DrainStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	SessionId     string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	PeersByLevel  map[uint32]uint32      `protobuf:"bytes,5,rep,name=peers_by_level,json=peersByLevel,proto3" json:"peers_by_level,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Peers         []*PeerStatus          `protobuf:"bytes,6,rep,name=peers,proto3" json:"peers,omitempty"`
+	UntilMs       int64                  `protobuf:"varint,1,opt,name=until_ms,json=untilMs,proto3" json:"until_ms,omitempty"`
+	RoomsLeft     uint32                 `protobuf:"varint,2,opt,name=rooms_left,json=roomsLeft,proto3" json:"rooms_left,omitempty"`
+	ClientsLeft   uint32                 `protobuf:"varint,3,opt,name=clients_left,json=clientsLeft,proto3" json:"clients_left,omitempty"`
+	RelaysLeft    uint32                 `protobuf:"varint,4,opt,name=relays_left,json=relaysLeft,proto3" json:"relays_left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainStatus) Reset() {
+	*x = DrainStatus{}
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainStatus) ProtoMessage() {}
+
+func (x *DrainStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
+func (*DrainStatus) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *DrainStatus) GetUntilMs() int64 {
+	if x != nil {
+		return x.UntilMs
+	}
+	return 0
+}
+
+func (x *DrainStatus) GetRoomsLeft() uint32 {
+	if x != nil {
+		return x.RoomsLeft
+	}
+	return 0
+}
+
+func (x *DrainStatus) GetClientsLeft() uint32 {
+	if x != nil {
+		return x.ClientsLeft
+	}
+	return 0
+}
+
+func (x *DrainStatus) GetRelaysLeft() uint32 {
+	if x != nil {
+		return x.RelaysLeft
+	}
+	return 0
+}
+
+// RelayStatus is one track carried to another node.
+type RelayStatus struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TrackId string                 `protobuf:"bytes,1,opt,name=track_id,json=trackId,proto3" json:"track_id,omitempty"`
+	From    string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To      string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// The highest encoding sent, -1 none.
+	Layer         int32  `protobuf:"varint,4,opt,name=layer,proto3" json:"layer,omitempty"`
+	BitrateKbps   uint32 `protobuf:"varint,5,opt,name=bitrate_kbps,json=bitrateKbps,proto3" json:"bitrate_kbps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayStatus) Reset() {
+	*x = RelayStatus{}
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayStatus) ProtoMessage() {}
+
+func (x *RelayStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayStatus.ProtoReflect.Descriptor instead.
+func (*RelayStatus) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RelayStatus) GetTrackId() string {
+	if x != nil {
+		return x.TrackId
+	}
+	return ""
+}
+
+func (x *RelayStatus) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RelayStatus) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RelayStatus) GetLayer() int32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+func (x *RelayStatus) GetBitrateKbps() uint32 {
+	if x != nil {
+		return x.BitrateKbps
+	}
+	return 0
+}
+
+type RoomStatus struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	SessionId    string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	Owner        string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Epoch        uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	PeersByLevel map[uint32]uint32      `protobuf:"bytes,5,rep,name=peers_by_level,json=peersByLevel,proto3" json:"peers_by_level,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Peers        []*PeerStatus          `protobuf:"bytes,6,rep,name=peers,proto3" json:"peers,omitempty"`
+	Standby      string                 `protobuf:"bytes,7,opt,name=standby,proto3" json:"standby,omitempty"`
+	// "normal", "solo" (no standby), "frozen" or "no_owner".
+	Mode          string         `protobuf:"bytes,8,opt,name=mode,proto3" json:"mode,omitempty"`
+	Plan          *RelayPlan     `protobuf:"bytes,9,opt,name=plan,proto3" json:"plan,omitempty"`
+	Relays        []*RelayStatus `protobuf:"bytes,10,rep,name=relays,proto3" json:"relays,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoomStatus) Reset() {
 	*x = RoomStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2910,7 @@ func (x *RoomStatus) String() string {
 func (*RoomStatus) ProtoMessage() {}
 
 func (x *RoomStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2923,7 @@ func (x *RoomStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomStatus.ProtoReflect.Descriptor instead.
 func (*RoomStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RoomStatus) GetName() string {
@@ -2376,6 +2968,34 @@ func (x *RoomStatus) GetPeers() []*PeerStatus {
 	return nil
 }
 
+func (x *RoomStatus) GetStandby() string {
+	if x != nil {
+		return x.Standby
+	}
+	return ""
+}
+
+func (x *RoomStatus) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *RoomStatus) GetPlan() *RelayPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *RoomStatus) GetRelays() []*RelayStatus {
+	if x != nil {
+		return x.Relays
+	}
+	return nil
+}
+
 type PeerStatus struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
@@ -2396,7 +3016,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +3028,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +3041,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PeerStatus) GetPeerId() string {
@@ -2516,7 +3136,7 @@ type UpTrackStatus struct {
 
 func (x *UpTrackStatus) Reset() {
 	*x = UpTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +3148,7 @@ func (x *UpTrackStatus) String() string {
 func (*UpTrackStatus) ProtoMessage() {}
 
 func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +3161,7 @@ func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpTrackStatus.ProtoReflect.Descriptor instead.
 func (*UpTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpTrackStatus) GetTrackId() string {
@@ -2601,7 +3221,7 @@ type EncodingStatus struct {
 
 func (x *EncodingStatus) Reset() {
 	*x = EncodingStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +3233,7 @@ func (x *EncodingStatus) String() string {
 func (*EncodingStatus) ProtoMessage() {}
 
 func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +3246,7 @@ func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodingStatus.ProtoReflect.Descriptor instead.
 func (*EncodingStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *EncodingStatus) GetRid() string {
@@ -2696,7 +3316,7 @@ type DownTrackStatus struct {
 
 func (x *DownTrackStatus) Reset() {
 	*x = DownTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +3328,7 @@ func (x *DownTrackStatus) String() string {
 func (*DownTrackStatus) ProtoMessage() {}
 
 func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +3341,7 @@ func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownTrackStatus.ProtoReflect.Descriptor instead.
 func (*DownTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DownTrackStatus) GetTrackId() string {
@@ -2815,7 +3435,7 @@ type StreamStatus struct {
 
 func (x *StreamStatus) Reset() {
 	*x = StreamStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3447,7 @@ func (x *StreamStatus) String() string {
 func (*StreamStatus) ProtoMessage() {}
 
 func (x *StreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3460,7 @@ func (x *StreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStatus.ProtoReflect.Descriptor instead.
 func (*StreamStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StreamStatus) GetRoom() string {
@@ -3045,10 +3665,16 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\bsessions\x18\x01 \x03(\v2\x11.amphi.v1.SessionR\bsessions\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\"#\n" +
 	"\x11GetSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"A\n" +
+	"\x10DrainNodeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"deadline_s\x18\x02 \x01(\rR\tdeadlineS\"$\n" +
+	"\x12UndrainNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
 	"\x10ListNodesRequest\"=\n" +
 	"\x11ListNodesResponse\x12(\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x12.amphi.v1.NodeInfoR\x05nodes\"\x9b\x01\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x12.amphi.v1.NodeInfoR\x05nodes\"\xc4\x02\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x14\n" +
@@ -3056,9 +3682,17 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
 	"started_ms\x18\x05 \x01(\x03R\tstartedMs\x12\x18\n" +
-	"\aaddress\x18\x06 \x01(\tR\aaddress\" \n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x12\n" +
+	"\x04load\x18\t \x01(\rR\x04load\x12\x16\n" +
+	"\x06leader\x18\n" +
+	" \x01(\bR\x06leader\x12\x14\n" +
+	"\x05voter\x18\v \x01(\bR\x05voter\x12\x15\n" +
+	"\x06rtt_ms\x18\f \x01(\x01R\x05rttMs\x12$\n" +
+	"\x0edrain_until_ms\x18\r \x01(\x03R\fdrainUntilMs\" \n" +
 	"\x0eGetNodeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xba\x04\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xc9\x05\n" +
 	"\n" +
 	"NodeStatus\x12&\n" +
 	"\x04info\x18\x01 \x01(\v2\x12.amphi.v1.NodeInfoR\x04info\x12\x17\n" +
@@ -3079,11 +3713,59 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"packetsOut\x12\x19\n" +
 	"\bbytes_in\x18\f \x01(\x04R\abytesIn\x12\x1b\n" +
 	"\tbytes_out\x18\r \x01(\x04R\bbytesOut\x12\x18\n" +
-	"\aclients\x18\x0e \x01(\rR\aclients\x1a8\n" +
+	"\aclients\x18\x0e \x01(\rR\aclients\x121\n" +
+	"\acluster\x18\x0f \x01(\v2\x17.amphi.v1.ClusterStatusR\acluster\x12-\n" +
+	"\x06trunks\x18\x10 \x03(\v2\x15.amphi.v1.TrunkStatusR\x06trunks\x12+\n" +
+	"\x05drain\x18\x11 \x01(\v2\x15.amphi.v1.DrainStatusR\x05drain\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xa6\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x92\x03\n" +
+	"\rClusterStatus\x12\x1d\n" +
+	"\n" +
+	"raft_state\x18\x01 \x01(\tR\traftState\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12!\n" +
+	"\fcommit_index\x18\x04 \x01(\x04R\vcommitIndex\x12#\n" +
+	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x16\n" +
+	"\x06voters\x18\x06 \x03(\tR\x06voters\x12\x16\n" +
+	"\x06leased\x18\a \x01(\bR\x06leased\x12\x14\n" +
+	"\x05alive\x18\b \x01(\rR\x05alive\x12\x18\n" +
+	"\asuspect\x18\t \x01(\rR\asuspect\x12\x12\n" +
+	"\x04dead\x18\n" +
+	" \x01(\rR\x04dead\x12>\n" +
+	"\arefused\x18\v \x03(\v2$.amphi.v1.ClusterStatus.RefusedEntryR\arefused\x1a:\n" +
+	"\fRefusedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xae\x02\n" +
+	"\vTrunkStatus\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x15\n" +
+	"\x06rtt_ms\x18\x03 \x01(\x01R\x05rttMs\x12\x12\n" +
+	"\x04loss\x18\x04 \x01(\x01R\x04loss\x12\x17\n" +
+	"\ain_kbps\x18\x05 \x01(\rR\x06inKbps\x12\x19\n" +
+	"\bout_kbps\x18\x06 \x01(\rR\aoutKbps\x12\x1f\n" +
+	"\vbudget_kbps\x18\a \x01(\rR\n" +
+	"budgetKbps\x12\x19\n" +
+	"\bqueue_ms\x18\b \x01(\x01R\aqueueMs\x12\x1e\n" +
+	"\vup_since_ms\x18\t \x01(\x03R\tupSinceMs\x12\x1b\n" +
+	"\trelays_in\x18\n" +
+	" \x01(\rR\brelaysIn\x12\x1d\n" +
+	"\n" +
+	"relays_out\x18\v \x01(\rR\trelaysOut\"\x8b\x01\n" +
+	"\vDrainStatus\x12\x19\n" +
+	"\buntil_ms\x18\x01 \x01(\x03R\auntilMs\x12\x1d\n" +
+	"\n" +
+	"rooms_left\x18\x02 \x01(\rR\troomsLeft\x12!\n" +
+	"\fclients_left\x18\x03 \x01(\rR\vclientsLeft\x12\x1f\n" +
+	"\vrelays_left\x18\x04 \x01(\rR\n" +
+	"relaysLeft\"\x85\x01\n" +
+	"\vRelayStatus\x12\x19\n" +
+	"\btrack_id\x18\x01 \x01(\tR\atrackId\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
+	"\x05layer\x18\x04 \x01(\x05R\x05layer\x12!\n" +
+	"\fbitrate_kbps\x18\x05 \x01(\rR\vbitrateKbps\"\xac\x03\n" +
 	"\n" +
 	"RoomStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
@@ -3092,7 +3774,12 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12L\n" +
 	"\x0epeers_by_level\x18\x05 \x03(\v2&.amphi.v1.RoomStatus.PeersByLevelEntryR\fpeersByLevel\x12*\n" +
-	"\x05peers\x18\x06 \x03(\v2\x14.amphi.v1.PeerStatusR\x05peers\x1a?\n" +
+	"\x05peers\x18\x06 \x03(\v2\x14.amphi.v1.PeerStatusR\x05peers\x12\x18\n" +
+	"\astandby\x18\a \x01(\tR\astandby\x12\x12\n" +
+	"\x04mode\x18\b \x01(\tR\x04mode\x12'\n" +
+	"\x04plan\x18\t \x01(\v2\x13.amphi.v1.RelayPlanR\x04plan\x12-\n" +
+	"\x06relays\x18\n" +
+	" \x03(\v2\x15.amphi.v1.RelayStatusR\x06relays\x1a?\n" +
 	"\x11PeersByLevelEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\rR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xc1\x02\n" +
@@ -3197,10 +3884,12 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x0eSessionService\x12M\n" +
 	"\fListSessions\x12\x1d.amphi.v1.ListSessionsRequest\x1a\x1e.amphi.v1.ListSessionsResponse\x12<\n" +
 	"\n" +
-	"GetSession\x12\x1b.amphi.v1.GetSessionRequest\x1a\x11.amphi.v1.Session2\x8e\x01\n" +
+	"GetSession\x12\x1b.amphi.v1.GetSessionRequest\x1a\x11.amphi.v1.Session2\x8c\x02\n" +
 	"\vNodeService\x12D\n" +
 	"\tListNodes\x12\x1a.amphi.v1.ListNodesRequest\x1a\x1b.amphi.v1.ListNodesResponse\x129\n" +
-	"\aGetNode\x12\x18.amphi.v1.GetNodeRequest\x1a\x14.amphi.v1.NodeStatusB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
+	"\aGetNode\x12\x18.amphi.v1.GetNodeRequest\x1a\x14.amphi.v1.NodeStatus\x12;\n" +
+	"\tDrainNode\x12\x1a.amphi.v1.DrainNodeRequest\x1a\x12.amphi.v1.NodeInfo\x12?\n" +
+	"\vUndrainNode\x12\x1c.amphi.v1.UndrainNodeRequest\x1a\x12.amphi.v1.NodeInfoB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
 var (
 	file_amphi_v1_api_proto_rawDescOnce sync.Once
@@ -3214,7 +3903,7 @@ func file_amphi_v1_api_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_api_proto_rawDescData
 }
 
-var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_amphi_v1_api_proto_goTypes = []any{
 	(*CreateRoomRequest)(nil),      // 0: amphi.v1.CreateRoomRequest
 	(*GetRoomRequest)(nil),         // 1: amphi.v1.GetRoomRequest
@@ -3254,135 +3943,153 @@ var file_amphi_v1_api_proto_goTypes = []any{
 	(*ListSessionsRequest)(nil),    // 35: amphi.v1.ListSessionsRequest
 	(*ListSessionsResponse)(nil),   // 36: amphi.v1.ListSessionsResponse
 	(*GetSessionRequest)(nil),      // 37: amphi.v1.GetSessionRequest
-	(*ListNodesRequest)(nil),       // 38: amphi.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 39: amphi.v1.ListNodesResponse
-	(*NodeInfo)(nil),               // 40: amphi.v1.NodeInfo
-	(*GetNodeRequest)(nil),         // 41: amphi.v1.GetNodeRequest
-	(*NodeStatus)(nil),             // 42: amphi.v1.NodeStatus
-	(*RoomStatus)(nil),             // 43: amphi.v1.RoomStatus
-	(*PeerStatus)(nil),             // 44: amphi.v1.PeerStatus
-	(*UpTrackStatus)(nil),          // 45: amphi.v1.UpTrackStatus
-	(*EncodingStatus)(nil),         // 46: amphi.v1.EncodingStatus
-	(*DownTrackStatus)(nil),        // 47: amphi.v1.DownTrackStatus
-	(*StreamStatus)(nil),           // 48: amphi.v1.StreamStatus
-	nil,                            // 49: amphi.v1.NodeStatus.DropsEntry
-	nil,                            // 50: amphi.v1.RoomStatus.PeersByLevelEntry
-	nil,                            // 51: amphi.v1.StreamStatus.DropsEntry
-	(*Room)(nil),                   // 52: amphi.v1.Room
-	(*RoomCode)(nil),               // 53: amphi.v1.RoomCode
-	(*SendMessage)(nil),            // 54: amphi.v1.SendMessage
-	(*SetStore)(nil),               // 55: amphi.v1.SetStore
-	(*ListPeers)(nil),              // 56: amphi.v1.ListPeers
-	(*UpdatePeer)(nil),             // 57: amphi.v1.UpdatePeer
-	(*ChangeRole)(nil),             // 58: amphi.v1.ChangeRole
-	(*MutePeers)(nil),              // 59: amphi.v1.MutePeers
-	(*RemovePeers)(nil),            // 60: amphi.v1.RemovePeers
-	(*Template)(nil),               // 61: amphi.v1.Template
-	(LayoutKind)(0),                // 62: amphi.v1.LayoutKind
-	(*Stream)(nil),                 // 63: amphi.v1.Stream
-	(*Session)(nil),                // 64: amphi.v1.Session
-	(*StreamVariant)(nil),          // 65: amphi.v1.StreamVariant
-	(*RoomState)(nil),              // 66: amphi.v1.RoomState
-	(*SendResult)(nil),             // 67: amphi.v1.SendResult
-	(*StoreResult)(nil),            // 68: amphi.v1.StoreResult
-	(*ListPeersResult)(nil),        // 69: amphi.v1.ListPeersResult
-	(*Peer)(nil),                   // 70: amphi.v1.Peer
-	(*ChangeRoleResult)(nil),       // 71: amphi.v1.ChangeRoleResult
+	(*DrainNodeRequest)(nil),       // 38: amphi.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),     // 39: amphi.v1.UndrainNodeRequest
+	(*ListNodesRequest)(nil),       // 40: amphi.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 41: amphi.v1.ListNodesResponse
+	(*NodeInfo)(nil),               // 42: amphi.v1.NodeInfo
+	(*GetNodeRequest)(nil),         // 43: amphi.v1.GetNodeRequest
+	(*NodeStatus)(nil),             // 44: amphi.v1.NodeStatus
+	(*ClusterStatus)(nil),          // 45: amphi.v1.ClusterStatus
+	(*TrunkStatus)(nil),            // 46: amphi.v1.TrunkStatus
+	(*DrainStatus)(nil),            // 47: amphi.v1.DrainStatus
+	(*RelayStatus)(nil),            // 48: amphi.v1.RelayStatus
+	(*RoomStatus)(nil),             // 49: amphi.v1.RoomStatus
+	(*PeerStatus)(nil),             // 50: amphi.v1.PeerStatus
+	(*UpTrackStatus)(nil),          // 51: amphi.v1.UpTrackStatus
+	(*EncodingStatus)(nil),         // 52: amphi.v1.EncodingStatus
+	(*DownTrackStatus)(nil),        // 53: amphi.v1.DownTrackStatus
+	(*StreamStatus)(nil),           // 54: amphi.v1.StreamStatus
+	nil,                            // 55: amphi.v1.NodeStatus.DropsEntry
+	nil,                            // 56: amphi.v1.ClusterStatus.RefusedEntry
+	nil,                            // 57: amphi.v1.RoomStatus.PeersByLevelEntry
+	nil,                            // 58: amphi.v1.StreamStatus.DropsEntry
+	(*Room)(nil),                   // 59: amphi.v1.Room
+	(*RoomCode)(nil),               // 60: amphi.v1.RoomCode
+	(*SendMessage)(nil),            // 61: amphi.v1.SendMessage
+	(*SetStore)(nil),               // 62: amphi.v1.SetStore
+	(*ListPeers)(nil),              // 63: amphi.v1.ListPeers
+	(*UpdatePeer)(nil),             // 64: amphi.v1.UpdatePeer
+	(*ChangeRole)(nil),             // 65: amphi.v1.ChangeRole
+	(*MutePeers)(nil),              // 66: amphi.v1.MutePeers
+	(*RemovePeers)(nil),            // 67: amphi.v1.RemovePeers
+	(*Template)(nil),               // 68: amphi.v1.Template
+	(LayoutKind)(0),                // 69: amphi.v1.LayoutKind
+	(*Stream)(nil),                 // 70: amphi.v1.Stream
+	(*Session)(nil),                // 71: amphi.v1.Session
+	(*RelayPlan)(nil),              // 72: amphi.v1.RelayPlan
+	(*StreamVariant)(nil),          // 73: amphi.v1.StreamVariant
+	(*RoomState)(nil),              // 74: amphi.v1.RoomState
+	(*SendResult)(nil),             // 75: amphi.v1.SendResult
+	(*StoreResult)(nil),            // 76: amphi.v1.StoreResult
+	(*ListPeersResult)(nil),        // 77: amphi.v1.ListPeersResult
+	(*Peer)(nil),                   // 78: amphi.v1.Peer
+	(*ChangeRoleResult)(nil),       // 79: amphi.v1.ChangeRoleResult
 }
 var file_amphi_v1_api_proto_depIdxs = []int32{
-	52, // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
-	53, // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
-	54, // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
-	55, // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
-	56, // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
-	57, // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
-	58, // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
-	59, // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
-	60, // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
-	61, // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
-	61, // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
-	62, // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
-	63, // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
-	62, // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
-	64, // 14: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
-	40, // 15: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
-	40, // 16: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
-	43, // 17: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
-	48, // 18: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
-	49, // 19: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
-	50, // 20: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
-	44, // 21: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
-	45, // 22: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
-	47, // 23: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
-	46, // 24: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
-	63, // 25: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
-	51, // 26: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
-	65, // 27: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
-	0,  // 28: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
-	1,  // 29: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
-	2,  // 30: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
-	4,  // 31: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
-	5,  // 32: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
-	7,  // 33: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
-	9,  // 34: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
-	10, // 35: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
-	11, // 36: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
-	13, // 37: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
-	14, // 38: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
-	15, // 39: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
-	16, // 40: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
-	17, // 41: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
-	18, // 42: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
-	19, // 43: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
-	20, // 44: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
-	22, // 45: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
-	24, // 46: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
-	26, // 47: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
-	27, // 48: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
-	28, // 49: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
-	30, // 50: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
-	31, // 51: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
-	32, // 52: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
-	34, // 53: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
-	35, // 54: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
-	37, // 55: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
-	38, // 56: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
-	41, // 57: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
-	52, // 58: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
-	52, // 59: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
-	3,  // 60: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
-	52, // 61: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
-	6,  // 62: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
-	8,  // 63: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
-	66, // 64: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
-	12, // 65: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
-	12, // 66: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
-	53, // 67: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
-	67, // 68: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
-	68, // 69: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
-	69, // 70: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
-	70, // 71: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
-	70, // 72: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
-	71, // 73: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
-	21, // 74: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
-	23, // 75: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
-	25, // 76: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
-	61, // 77: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
-	61, // 78: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
-	29, // 79: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
-	63, // 80: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
-	63, // 81: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
-	33, // 82: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
-	63, // 83: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
-	36, // 84: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
-	64, // 85: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
-	39, // 86: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
-	42, // 87: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
-	58, // [58:88] is the sub-list for method output_type
-	28, // [28:58] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	59, // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
+	60, // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
+	61, // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
+	62, // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
+	63, // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
+	64, // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
+	65, // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
+	66, // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
+	67, // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
+	68, // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
+	68, // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
+	69, // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
+	70, // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
+	69, // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
+	71, // 14: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
+	42, // 15: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
+	42, // 16: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
+	49, // 17: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
+	54, // 18: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
+	55, // 19: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
+	45, // 20: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
+	46, // 21: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
+	47, // 22: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
+	56, // 23: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
+	57, // 24: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
+	50, // 25: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
+	72, // 26: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
+	48, // 27: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
+	51, // 28: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
+	53, // 29: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
+	52, // 30: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
+	70, // 31: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
+	58, // 32: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
+	73, // 33: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
+	0,  // 34: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
+	1,  // 35: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
+	2,  // 36: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
+	4,  // 37: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
+	5,  // 38: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
+	7,  // 39: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
+	9,  // 40: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
+	10, // 41: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
+	11, // 42: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
+	13, // 43: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
+	14, // 44: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
+	15, // 45: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
+	16, // 46: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
+	17, // 47: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
+	18, // 48: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
+	19, // 49: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
+	20, // 50: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
+	22, // 51: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
+	24, // 52: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
+	26, // 53: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
+	27, // 54: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
+	28, // 55: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
+	30, // 56: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
+	31, // 57: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
+	32, // 58: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
+	34, // 59: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
+	35, // 60: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
+	37, // 61: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
+	40, // 62: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
+	43, // 63: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
+	38, // 64: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
+	39, // 65: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
+	59, // 66: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
+	59, // 67: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
+	3,  // 68: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
+	59, // 69: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
+	6,  // 70: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
+	8,  // 71: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
+	74, // 72: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
+	12, // 73: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
+	12, // 74: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
+	60, // 75: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
+	75, // 76: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
+	76, // 77: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
+	77, // 78: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
+	78, // 79: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
+	78, // 80: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
+	79, // 81: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
+	21, // 82: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
+	23, // 83: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
+	25, // 84: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
+	68, // 85: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
+	68, // 86: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
+	29, // 87: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
+	70, // 88: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
+	70, // 89: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
+	33, // 90: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
+	70, // 91: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
+	36, // 92: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
+	71, // 93: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
+	41, // 94: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
+	44, // 95: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
+	42, // 96: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
+	42, // 97: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
+	66, // [66:98] is the sub-list for method output_type
+	34, // [34:66] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_api_proto_init() }
@@ -3401,7 +4108,7 @@ func file_amphi_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_api_proto_rawDesc), len(file_amphi_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

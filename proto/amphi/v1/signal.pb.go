@@ -195,6 +195,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Counts
 	//	*ServerMessage_Goodbye
 	//	*ServerMessage_Interest
+	//	*ServerMessage_Redirect
 	Body          isServerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -345,6 +346,15 @@ func (x *ServerMessage) GetInterest() *Interest {
 	return nil
 }
 
+func (x *ServerMessage) GetRedirect() *Redirect {
+	if x != nil {
+		if x, ok := x.Body.(*ServerMessage_Redirect); ok {
+			return x.Redirect
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Body interface {
 	isServerMessage_Body()
 }
@@ -397,6 +407,10 @@ type ServerMessage_Interest struct {
 	Interest *Interest `protobuf:"bytes,12,opt,name=interest,proto3,oneof"`
 }
 
+type ServerMessage_Redirect struct {
+	Redirect *Redirect `protobuf:"bytes,20,opt,name=redirect,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Body() {}
 
 func (*ServerMessage_Joined) isServerMessage_Body() {}
@@ -421,19 +435,77 @@ func (*ServerMessage_Goodbye) isServerMessage_Body() {}
 
 func (*ServerMessage_Interest) isServerMessage_Body() {}
 
+func (*ServerMessage_Redirect) isServerMessage_Body() {}
+
+// Redirect sends a client to another node, in place of Welcome or Joined; the connection then ends with "redirected".
+type Redirect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the other node, without a path.
+	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Redirect) Reset() {
+	*x = Redirect{}
+	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Redirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Redirect) ProtoMessage() {}
+
+func (x *Redirect) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
+func (*Redirect) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Redirect) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Redirect) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // Hello is the first message of a new client. Answered with Welcome; the peer has not joined yet (preview).
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An app token.
-	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	Client        string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Token  string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Client string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	// The client was sent here by another node: it is not sent on again.
+	Redirected    bool `protobuf:"varint,3,opt,name=redirected,proto3" json:"redirected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	mi := &file_amphi_v1_signal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +517,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	mi := &file_amphi_v1_signal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +530,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{2}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Hello) GetToken() string {
@@ -475,6 +547,13 @@ func (x *Hello) GetClient() string {
 	return ""
 }
 
+func (x *Hello) GetRedirected() bool {
+	if x != nil {
+		return x.Redirected
+	}
+	return false
+}
+
 // Resume is the first message of a client that comes back. Answered with Joined.
 type Resume struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -482,13 +561,14 @@ type Resume struct {
 	// The last event that it saw; 0 asks for the whole state.
 	LastSeq       uint64 `protobuf:"varint,2,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
 	Client        string `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	Redirected    bool   `protobuf:"varint,4,opt,name=redirected,proto3" json:"redirected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[3]
+	mi := &file_amphi_v1_signal_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +580,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[3]
+	mi := &file_amphi_v1_signal_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +593,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{3}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Resume) GetResumeToken() string {
@@ -537,6 +617,13 @@ func (x *Resume) GetClient() string {
 	return ""
 }
 
+func (x *Resume) GetRedirected() bool {
+	if x != nil {
+		return x.Redirected
+	}
+	return false
+}
+
 type Welcome struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId uint32                 `protobuf:"varint,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -553,7 +640,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[4]
+	mi := &file_amphi_v1_signal_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +652,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[4]
+	mi := &file_amphi_v1_signal_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +665,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{4}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Welcome) GetRequestId() uint32 {
@@ -647,7 +734,7 @@ type ServerInfo struct {
 
 func (x *ServerInfo) Reset() {
 	*x = ServerInfo{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[5]
+	mi := &file_amphi_v1_signal_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +746,7 @@ func (x *ServerInfo) String() string {
 func (*ServerInfo) ProtoMessage() {}
 
 func (x *ServerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[5]
+	mi := &file_amphi_v1_signal_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +759,7 @@ func (x *ServerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerInfo.ProtoReflect.Descriptor instead.
 func (*ServerInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{5}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ServerInfo) GetNode() string {
@@ -742,7 +829,7 @@ type IceServer struct {
 
 func (x *IceServer) Reset() {
 	*x = IceServer{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[6]
+	mi := &file_amphi_v1_signal_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +841,7 @@ func (x *IceServer) String() string {
 func (*IceServer) ProtoMessage() {}
 
 func (x *IceServer) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[6]
+	mi := &file_amphi_v1_signal_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +854,7 @@ func (x *IceServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IceServer.ProtoReflect.Descriptor instead.
 func (*IceServer) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{6}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IceServer) GetUrls() []string {
@@ -802,14 +889,16 @@ type Joined struct {
 	State  *RoomState  `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	Server *ServerInfo `protobuf:"bytes,6,opt,name=server,proto3" json:"server,omitempty"`
 	// True when the edge still has this peer's transport, so that its PeerConnection may go on.
-	MediaKept     bool `protobuf:"varint,7,opt,name=media_kept,json=mediaKept,proto3" json:"media_kept,omitempty"`
+	MediaKept bool `protobuf:"varint,7,opt,name=media_kept,json=mediaKept,proto3" json:"media_kept,omitempty"`
+	// URLs of nodes to resume at when this one does not answer, the best first.
+	Backups       []string `protobuf:"bytes,8,rep,name=backups,proto3" json:"backups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[7]
+	mi := &file_amphi_v1_signal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +910,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[7]
+	mi := &file_amphi_v1_signal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +923,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{7}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Joined) GetRequestId() uint32 {
@@ -886,6 +975,13 @@ func (x *Joined) GetMediaKept() bool {
 	return false
 }
 
+func (x *Joined) GetBackups() []string {
+	if x != nil {
+		return x.Backups
+	}
+	return nil
+}
+
 // Answer answers every other request.
 type Answer struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -902,7 +998,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[8]
+	mi := &file_amphi_v1_signal_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1010,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[8]
+	mi := &file_amphi_v1_signal_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1023,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{8}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Answer) GetRequestId() uint32 {
@@ -1006,7 +1102,7 @@ type Negotiate struct {
 
 func (x *Negotiate) Reset() {
 	*x = Negotiate{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[9]
+	mi := &file_amphi_v1_signal_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1114,7 @@ func (x *Negotiate) String() string {
 func (*Negotiate) ProtoMessage() {}
 
 func (x *Negotiate) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[9]
+	mi := &file_amphi_v1_signal_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1127,7 @@ func (x *Negotiate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Negotiate.ProtoReflect.Descriptor instead.
 func (*Negotiate) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{9}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Negotiate) GetSdp() string {
@@ -1065,7 +1161,7 @@ type PublishedSection struct {
 
 func (x *PublishedSection) Reset() {
 	*x = PublishedSection{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[10]
+	mi := &file_amphi_v1_signal_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1173,7 @@ func (x *PublishedSection) String() string {
 func (*PublishedSection) ProtoMessage() {}
 
 func (x *PublishedSection) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[10]
+	mi := &file_amphi_v1_signal_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1186,7 @@ func (x *PublishedSection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishedSection.ProtoReflect.Descriptor instead.
 func (*PublishedSection) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{10}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PublishedSection) GetMid() string {
@@ -1116,7 +1212,7 @@ type Negotiated struct {
 
 func (x *Negotiated) Reset() {
 	*x = Negotiated{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[11]
+	mi := &file_amphi_v1_signal_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1224,7 @@ func (x *Negotiated) String() string {
 func (*Negotiated) ProtoMessage() {}
 
 func (x *Negotiated) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[11]
+	mi := &file_amphi_v1_signal_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1237,7 @@ func (x *Negotiated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Negotiated.ProtoReflect.Descriptor instead.
 func (*Negotiated) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{11}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Negotiated) GetSdp() string {
@@ -1163,7 +1259,7 @@ type SetSubscriptions struct {
 
 func (x *SetSubscriptions) Reset() {
 	*x = SetSubscriptions{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[12]
+	mi := &file_amphi_v1_signal_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1271,7 @@ func (x *SetSubscriptions) String() string {
 func (*SetSubscriptions) ProtoMessage() {}
 
 func (x *SetSubscriptions) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[12]
+	mi := &file_amphi_v1_signal_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1284,7 @@ func (x *SetSubscriptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubscriptions.ProtoReflect.Descriptor instead.
 func (*SetSubscriptions) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{12}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SetSubscriptions) GetTracks() []*Subscription {
@@ -1221,7 +1317,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[13]
+	mi := &file_amphi_v1_signal_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1329,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[13]
+	mi := &file_amphi_v1_signal_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1342,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{13}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Subscription) GetTrackId() string {
@@ -1294,7 +1390,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[14]
+	mi := &file_amphi_v1_signal_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1402,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[14]
+	mi := &file_amphi_v1_signal_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1415,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{14}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Slot) GetMid() string {
@@ -1347,7 +1443,7 @@ type Slots struct {
 
 func (x *Slots) Reset() {
 	*x = Slots{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[15]
+	mi := &file_amphi_v1_signal_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1455,7 @@ func (x *Slots) String() string {
 func (*Slots) ProtoMessage() {}
 
 func (x *Slots) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[15]
+	mi := &file_amphi_v1_signal_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1468,7 @@ func (x *Slots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slots.ProtoReflect.Descriptor instead.
 func (*Slots) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{15}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Slots) GetSlots() []*Slot {
@@ -1400,7 +1496,7 @@ type SlotsNeeded struct {
 
 func (x *SlotsNeeded) Reset() {
 	*x = SlotsNeeded{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[16]
+	mi := &file_amphi_v1_signal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1508,7 @@ func (x *SlotsNeeded) String() string {
 func (*SlotsNeeded) ProtoMessage() {}
 
 func (x *SlotsNeeded) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[16]
+	mi := &file_amphi_v1_signal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1521,7 @@ func (x *SlotsNeeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotsNeeded.ProtoReflect.Descriptor instead.
 func (*SlotsNeeded) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{16}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SlotsNeeded) GetAudio() uint32 {
@@ -1454,7 +1550,7 @@ type Speaker struct {
 
 func (x *Speaker) Reset() {
 	*x = Speaker{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[17]
+	mi := &file_amphi_v1_signal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1562,7 @@ func (x *Speaker) String() string {
 func (*Speaker) ProtoMessage() {}
 
 func (x *Speaker) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[17]
+	mi := &file_amphi_v1_signal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1575,7 @@ func (x *Speaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Speaker.ProtoReflect.Descriptor instead.
 func (*Speaker) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{17}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Speaker) GetPeerId() string {
@@ -1513,7 +1609,7 @@ type Speakers struct {
 
 func (x *Speakers) Reset() {
 	*x = Speakers{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[18]
+	mi := &file_amphi_v1_signal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1621,7 @@ func (x *Speakers) String() string {
 func (*Speakers) ProtoMessage() {}
 
 func (x *Speakers) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[18]
+	mi := &file_amphi_v1_signal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1634,7 @@ func (x *Speakers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Speakers.ProtoReflect.Descriptor instead.
 func (*Speakers) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{18}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Speakers) GetSpeakers() []*Speaker {
@@ -1565,7 +1661,7 @@ type TrackQuality struct {
 
 func (x *TrackQuality) Reset() {
 	*x = TrackQuality{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[19]
+	mi := &file_amphi_v1_signal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1673,7 @@ func (x *TrackQuality) String() string {
 func (*TrackQuality) ProtoMessage() {}
 
 func (x *TrackQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[19]
+	mi := &file_amphi_v1_signal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1686,7 @@ func (x *TrackQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackQuality.ProtoReflect.Descriptor instead.
 func (*TrackQuality) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{19}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TrackQuality) GetTrackId() string {
@@ -1647,7 +1743,7 @@ type Quality struct {
 
 func (x *Quality) Reset() {
 	*x = Quality{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[20]
+	mi := &file_amphi_v1_signal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1755,7 @@ func (x *Quality) String() string {
 func (*Quality) ProtoMessage() {}
 
 func (x *Quality) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[20]
+	mi := &file_amphi_v1_signal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1768,7 @@ func (x *Quality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quality.ProtoReflect.Descriptor instead.
 func (*Quality) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{20}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Quality) GetNetwork() int32 {
@@ -1709,7 +1805,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[21]
+	mi := &file_amphi_v1_signal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1817,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[21]
+	mi := &file_amphi_v1_signal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1830,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{21}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Interest) GetTrackId() string {
@@ -1761,7 +1857,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[22]
+	mi := &file_amphi_v1_signal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1869,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[22]
+	mi := &file_amphi_v1_signal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1882,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{22}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Counts) GetTotal() uint32 {
@@ -1815,7 +1911,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[23]
+	mi := &file_amphi_v1_signal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +1923,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[23]
+	mi := &file_amphi_v1_signal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +1936,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{23}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ping) GetTimeMs() int64 {
@@ -1867,7 +1963,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[24]
+	mi := &file_amphi_v1_signal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +1975,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[24]
+	mi := &file_amphi_v1_signal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +1988,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{24}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Pong) GetTimeMs() int64 {
@@ -1921,7 +2017,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[25]
+	mi := &file_amphi_v1_signal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2029,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[25]
+	mi := &file_amphi_v1_signal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2042,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{25}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Goodbye) GetReason() *Error {
@@ -1976,7 +2072,7 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\tnegotiate\x18\x05 \x01(\v2\x13.amphi.v1.NegotiateH\x00R\tnegotiate\x12I\n" +
 	"\x11set_subscriptions\x18\x06 \x01(\v2\x1a.amphi.v1.SetSubscriptionsH\x00R\x10setSubscriptions\x12$\n" +
 	"\x04ping\x18\a \x01(\v2\x0e.amphi.v1.PingH\x00R\x04pingB\x06\n" +
-	"\x04body\"\xc0\x04\n" +
+	"\x04body\"\xf2\x04\n" +
 	"\rServerMessage\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.amphi.v1.WelcomeH\x00R\awelcome\x12*\n" +
 	"\x06joined\x18\x02 \x01(\v2\x10.amphi.v1.JoinedH\x00R\x06joined\x12*\n" +
@@ -1990,15 +2086,25 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\x06counts\x18\n" +
 	" \x01(\v2\x10.amphi.v1.CountsH\x00R\x06counts\x12-\n" +
 	"\agoodbye\x18\v \x01(\v2\x11.amphi.v1.GoodbyeH\x00R\agoodbye\x120\n" +
-	"\binterest\x18\f \x01(\v2\x12.amphi.v1.InterestH\x00R\binterestB\x06\n" +
-	"\x04body\"5\n" +
+	"\binterest\x18\f \x01(\v2\x12.amphi.v1.InterestH\x00R\binterest\x120\n" +
+	"\bredirect\x18\x14 \x01(\v2\x12.amphi.v1.RedirectH\x00R\bredirectB\x06\n" +
+	"\x04body\"0\n" +
+	"\bRedirect\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"U\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
-	"\x06client\x18\x02 \x01(\tR\x06client\"^\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x1e\n" +
+	"\n" +
+	"redirected\x18\x03 \x01(\bR\n" +
+	"redirected\"~\n" +
 	"\x06Resume\x12!\n" +
 	"\fresume_token\x18\x01 \x01(\tR\vresumeToken\x12\x19\n" +
 	"\blast_seq\x18\x02 \x01(\x04R\alastSeq\x12\x16\n" +
-	"\x06client\x18\x03 \x01(\tR\x06client\"\xf2\x01\n" +
+	"\x06client\x18\x03 \x01(\tR\x06client\x12\x1e\n" +
+	"\n" +
+	"redirected\x18\x04 \x01(\bR\n" +
+	"redirected\"\xf2\x01\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\rR\trequestId\x12\x12\n" +
@@ -2024,7 +2130,7 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x1e\n" +
 	"\n" +
 	"credential\x18\x03 \x01(\tR\n" +
-	"credential\"\xf5\x01\n" +
+	"credential\"\x8f\x02\n" +
 	"\x06Joined\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\rR\trequestId\x12\x17\n" +
@@ -2034,7 +2140,8 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\v2\x13.amphi.v1.RoomStateR\x05state\x12,\n" +
 	"\x06server\x18\x06 \x01(\v2\x14.amphi.v1.ServerInfoR\x06server\x12\x1d\n" +
 	"\n" +
-	"media_kept\x18\a \x01(\bR\tmediaKept\"\xbc\x01\n" +
+	"media_kept\x18\a \x01(\bR\tmediaKept\x12\x18\n" +
+	"\abackups\x18\b \x03(\tR\abackups\"\xbc\x01\n" +
 	"\x06Answer\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\rR\trequestId\x12'\n" +
@@ -2127,82 +2234,84 @@ func file_amphi_v1_signal_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_signal_proto_rawDescData
 }
 
-var file_amphi_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_amphi_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_amphi_v1_signal_proto_goTypes = []any{
 	(*ClientMessage)(nil),    // 0: amphi.v1.ClientMessage
 	(*ServerMessage)(nil),    // 1: amphi.v1.ServerMessage
-	(*Hello)(nil),            // 2: amphi.v1.Hello
-	(*Resume)(nil),           // 3: amphi.v1.Resume
-	(*Welcome)(nil),          // 4: amphi.v1.Welcome
-	(*ServerInfo)(nil),       // 5: amphi.v1.ServerInfo
-	(*IceServer)(nil),        // 6: amphi.v1.IceServer
-	(*Joined)(nil),           // 7: amphi.v1.Joined
-	(*Answer)(nil),           // 8: amphi.v1.Answer
-	(*Negotiate)(nil),        // 9: amphi.v1.Negotiate
-	(*PublishedSection)(nil), // 10: amphi.v1.PublishedSection
-	(*Negotiated)(nil),       // 11: amphi.v1.Negotiated
-	(*SetSubscriptions)(nil), // 12: amphi.v1.SetSubscriptions
-	(*Subscription)(nil),     // 13: amphi.v1.Subscription
-	(*Slot)(nil),             // 14: amphi.v1.Slot
-	(*Slots)(nil),            // 15: amphi.v1.Slots
-	(*SlotsNeeded)(nil),      // 16: amphi.v1.SlotsNeeded
-	(*Speaker)(nil),          // 17: amphi.v1.Speaker
-	(*Speakers)(nil),         // 18: amphi.v1.Speakers
-	(*TrackQuality)(nil),     // 19: amphi.v1.TrackQuality
-	(*Quality)(nil),          // 20: amphi.v1.Quality
-	(*Interest)(nil),         // 21: amphi.v1.Interest
-	(*Counts)(nil),           // 22: amphi.v1.Counts
-	(*Ping)(nil),             // 23: amphi.v1.Ping
-	(*Pong)(nil),             // 24: amphi.v1.Pong
-	(*Goodbye)(nil),          // 25: amphi.v1.Goodbye
-	nil,                      // 26: amphi.v1.Counts.ByRoleEntry
-	(*Command)(nil),          // 27: amphi.v1.Command
-	(*Event)(nil),            // 28: amphi.v1.Event
-	(*Template)(nil),         // 29: amphi.v1.Template
-	(*RoomState)(nil),        // 30: amphi.v1.RoomState
-	(*Error)(nil),            // 31: amphi.v1.Error
-	(*Result)(nil),           // 32: amphi.v1.Result
+	(*Redirect)(nil),         // 2: amphi.v1.Redirect
+	(*Hello)(nil),            // 3: amphi.v1.Hello
+	(*Resume)(nil),           // 4: amphi.v1.Resume
+	(*Welcome)(nil),          // 5: amphi.v1.Welcome
+	(*ServerInfo)(nil),       // 6: amphi.v1.ServerInfo
+	(*IceServer)(nil),        // 7: amphi.v1.IceServer
+	(*Joined)(nil),           // 8: amphi.v1.Joined
+	(*Answer)(nil),           // 9: amphi.v1.Answer
+	(*Negotiate)(nil),        // 10: amphi.v1.Negotiate
+	(*PublishedSection)(nil), // 11: amphi.v1.PublishedSection
+	(*Negotiated)(nil),       // 12: amphi.v1.Negotiated
+	(*SetSubscriptions)(nil), // 13: amphi.v1.SetSubscriptions
+	(*Subscription)(nil),     // 14: amphi.v1.Subscription
+	(*Slot)(nil),             // 15: amphi.v1.Slot
+	(*Slots)(nil),            // 16: amphi.v1.Slots
+	(*SlotsNeeded)(nil),      // 17: amphi.v1.SlotsNeeded
+	(*Speaker)(nil),          // 18: amphi.v1.Speaker
+	(*Speakers)(nil),         // 19: amphi.v1.Speakers
+	(*TrackQuality)(nil),     // 20: amphi.v1.TrackQuality
+	(*Quality)(nil),          // 21: amphi.v1.Quality
+	(*Interest)(nil),         // 22: amphi.v1.Interest
+	(*Counts)(nil),           // 23: amphi.v1.Counts
+	(*Ping)(nil),             // 24: amphi.v1.Ping
+	(*Pong)(nil),             // 25: amphi.v1.Pong
+	(*Goodbye)(nil),          // 26: amphi.v1.Goodbye
+	nil,                      // 27: amphi.v1.Counts.ByRoleEntry
+	(*Command)(nil),          // 28: amphi.v1.Command
+	(*Event)(nil),            // 29: amphi.v1.Event
+	(*Template)(nil),         // 30: amphi.v1.Template
+	(*RoomState)(nil),        // 31: amphi.v1.RoomState
+	(*Error)(nil),            // 32: amphi.v1.Error
+	(*Result)(nil),           // 33: amphi.v1.Result
 }
 var file_amphi_v1_signal_proto_depIdxs = []int32{
-	2,  // 0: amphi.v1.ClientMessage.hello:type_name -> amphi.v1.Hello
-	3,  // 1: amphi.v1.ClientMessage.resume:type_name -> amphi.v1.Resume
-	27, // 2: amphi.v1.ClientMessage.command:type_name -> amphi.v1.Command
-	9,  // 3: amphi.v1.ClientMessage.negotiate:type_name -> amphi.v1.Negotiate
-	12, // 4: amphi.v1.ClientMessage.set_subscriptions:type_name -> amphi.v1.SetSubscriptions
-	23, // 5: amphi.v1.ClientMessage.ping:type_name -> amphi.v1.Ping
-	4,  // 6: amphi.v1.ServerMessage.welcome:type_name -> amphi.v1.Welcome
-	7,  // 7: amphi.v1.ServerMessage.joined:type_name -> amphi.v1.Joined
-	8,  // 8: amphi.v1.ServerMessage.answer:type_name -> amphi.v1.Answer
-	28, // 9: amphi.v1.ServerMessage.event:type_name -> amphi.v1.Event
-	24, // 10: amphi.v1.ServerMessage.pong:type_name -> amphi.v1.Pong
-	15, // 11: amphi.v1.ServerMessage.slots:type_name -> amphi.v1.Slots
-	16, // 12: amphi.v1.ServerMessage.slots_needed:type_name -> amphi.v1.SlotsNeeded
-	18, // 13: amphi.v1.ServerMessage.speakers:type_name -> amphi.v1.Speakers
-	20, // 14: amphi.v1.ServerMessage.quality:type_name -> amphi.v1.Quality
-	22, // 15: amphi.v1.ServerMessage.counts:type_name -> amphi.v1.Counts
-	25, // 16: amphi.v1.ServerMessage.goodbye:type_name -> amphi.v1.Goodbye
-	21, // 17: amphi.v1.ServerMessage.interest:type_name -> amphi.v1.Interest
-	29, // 18: amphi.v1.Welcome.template:type_name -> amphi.v1.Template
-	30, // 19: amphi.v1.Welcome.state:type_name -> amphi.v1.RoomState
-	5,  // 20: amphi.v1.Welcome.server:type_name -> amphi.v1.ServerInfo
-	6,  // 21: amphi.v1.ServerInfo.ice_servers:type_name -> amphi.v1.IceServer
-	30, // 22: amphi.v1.Joined.state:type_name -> amphi.v1.RoomState
-	5,  // 23: amphi.v1.Joined.server:type_name -> amphi.v1.ServerInfo
-	31, // 24: amphi.v1.Answer.error:type_name -> amphi.v1.Error
-	32, // 25: amphi.v1.Answer.result:type_name -> amphi.v1.Result
-	11, // 26: amphi.v1.Answer.negotiated:type_name -> amphi.v1.Negotiated
-	10, // 27: amphi.v1.Negotiate.publish:type_name -> amphi.v1.PublishedSection
-	13, // 28: amphi.v1.SetSubscriptions.tracks:type_name -> amphi.v1.Subscription
-	14, // 29: amphi.v1.Slots.slots:type_name -> amphi.v1.Slot
-	17, // 30: amphi.v1.Speakers.speakers:type_name -> amphi.v1.Speaker
-	19, // 31: amphi.v1.Quality.tracks:type_name -> amphi.v1.TrackQuality
-	26, // 32: amphi.v1.Counts.by_role:type_name -> amphi.v1.Counts.ByRoleEntry
-	31, // 33: amphi.v1.Goodbye.reason:type_name -> amphi.v1.Error
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	3,  // 0: amphi.v1.ClientMessage.hello:type_name -> amphi.v1.Hello
+	4,  // 1: amphi.v1.ClientMessage.resume:type_name -> amphi.v1.Resume
+	28, // 2: amphi.v1.ClientMessage.command:type_name -> amphi.v1.Command
+	10, // 3: amphi.v1.ClientMessage.negotiate:type_name -> amphi.v1.Negotiate
+	13, // 4: amphi.v1.ClientMessage.set_subscriptions:type_name -> amphi.v1.SetSubscriptions
+	24, // 5: amphi.v1.ClientMessage.ping:type_name -> amphi.v1.Ping
+	5,  // 6: amphi.v1.ServerMessage.welcome:type_name -> amphi.v1.Welcome
+	8,  // 7: amphi.v1.ServerMessage.joined:type_name -> amphi.v1.Joined
+	9,  // 8: amphi.v1.ServerMessage.answer:type_name -> amphi.v1.Answer
+	29, // 9: amphi.v1.ServerMessage.event:type_name -> amphi.v1.Event
+	25, // 10: amphi.v1.ServerMessage.pong:type_name -> amphi.v1.Pong
+	16, // 11: amphi.v1.ServerMessage.slots:type_name -> amphi.v1.Slots
+	17, // 12: amphi.v1.ServerMessage.slots_needed:type_name -> amphi.v1.SlotsNeeded
+	19, // 13: amphi.v1.ServerMessage.speakers:type_name -> amphi.v1.Speakers
+	21, // 14: amphi.v1.ServerMessage.quality:type_name -> amphi.v1.Quality
+	23, // 15: amphi.v1.ServerMessage.counts:type_name -> amphi.v1.Counts
+	26, // 16: amphi.v1.ServerMessage.goodbye:type_name -> amphi.v1.Goodbye
+	22, // 17: amphi.v1.ServerMessage.interest:type_name -> amphi.v1.Interest
+	2,  // 18: amphi.v1.ServerMessage.redirect:type_name -> amphi.v1.Redirect
+	30, // 19: amphi.v1.Welcome.template:type_name -> amphi.v1.Template
+	31, // 20: amphi.v1.Welcome.state:type_name -> amphi.v1.RoomState
+	6,  // 21: amphi.v1.Welcome.server:type_name -> amphi.v1.ServerInfo
+	7,  // 22: amphi.v1.ServerInfo.ice_servers:type_name -> amphi.v1.IceServer
+	31, // 23: amphi.v1.Joined.state:type_name -> amphi.v1.RoomState
+	6,  // 24: amphi.v1.Joined.server:type_name -> amphi.v1.ServerInfo
+	32, // 25: amphi.v1.Answer.error:type_name -> amphi.v1.Error
+	33, // 26: amphi.v1.Answer.result:type_name -> amphi.v1.Result
+	12, // 27: amphi.v1.Answer.negotiated:type_name -> amphi.v1.Negotiated
+	11, // 28: amphi.v1.Negotiate.publish:type_name -> amphi.v1.PublishedSection
+	14, // 29: amphi.v1.SetSubscriptions.tracks:type_name -> amphi.v1.Subscription
+	15, // 30: amphi.v1.Slots.slots:type_name -> amphi.v1.Slot
+	18, // 31: amphi.v1.Speakers.speakers:type_name -> amphi.v1.Speaker
+	20, // 32: amphi.v1.Quality.tracks:type_name -> amphi.v1.TrackQuality
+	27, // 33: amphi.v1.Counts.by_role:type_name -> amphi.v1.Counts.ByRoleEntry
+	32, // 34: amphi.v1.Goodbye.reason:type_name -> amphi.v1.Error
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_signal_proto_init() }
@@ -2233,20 +2342,21 @@ func file_amphi_v1_signal_proto_init() {
 		(*ServerMessage_Counts)(nil),
 		(*ServerMessage_Goodbye)(nil),
 		(*ServerMessage_Interest)(nil),
+		(*ServerMessage_Redirect)(nil),
 	}
-	file_amphi_v1_signal_proto_msgTypes[8].OneofWrappers = []any{
+	file_amphi_v1_signal_proto_msgTypes[9].OneofWrappers = []any{
 		(*Answer_Error)(nil),
 		(*Answer_Result)(nil),
 		(*Answer_Negotiated)(nil),
 	}
-	file_amphi_v1_signal_proto_msgTypes[13].OneofWrappers = []any{}
+	file_amphi_v1_signal_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_signal_proto_rawDesc), len(file_amphi_v1_signal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -114,6 +114,10 @@ const (
 	NodeServiceListNodesProcedure = "/amphi.v1.NodeService/ListNodes"
 	// NodeServiceGetNodeProcedure is the fully-qualified name of the NodeService's GetNode RPC.
 	NodeServiceGetNodeProcedure = "/amphi.v1.NodeService/GetNode"
+	// NodeServiceDrainNodeProcedure is the fully-qualified name of the NodeService's DrainNode RPC.
+	NodeServiceDrainNodeProcedure = "/amphi.v1.NodeService/DrainNode"
+	// NodeServiceUndrainNodeProcedure is the fully-qualified name of the NodeService's UndrainNode RPC.
+	NodeServiceUndrainNodeProcedure = "/amphi.v1.NodeService/UndrainNode"
 )
 
 // RoomServiceClient is a client for the amphi.v1.RoomService service.
@@ -1075,6 +1079,9 @@ type NodeServiceClient interface {
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// Everything that the ops dashboard shows of one node.
 	GetNode(context.Context, *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.NodeStatus], error)
+	// Moves everything away from a node, which ends when it is empty or at the deadline.
+	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
+	UndrainNode(context.Context, *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
 }
 
 // NewNodeServiceClient constructs a client for the amphi.v1.NodeService service. By default, it
@@ -1100,13 +1107,27 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("GetNode")),
 			connect.WithClientOptions(opts...),
 		),
+		drainNode: connect.NewClient[v1.DrainNodeRequest, v1.NodeInfo](
+			httpClient,
+			baseURL+NodeServiceDrainNodeProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("DrainNode")),
+			connect.WithClientOptions(opts...),
+		),
+		undrainNode: connect.NewClient[v1.UndrainNodeRequest, v1.NodeInfo](
+			httpClient,
+			baseURL+NodeServiceUndrainNodeProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("UndrainNode")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // nodeServiceClient implements NodeServiceClient.
 type nodeServiceClient struct {
-	listNodes *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
-	getNode   *connect.Client[v1.GetNodeRequest, v1.NodeStatus]
+	listNodes   *connect.Client[v1.ListNodesRequest, v1.ListNodesResponse]
+	getNode     *connect.Client[v1.GetNodeRequest, v1.NodeStatus]
+	drainNode   *connect.Client[v1.DrainNodeRequest, v1.NodeInfo]
+	undrainNode *connect.Client[v1.UndrainNodeRequest, v1.NodeInfo]
 }
 
 // ListNodes calls amphi.v1.NodeService.ListNodes.
@@ -1119,11 +1140,24 @@ func (c *nodeServiceClient) GetNode(ctx context.Context, req *connect.Request[v1
 	return c.getNode.CallUnary(ctx, req)
 }
 
+// DrainNode calls amphi.v1.NodeService.DrainNode.
+func (c *nodeServiceClient) DrainNode(ctx context.Context, req *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
+	return c.drainNode.CallUnary(ctx, req)
+}
+
+// UndrainNode calls amphi.v1.NodeService.UndrainNode.
+func (c *nodeServiceClient) UndrainNode(ctx context.Context, req *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
+	return c.undrainNode.CallUnary(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the amphi.v1.NodeService service.
 type NodeServiceHandler interface {
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
 	// Everything that the ops dashboard shows of one node.
 	GetNode(context.Context, *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.NodeStatus], error)
+	// Moves everything away from a node, which ends when it is empty or at the deadline.
+	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
+	UndrainNode(context.Context, *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1145,12 +1179,28 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("GetNode")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceDrainNodeHandler := connect.NewUnaryHandler(
+		NodeServiceDrainNodeProcedure,
+		svc.DrainNode,
+		connect.WithSchema(nodeServiceMethods.ByName("DrainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceUndrainNodeHandler := connect.NewUnaryHandler(
+		NodeServiceUndrainNodeProcedure,
+		svc.UndrainNode,
+		connect.WithSchema(nodeServiceMethods.ByName("UndrainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/amphi.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceListNodesProcedure:
 			nodeServiceListNodesHandler.ServeHTTP(w, r)
 		case NodeServiceGetNodeProcedure:
 			nodeServiceGetNodeHandler.ServeHTTP(w, r)
+		case NodeServiceDrainNodeProcedure:
+			nodeServiceDrainNodeHandler.ServeHTTP(w, r)
+		case NodeServiceUndrainNodeProcedure:
+			nodeServiceUndrainNodeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1166,4 +1216,12 @@ func (UnimplementedNodeServiceHandler) ListNodes(context.Context, *connect.Reque
 
 func (UnimplementedNodeServiceHandler) GetNode(context.Context, *connect.Request[v1.GetNodeRequest]) (*connect.Response[v1.NodeStatus], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.NodeService.GetNode is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.NodeService.DrainNode is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) UndrainNode(context.Context, *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.NodeService.UndrainNode is not implemented"))
 }

@@ -10,7 +10,7 @@ import type { LayoutKind, LayoutKindJson, PeerSchema, Room, RoomCode, RoomCodeJs
 import { file_amphi_v1_model } from "./model_pb.js";
 import type { Session, SessionJson, SessionSchema } from "./registry_pb.js";
 import { file_amphi_v1_registry } from "./registry_pb.js";
-import type { ChangeRole, ChangeRoleJson, ChangeRoleResultSchema, ListPeers, ListPeersJson, ListPeersResultSchema, MutePeers, MutePeersJson, RemovePeers, RemovePeersJson, RoomStateSchema, SendMessage, SendMessageJson, SendResultSchema, SetStore, SetStoreJson, StoreResultSchema, UpdatePeer, UpdatePeerJson } from "./room_pb.js";
+import type { ChangeRole, ChangeRoleJson, ChangeRoleResultSchema, ListPeers, ListPeersJson, ListPeersResultSchema, MutePeers, MutePeersJson, RelayPlan, RelayPlanJson, RemovePeers, RemovePeersJson, RoomStateSchema, SendMessage, SendMessageJson, SendResultSchema, SetStore, SetStoreJson, StoreResultSchema, UpdatePeer, UpdatePeerJson } from "./room_pb.js";
 import { file_amphi_v1_room } from "./room_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/api.proto.
  */
 export const file_amphi_v1_api: GenFile = /*@__PURE__*/
-  fileDesc("ChJhbXBoaS92MS9hcGkucHJvdG8SCGFtcGhpLnYxImoKEUNyZWF0ZVJvb21SZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIdGVtcGxhdGUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDgoGcmVnaW9uGAQgASgJEhAKCG1ldGFkYXRhGAUgASgJIh4KDkdldFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiRQoQTGlzdFJvb21zUmVxdWVzdBITCgthY3RpdmVfb25seRgBIAEoCBINCgVsaW1pdBgCIAEoDRINCgVhZnRlchgDIAEoCSJAChFMaXN0Um9vbXNSZXNwb25zZRIdCgVyb29tcxgBIAMoCzIOLmFtcGhpLnYxLlJvb20SDAoEbmV4dBgCIAEoCSLXAQoRVXBkYXRlUm9vbVJlcXVlc3QSDAoEcm9vbRgBIAEoCRIVCghkaXNhYmxlZBgCIAEoCEgAiAEBEhMKBmxvY2tlZBgDIAEoCEgBiAEBEhgKC2Rlc2NyaXB0aW9uGAQgASgJSAKIAQESFQoIbWV0YWRhdGEYBSABKAlIA4gBARIVCgh0ZW1wbGF0ZRgGIAEoCUgEiAEBQgsKCV9kaXNhYmxlZEIJCgdfbG9ja2VkQg4KDF9kZXNjcmlwdGlvbkILCglfbWV0YWRhdGFCCwoJX3RlbXBsYXRlIiEKEURlbGV0ZVJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiFAoSRGVsZXRlUm9vbVJlc3BvbnNlIjwKDkVuZFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGcmVhc29uGAIgASgJEgwKBGxvY2sYAyABKAgiEQoPRW5kUm9vbVJlc3BvbnNlIh8KD0dldFN0YXRlUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKEkNyZWF0ZUNvZGVzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBXJvbGVzGAIgAygJIiAKEExpc3RDb2Rlc1JlcXVlc3QSDAoEcm9vbRgBIAEoCSIyCg1Db2Rlc1Jlc3BvbnNlEiEKBWNvZGVzGAEgAygLMhIuYW1waGkudjEuUm9vbUNvZGUiMwoRVXBkYXRlQ29kZVJlcXVlc3QSDAoEY29kZRgBIAEoCRIQCghkaXNhYmxlZBgCIAEoCCJKChJTZW5kTWVzc2FnZVJlcXVlc3QSDAoEcm9vbRgBIAEoCRImCgdtZXNzYWdlGAIgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2UiQAoPU2V0U3RvcmVSZXF1ZXN0EgwKBHJvb20YASABKAkSHwoDc2V0GAIgASgLMhIuYW1waGkudjEuU2V0U3RvcmUiQwoQTGlzdFBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBGxpc3QYAiABKAsyEy5hbXBoaS52MS5MaXN0UGVlcnMiLwoOR2V0UGVlclJlcXVlc3QSDAoEcm9vbRgBIAEoCRIPCgdwZWVyX2lkGAIgASgJIkcKEVVwZGF0ZVBlZXJSZXF1ZXN0EgwKBHJvb20YASABKAkSJAoGdXBkYXRlGAIgASgLMhQuYW1waGkudjEuVXBkYXRlUGVlciJHChFDaGFuZ2VSb2xlUmVxdWVzdBIMCgRyb29tGAEgASgJEiQKBmNoYW5nZRgCIAEoCzIULmFtcGhpLnYxLkNoYW5nZVJvbGUiQwoQTXV0ZVBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBG11dGUYAiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnMiEwoRTXV0ZVBlZXJzUmVzcG9uc2UiSQoSUmVtb3ZlUGVlcnNSZXF1ZXN0EgwKBHJvb20YASABKAkSJQoGcmVtb3ZlGAIgASgLMhUuYW1waGkudjEuUmVtb3ZlUGVlcnMiFQoTUmVtb3ZlUGVlcnNSZXNwb25zZSInChRMaXN0VGVtcGxhdGVzUmVxdWVzdBIPCgdwcmVzZXRzGAEgASgIIj4KFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIlCgl0ZW1wbGF0ZXMYASADKAsyEi5hbXBoaS52MS5UZW1wbGF0ZSIiChJHZXRUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJkChJTZXRUZW1wbGF0ZVJlcXVlc3QSJAoIdGVtcGxhdGUYASABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIYCgtpZl9yZXZpc2lvbhgCIAEoBEgAiAEBQg4KDF9pZl9yZXZpc2lvbiIlChVEZWxldGVUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVUZW1wbGF0ZVJlc3BvbnNlIlgKElN0YXJ0U3RyZWFtUmVxdWVzdBIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIjEKEVN0b3BTdHJlYW1SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJIiIKEkxpc3RTdHJlYW1zUmVxdWVzdBIMCgRyb29tGAEgASgJIjgKE0xpc3RTdHJlYW1zUmVzcG9uc2USIQoHc3RyZWFtcxgBIAMoCzIQLmFtcGhpLnYxLlN0cmVhbSJWChBTZXRMYXlvdXRSZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJEiQKBmxheW91dBgDIAEoDjIULmFtcGhpLnYxLkxheW91dEtpbmQiVgoTTGlzdFNlc3Npb25zUmVxdWVzdBIMCgRyb29tGAEgASgJEhMKC2FjdGl2ZV9vbmx5GAIgASgIEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIkkKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEiMKCHNlc3Npb25zGAEgAygLMhEuYW1waGkudjEuU2Vzc2lvbhIMCgRuZXh0GAIgASgJIh8KEUdldFNlc3Npb25SZXF1ZXN0EgoKAmlkGAEgASgJIhIKEExpc3ROb2Rlc1JlcXVlc3QiNgoRTGlzdE5vZGVzUmVzcG9uc2USIQoFbm9kZXMYASADKAsyEi5hbXBoaS52MS5Ob2RlSW5mbyJrCghOb2RlSW5mbxIKCgJpZBgBIAEoCRIOCgZyZWdpb24YAiABKAkSDQoFcm9sZXMYAyADKAkSDwoHdmVyc2lvbhgEIAEoCRISCgpzdGFydGVkX21zGAUgASgDEg8KB2FkZHJlc3MYBiABKAkiHAoOR2V0Tm9kZVJlcXVlc3QSCgoCaWQYASABKAkiogMKCk5vZGVTdGF0dXMSIAoEaW5mbxgBIAEoCzISLmFtcGhpLnYxLk5vZGVJbmZvEg8KB3RpbWVfbXMYAiABKAMSEQoJY3B1X2NvcmVzGAMgASgBEhwKFGNvbXBvc2l0b3JfY3B1X2NvcmVzGAQgASgBEhEKCXJzc19ieXRlcxgFIAEoBBISCgpnb3JvdXRpbmVzGAYgASgEEiMKBXJvb21zGAcgAygLMhQuYW1waGkudjEuUm9vbVN0YXR1cxInCgdzdHJlYW1zGAggAygLMhYuYW1waGkudjEuU3RyZWFtU3RhdHVzEi4KBWRyb3BzGAkgAygLMh8uYW1waGkudjEuTm9kZVN0YXR1cy5Ecm9wc0VudHJ5EhIKCnBhY2tldHNfaW4YCiABKAQSEwoLcGFja2V0c19vdXQYCyABKAQSEAoIYnl0ZXNfaW4YDCABKAQSEQoJYnl0ZXNfb3V0GA0gASgEEg8KB2NsaWVudHMYDiABKA0aLAoKRHJvcHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIuYBCgpSb29tU3RhdHVzEgwKBG5hbWUYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRINCgVvd25lchgDIAEoCRINCgVlcG9jaBgEIAEoBBI+Cg5wZWVyc19ieV9sZXZlbBgFIAMoCzImLmFtcGhpLnYxLlJvb21TdGF0dXMuUGVlcnNCeUxldmVsRW50cnkSIwoFcGVlcnMYBiADKAsyFC5hbXBoaS52MS5QZWVyU3RhdHVzGjMKEVBlZXJzQnlMZXZlbEVudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoDToCOAEi7gEKClBlZXJTdGF0dXMSDwoHcGVlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHJvbGUYAyABKAkSDQoFbGV2ZWwYBCABKA0SEQoJdHJhbnNwb3J0GAUgASgJEg4KBnJ0dF9tcxgGIAEoARIMCgRsb3NzGAcgASgBEhUKDWVzdGltYXRlX2ticHMYCCABKA0SIwoCdXAYCSADKAsyFy5hbXBoaS52MS5VcFRyYWNrU3RhdHVzEicKBGRvd24YCiADKAsyGS5hbXBoaS52MS5Eb3duVHJhY2tTdGF0dXMSDgoGcmVtb3RlGAsgASgJIowBCg1VcFRyYWNrU3RhdHVzEhAKCHRyYWNrX2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRINCgVjb2RlYxgDIAEoCRINCgVtdXRlZBgEIAEoCBIrCgllbmNvZGluZ3MYBSADKAsyGC5hbXBoaS52MS5FbmNvZGluZ1N0YXR1cxIOCgZ3YW50ZWQYBiABKAUijAEKDkVuY29kaW5nU3RhdHVzEgsKA3JpZBgBIAEoCRINCgV3aWR0aBgCIAEoDRIOCgZoZWlnaHQYAyABKA0SFAoMYml0cmF0ZV9rYnBzGAQgASgNEg8KB3BhY2tldHMYBSABKAQSDAoEbG9zdBgGIAEoBBIZChFrZXlmcmFtZV9yZXF1ZXN0cxgHIAEoBCK/AQoPRG93blRyYWNrU3RhdHVzEhAKCHRyYWNrX2lkGAEgASgJEgsKA21pZBgCIAEoCRILCgNtYXgYAyABKAUSDgoGdGFyZ2V0GAQgASgFEg8KB2N1cnJlbnQYBSABKAUSDgoGcmVhc29uGAYgASgJEhQKDGJpdHJhdGVfa2JwcxgHIAEoDRIPCgdwYWNrZXRzGAggASgEEhUKDXJldHJhbnNtaXR0ZWQYCSABKAQSEQoJcHVibGlzaGVyGAogASgJItkCCgxTdHJlYW1TdGF0dXMSDAoEcm9vbRgBIAEoCRIgCgZzdHJlYW0YAiABKAsyEC5hbXBoaS52MS5TdHJlYW0SEgoKbGF0ZW5jeV9tcxgDIAEoARIRCgljcHVfY29yZXMYBCABKAESEQoJcnNzX2J5dGVzGAUgASgEEhAKCHJlc3RhcnRzGAYgASgNEg4KBmZyYW1lcxgHIAEoBBISCgpsYXRlX3RpY2tzGAggASgEEjAKBWRyb3BzGAkgAygLMiEuYW1waGkudjEuU3RyZWFtU3RhdHVzLkRyb3BzRW50cnkSDwoHcGxheWVycxgKIAEoDRIpCgh2YXJpYW50cxgLIAMoCzIXLmFtcGhpLnYxLlN0cmVhbVZhcmlhbnQSDQoFdGlsZXMYDCABKA0aLAoKRHJvcHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBMosGCgtSb29tU2VydmljZRI5CgpDcmVhdGVSb29tEhsuYW1waGkudjEuQ3JlYXRlUm9vbVJlcXVlc3QaDi5hbXBoaS52MS5Sb29tEjMKB0dldFJvb20SGC5hbXBoaS52MS5HZXRSb29tUmVxdWVzdBoOLmFtcGhpLnYxLlJvb20SRAoJTGlzdFJvb21zEhouYW1waGkudjEuTGlzdFJvb21zUmVxdWVzdBobLmFtcGhpLnYxLkxpc3RSb29tc1Jlc3BvbnNlEjkKClVwZGF0ZVJvb20SGy5hbXBoaS52MS5VcGRhdGVSb29tUmVxdWVzdBoOLmFtcGhpLnYxLlJvb20SRwoKRGVsZXRlUm9vbRIbLmFtcGhpLnYxLkRlbGV0ZVJvb21SZXF1ZXN0GhwuYW1waGkudjEuRGVsZXRlUm9vbVJlc3BvbnNlEj4KB0VuZFJvb20SGC5hbXBoaS52MS5FbmRSb29tUmVxdWVzdBoZLmFtcGhpLnYxLkVuZFJvb21SZXNwb25zZRI6CghHZXRTdGF0ZRIZLmFtcGhpLnYxLkdldFN0YXRlUmVxdWVzdBoTLmFtcGhpLnYxLlJvb21TdGF0ZRJECgtDcmVhdGVDb2RlcxIcLmFtcGhpLnYxLkNyZWF0ZUNvZGVzUmVxdWVzdBoXLmFtcGhpLnYxLkNvZGVzUmVzcG9uc2USQAoJTGlzdENvZGVzEhouYW1waGkudjEuTGlzdENvZGVzUmVxdWVzdBoXLmFtcGhpLnYxLkNvZGVzUmVzcG9uc2USPQoKVXBkYXRlQ29kZRIbLmFtcGhpLnYxLlVwZGF0ZUNvZGVSZXF1ZXN0GhIuYW1waGkudjEuUm9vbUNvZGUSQQoLU2VuZE1lc3NhZ2USHC5hbXBoaS52MS5TZW5kTWVzc2FnZVJlcXVlc3QaFC5hbXBoaS52MS5TZW5kUmVzdWx0EjwKCFNldFN0b3JlEhkuYW1waGkudjEuU2V0U3RvcmVSZXF1ZXN0GhUuYW1waGkudjEuU3RvcmVSZXN1bHQymgMKC1BlZXJTZXJ2aWNlEkIKCUxpc3RQZWVycxIaLmFtcGhpLnYxLkxpc3RQZWVyc1JlcXVlc3QaGS5hbXBoaS52MS5MaXN0UGVlcnNSZXN1bHQSMwoHR2V0UGVlchIYLmFtcGhpLnYxLkdldFBlZXJSZXF1ZXN0Gg4uYW1waGkudjEuUGVlchI5CgpVcGRhdGVQZWVyEhsuYW1waGkudjEuVXBkYXRlUGVlclJlcXVlc3QaDi5hbXBoaS52MS5QZWVyEkUKCkNoYW5nZVJvbGUSGy5hbXBoaS52MS5DaGFuZ2VSb2xlUmVxdWVzdBoaLmFtcGhpLnYxLkNoYW5nZVJvbGVSZXN1bHQSRAoJTXV0ZVBlZXJzEhouYW1waGkudjEuTXV0ZVBlZXJzUmVxdWVzdBobLmFtcGhpLnYxLk11dGVQZWVyc1Jlc3BvbnNlEkoKC1JlbW92ZVBlZXJzEhwuYW1waGkudjEuUmVtb3ZlUGVlcnNSZXF1ZXN0Gh0uYW1waGkudjEuUmVtb3ZlUGVlcnNSZXNwb25zZTK6AgoPVGVtcGxhdGVTZXJ2aWNlElAKDUxpc3RUZW1wbGF0ZXMSHi5hbXBoaS52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBofLmFtcGhpLnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRI/CgtHZXRUZW1wbGF0ZRIcLmFtcGhpLnYxLkdldFRlbXBsYXRlUmVxdWVzdBoSLmFtcGhpLnYxLlRlbXBsYXRlEj8KC1NldFRlbXBsYXRlEhwuYW1waGkudjEuU2V0VGVtcGxhdGVSZXF1ZXN0GhIuYW1waGkudjEuVGVtcGxhdGUSUwoORGVsZXRlVGVtcGxhdGUSHy5hbXBoaS52MS5EZWxldGVUZW1wbGF0ZVJlcXVlc3QaIC5hbXBoaS52MS5EZWxldGVUZW1wbGF0ZVJlc3BvbnNlMpICCg1TdHJlYW1TZXJ2aWNlEj0KC1N0YXJ0U3RyZWFtEhwuYW1waGkudjEuU3RhcnRTdHJlYW1SZXF1ZXN0GhAuYW1waGkudjEuU3RyZWFtEjsKClN0b3BTdHJlYW0SGy5hbXBoaS52MS5TdG9wU3RyZWFtUmVxdWVzdBoQLmFtcGhpLnYxLlN0cmVhbRJKCgtMaXN0U3RyZWFtcxIcLmFtcGhpLnYxLkxpc3RTdHJlYW1zUmVxdWVzdBodLmFtcGhpLnYxLkxpc3RTdHJlYW1zUmVzcG9uc2USOQoJU2V0TGF5b3V0EhouYW1waGkudjEuU2V0TGF5b3V0UmVxdWVzdBoQLmFtcGhpLnYxLlN0cmVhbTKdAQoOU2Vzc2lvblNlcnZpY2USTQoMTGlzdFNlc3Npb25zEh0uYW1waGkudjEuTGlzdFNlc3Npb25zUmVxdWVzdBoeLmFtcGhpLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEjwKCkdldFNlc3Npb24SGy5hbXBoaS52MS5HZXRTZXNzaW9uUmVxdWVzdBoRLmFtcGhpLnYxLlNlc3Npb24yjgEKC05vZGVTZXJ2aWNlEkQKCUxpc3ROb2RlcxIaLmFtcGhpLnYxLkxpc3ROb2Rlc1JlcXVlc3QaGy5hbXBoaS52MS5MaXN0Tm9kZXNSZXNwb25zZRI5CgdHZXROb2RlEhguYW1waGkudjEuR2V0Tm9kZVJlcXVlc3QaFC5hbXBoaS52MS5Ob2RlU3RhdHVzQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model, file_amphi_v1_registry, file_amphi_v1_room]);
+  fileDesc("ChJhbXBoaS92MS9hcGkucHJvdG8SCGFtcGhpLnYxImoKEUNyZWF0ZVJvb21SZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIdGVtcGxhdGUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDgoGcmVnaW9uGAQgASgJEhAKCG1ldGFkYXRhGAUgASgJIh4KDkdldFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiRQoQTGlzdFJvb21zUmVxdWVzdBITCgthY3RpdmVfb25seRgBIAEoCBINCgVsaW1pdBgCIAEoDRINCgVhZnRlchgDIAEoCSJAChFMaXN0Um9vbXNSZXNwb25zZRIdCgVyb29tcxgBIAMoCzIOLmFtcGhpLnYxLlJvb20SDAoEbmV4dBgCIAEoCSLXAQoRVXBkYXRlUm9vbVJlcXVlc3QSDAoEcm9vbRgBIAEoCRIVCghkaXNhYmxlZBgCIAEoCEgAiAEBEhMKBmxvY2tlZBgDIAEoCEgBiAEBEhgKC2Rlc2NyaXB0aW9uGAQgASgJSAKIAQESFQoIbWV0YWRhdGEYBSABKAlIA4gBARIVCgh0ZW1wbGF0ZRgGIAEoCUgEiAEBQgsKCV9kaXNhYmxlZEIJCgdfbG9ja2VkQg4KDF9kZXNjcmlwdGlvbkILCglfbWV0YWRhdGFCCwoJX3RlbXBsYXRlIiEKEURlbGV0ZVJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiFAoSRGVsZXRlUm9vbVJlc3BvbnNlIjwKDkVuZFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGcmVhc29uGAIgASgJEgwKBGxvY2sYAyABKAgiEQoPRW5kUm9vbVJlc3BvbnNlIh8KD0dldFN0YXRlUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKEkNyZWF0ZUNvZGVzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBXJvbGVzGAIgAygJIiAKEExpc3RDb2Rlc1JlcXVlc3QSDAoEcm9vbRgBIAEoCSIyCg1Db2Rlc1Jlc3BvbnNlEiEKBWNvZGVzGAEgAygLMhIuYW1waGkudjEuUm9vbUNvZGUiMwoRVXBkYXRlQ29kZVJlcXVlc3QSDAoEY29kZRgBIAEoCRIQCghkaXNhYmxlZBgCIAEoCCJKChJTZW5kTWVzc2FnZVJlcXVlc3QSDAoEcm9vbRgBIAEoCRImCgdtZXNzYWdlGAIgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2UiQAoPU2V0U3RvcmVSZXF1ZXN0EgwKBHJvb20YASABKAkSHwoDc2V0GAIgASgLMhIuYW1waGkudjEuU2V0U3RvcmUiQwoQTGlzdFBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBGxpc3QYAiABKAsyEy5hbXBoaS52MS5MaXN0UGVlcnMiLwoOR2V0UGVlclJlcXVlc3QSDAoEcm9vbRgBIAEoCRIPCgdwZWVyX2lkGAIgASgJIkcKEVVwZGF0ZVBlZXJSZXF1ZXN0EgwKBHJvb20YASABKAkSJAoGdXBkYXRlGAIgASgLMhQuYW1waGkudjEuVXBkYXRlUGVlciJHChFDaGFuZ2VSb2xlUmVxdWVzdBIMCgRyb29tGAEgASgJEiQKBmNoYW5nZRgCIAEoCzIULmFtcGhpLnYxLkNoYW5nZVJvbGUiQwoQTXV0ZVBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBG11dGUYAiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnMiEwoRTXV0ZVBlZXJzUmVzcG9uc2UiSQoSUmVtb3ZlUGVlcnNSZXF1ZXN0EgwKBHJvb20YASABKAkSJQoGcmVtb3ZlGAIgASgLMhUuYW1waGkudjEuUmVtb3ZlUGVlcnMiFQoTUmVtb3ZlUGVlcnNSZXNwb25zZSInChRMaXN0VGVtcGxhdGVzUmVxdWVzdBIPCgdwcmVzZXRzGAEgASgIIj4KFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIlCgl0ZW1wbGF0ZXMYASADKAsyEi5hbXBoaS52MS5UZW1wbGF0ZSIiChJHZXRUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJkChJTZXRUZW1wbGF0ZVJlcXVlc3QSJAoIdGVtcGxhdGUYASABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIYCgtpZl9yZXZpc2lvbhgCIAEoBEgAiAEBQg4KDF9pZl9yZXZpc2lvbiIlChVEZWxldGVUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVUZW1wbGF0ZVJlc3BvbnNlIlgKElN0YXJ0U3RyZWFtUmVxdWVzdBIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIjEKEVN0b3BTdHJlYW1SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJIiIKEkxpc3RTdHJlYW1zUmVxdWVzdBIMCgRyb29tGAEgASgJIjgKE0xpc3RTdHJlYW1zUmVzcG9uc2USIQoHc3RyZWFtcxgBIAMoCzIQLmFtcGhpLnYxLlN0cmVhbSJWChBTZXRMYXlvdXRSZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJEiQKBmxheW91dBgDIAEoDjIULmFtcGhpLnYxLkxheW91dEtpbmQiVgoTTGlzdFNlc3Npb25zUmVxdWVzdBIMCgRyb29tGAEgASgJEhMKC2FjdGl2ZV9vbmx5GAIgASgIEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIkkKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEiMKCHNlc3Npb25zGAEgAygLMhEuYW1waGkudjEuU2Vzc2lvbhIMCgRuZXh0GAIgASgJIh8KEUdldFNlc3Npb25SZXF1ZXN0EgoKAmlkGAEgASgJIjIKEERyYWluTm9kZVJlcXVlc3QSCgoCaWQYASABKAkSEgoKZGVhZGxpbmVfcxgCIAEoDSIgChJVbmRyYWluTm9kZVJlcXVlc3QSCgoCaWQYASABKAkiEgoQTGlzdE5vZGVzUmVxdWVzdCI2ChFMaXN0Tm9kZXNSZXNwb25zZRIhCgVub2RlcxgBIAMoCzISLmFtcGhpLnYxLk5vZGVJbmZvIt0BCghOb2RlSW5mbxIKCgJpZBgBIAEoCRIOCgZyZWdpb24YAiABKAkSDQoFcm9sZXMYAyADKAkSDwoHdmVyc2lvbhgEIAEoCRISCgpzdGFydGVkX21zGAUgASgDEg8KB2FkZHJlc3MYBiABKAkSDAoEem9uZRgHIAEoCRINCgVzdGF0ZRgIIAEoCRIMCgRsb2FkGAkgASgNEg4KBmxlYWRlchgKIAEoCBINCgV2b3RlchgLIAEoCBIOCgZydHRfbXMYDCABKAESFgoOZHJhaW5fdW50aWxfbXMYDSABKAMiHAoOR2V0Tm9kZVJlcXVlc3QSCgoCaWQYASABKAkimQQKCk5vZGVTdGF0dXMSIAoEaW5mbxgBIAEoCzISLmFtcGhpLnYxLk5vZGVJbmZvEg8KB3RpbWVfbXMYAiABKAMSEQoJY3B1X2NvcmVzGAMgASgBEhwKFGNvbXBvc2l0b3JfY3B1X2NvcmVzGAQgASgBEhEKCXJzc19ieXRlcxgFIAEoBBISCgpnb3JvdXRpbmVzGAYgASgEEiMKBXJvb21zGAcgAygLMhQuYW1waGkudjEuUm9vbVN0YXR1cxInCgdzdHJlYW1zGAggAygLMhYuYW1waGkudjEuU3RyZWFtU3RhdHVzEi4KBWRyb3BzGAkgAygLMh8uYW1waGkudjEuTm9kZVN0YXR1cy5Ecm9wc0VudHJ5EhIKCnBhY2tldHNfaW4YCiABKAQSEwoLcGFja2V0c19vdXQYCyABKAQSEAoIYnl0ZXNfaW4YDCABKAQSEQoJYnl0ZXNfb3V0GA0gASgEEg8KB2NsaWVudHMYDiABKA0SKAoHY2x1c3RlchgPIAEoCzIXLmFtcGhpLnYxLkNsdXN0ZXJTdGF0dXMSJQoGdHJ1bmtzGBAgAygLMhUuYW1waGkudjEuVHJ1bmtTdGF0dXMSJAoFZHJhaW4YESABKAsyFS5hbXBoaS52MS5EcmFpblN0YXR1cxosCgpEcm9wc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEiowIKDUNsdXN0ZXJTdGF0dXMSEgoKcmFmdF9zdGF0ZRgBIAEoCRIOCgZsZWFkZXIYAiABKAkSDAoEdGVybRgDIAEoBBIUCgxjb21taXRfaW5kZXgYBCABKAQSFQoNYXBwbGllZF9pbmRleBgFIAEoBBIOCgZ2b3RlcnMYBiADKAkSDgoGbGVhc2VkGAcgASgIEg0KBWFsaXZlGAggASgNEg8KB3N1c3BlY3QYCSABKA0SDAoEZGVhZBgKIAEoDRI1CgdyZWZ1c2VkGAsgAygLMiQuYW1waGkudjEuQ2x1c3RlclN0YXR1cy5SZWZ1c2VkRW50cnkaLgoMUmVmdXNlZEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEizgEKC1RydW5rU3RhdHVzEgwKBG5vZGUYASABKAkSDQoFc3RhdGUYAiABKAkSDgoGcnR0X21zGAMgASgBEgwKBGxvc3MYBCABKAESDwoHaW5fa2JwcxgFIAEoDRIQCghvdXRfa2JwcxgGIAEoDRITCgtidWRnZXRfa2JwcxgHIAEoDRIQCghxdWV1ZV9tcxgIIAEoARITCgt1cF9zaW5jZV9tcxgJIAEoAxIRCglyZWxheXNfaW4YCiABKA0SEgoKcmVsYXlzX291dBgLIAEoDSJeCgtEcmFpblN0YXR1cxIQCgh1bnRpbF9tcxgBIAEoAxISCgpyb29tc19sZWZ0GAIgASgNEhQKDGNsaWVudHNfbGVmdBgDIAEoDRITCgtyZWxheXNfbGVmdBgEIAEoDSJeCgtSZWxheVN0YXR1cxIQCgh0cmFja19pZBgBIAEoCRIMCgRmcm9tGAIgASgJEgoKAnRvGAMgASgJEg0KBWxheWVyGAQgASgFEhQKDGJpdHJhdGVfa2JwcxgFIAEoDSLPAgoKUm9vbVN0YXR1cxIMCgRuYW1lGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSDQoFb3duZXIYAyABKAkSDQoFZXBvY2gYBCABKAQSPgoOcGVlcnNfYnlfbGV2ZWwYBSADKAsyJi5hbXBoaS52MS5Sb29tU3RhdHVzLlBlZXJzQnlMZXZlbEVudHJ5EiMKBXBlZXJzGAYgAygLMhQuYW1waGkudjEuUGVlclN0YXR1cxIPCgdzdGFuZGJ5GAcgASgJEgwKBG1vZGUYCCABKAkSIQoEcGxhbhgJIAEoCzITLmFtcGhpLnYxLlJlbGF5UGxhbhIlCgZyZWxheXMYCiADKAsyFS5hbXBoaS52MS5SZWxheVN0YXR1cxozChFQZWVyc0J5TGV2ZWxFbnRyeRILCgNrZXkYASABKA0SDQoFdmFsdWUYAiABKA06AjgBIu4BCgpQZWVyU3RhdHVzEg8KB3BlZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRyb2xlGAMgASgJEg0KBWxldmVsGAQgASgNEhEKCXRyYW5zcG9ydBgFIAEoCRIOCgZydHRfbXMYBiABKAESDAoEbG9zcxgHIAEoARIVCg1lc3RpbWF0ZV9rYnBzGAggASgNEiMKAnVwGAkgAygLMhcuYW1waGkudjEuVXBUcmFja1N0YXR1cxInCgRkb3duGAogAygLMhkuYW1waGkudjEuRG93blRyYWNrU3RhdHVzEg4KBnJlbW90ZRgLIAEoCSKMAQoNVXBUcmFja1N0YXR1cxIQCgh0cmFja19pZBgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDQoFY29kZWMYAyABKAkSDQoFbXV0ZWQYBCABKAgSKwoJZW5jb2RpbmdzGAUgAygLMhguYW1waGkudjEuRW5jb2RpbmdTdGF0dXMSDgoGd2FudGVkGAYgASgFIowBCg5FbmNvZGluZ1N0YXR1cxILCgNyaWQYASABKAkSDQoFd2lkdGgYAiABKA0SDgoGaGVpZ2h0GAMgASgNEhQKDGJpdHJhdGVfa2JwcxgEIAEoDRIPCgdwYWNrZXRzGAUgASgEEgwKBGxvc3QYBiABKAQSGQoRa2V5ZnJhbWVfcmVxdWVzdHMYByABKAQivwEKD0Rvd25UcmFja1N0YXR1cxIQCgh0cmFja19pZBgBIAEoCRILCgNtaWQYAiABKAkSCwoDbWF4GAMgASgFEg4KBnRhcmdldBgEIAEoBRIPCgdjdXJyZW50GAUgASgFEg4KBnJlYXNvbhgGIAEoCRIUCgxiaXRyYXRlX2ticHMYByABKA0SDwoHcGFja2V0cxgIIAEoBBIVCg1yZXRyYW5zbWl0dGVkGAkgASgEEhEKCXB1Ymxpc2hlchgKIAEoCSLZAgoMU3RyZWFtU3RhdHVzEgwKBHJvb20YASABKAkSIAoGc3RyZWFtGAIgASgLMhAuYW1waGkudjEuU3RyZWFtEhIKCmxhdGVuY3lfbXMYAyABKAESEQoJY3B1X2NvcmVzGAQgASgBEhEKCXJzc19ieXRlcxgFIAEoBBIQCghyZXN0YXJ0cxgGIAEoDRIOCgZmcmFtZXMYByABKAQSEgoKbGF0ZV90aWNrcxgIIAEoBBIwCgVkcm9wcxgJIAMoCzIhLmFtcGhpLnYxLlN0cmVhbVN0YXR1cy5Ecm9wc0VudHJ5Eg8KB3BsYXllcnMYCiABKA0SKQoIdmFyaWFudHMYCyADKAsyFy5hbXBoaS52MS5TdHJlYW1WYXJpYW50Eg0KBXRpbGVzGAwgASgNGiwKCkRyb3BzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ATKLBgoLUm9vbVNlcnZpY2USOQoKQ3JlYXRlUm9vbRIbLmFtcGhpLnYxLkNyZWF0ZVJvb21SZXF1ZXN0Gg4uYW1waGkudjEuUm9vbRIzCgdHZXRSb29tEhguYW1waGkudjEuR2V0Um9vbVJlcXVlc3QaDi5hbXBoaS52MS5Sb29tEkQKCUxpc3RSb29tcxIaLmFtcGhpLnYxLkxpc3RSb29tc1JlcXVlc3QaGy5hbXBoaS52MS5MaXN0Um9vbXNSZXNwb25zZRI5CgpVcGRhdGVSb29tEhsuYW1waGkudjEuVXBkYXRlUm9vbVJlcXVlc3QaDi5hbXBoaS52MS5Sb29tEkcKCkRlbGV0ZVJvb20SGy5hbXBoaS52MS5EZWxldGVSb29tUmVxdWVzdBocLmFtcGhpLnYxLkRlbGV0ZVJvb21SZXNwb25zZRI+CgdFbmRSb29tEhguYW1waGkudjEuRW5kUm9vbVJlcXVlc3QaGS5hbXBoaS52MS5FbmRSb29tUmVzcG9uc2USOgoIR2V0U3RhdGUSGS5hbXBoaS52MS5HZXRTdGF0ZVJlcXVlc3QaEy5hbXBoaS52MS5Sb29tU3RhdGUSRAoLQ3JlYXRlQ29kZXMSHC5hbXBoaS52MS5DcmVhdGVDb2Rlc1JlcXVlc3QaFy5hbXBoaS52MS5Db2Rlc1Jlc3BvbnNlEkAKCUxpc3RDb2RlcxIaLmFtcGhpLnYxLkxpc3RDb2Rlc1JlcXVlc3QaFy5hbXBoaS52MS5Db2Rlc1Jlc3BvbnNlEj0KClVwZGF0ZUNvZGUSGy5hbXBoaS52MS5VcGRhdGVDb2RlUmVxdWVzdBoSLmFtcGhpLnYxLlJvb21Db2RlEkEKC1NlbmRNZXNzYWdlEhwuYW1waGkudjEuU2VuZE1lc3NhZ2VSZXF1ZXN0GhQuYW1waGkudjEuU2VuZFJlc3VsdBI8CghTZXRTdG9yZRIZLmFtcGhpLnYxLlNldFN0b3JlUmVxdWVzdBoVLmFtcGhpLnYxLlN0b3JlUmVzdWx0MpoDCgtQZWVyU2VydmljZRJCCglMaXN0UGVlcnMSGi5hbXBoaS52MS5MaXN0UGVlcnNSZXF1ZXN0GhkuYW1waGkudjEuTGlzdFBlZXJzUmVzdWx0EjMKB0dldFBlZXISGC5hbXBoaS52MS5HZXRQZWVyUmVxdWVzdBoOLmFtcGhpLnYxLlBlZXISOQoKVXBkYXRlUGVlchIbLmFtcGhpLnYxLlVwZGF0ZVBlZXJSZXF1ZXN0Gg4uYW1waGkudjEuUGVlchJFCgpDaGFuZ2VSb2xlEhsuYW1waGkudjEuQ2hhbmdlUm9sZVJlcXVlc3QaGi5hbXBoaS52MS5DaGFuZ2VSb2xlUmVzdWx0EkQKCU11dGVQZWVycxIaLmFtcGhpLnYxLk11dGVQZWVyc1JlcXVlc3QaGy5hbXBoaS52MS5NdXRlUGVlcnNSZXNwb25zZRJKCgtSZW1vdmVQZWVycxIcLmFtcGhpLnYxLlJlbW92ZVBlZXJzUmVxdWVzdBodLmFtcGhpLnYxLlJlbW92ZVBlZXJzUmVzcG9uc2UyugIKD1RlbXBsYXRlU2VydmljZRJQCg1MaXN0VGVtcGxhdGVzEh4uYW1waGkudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaHy5hbXBoaS52MS5MaXN0VGVtcGxhdGVzUmVzcG9uc2USPwoLR2V0VGVtcGxhdGUSHC5hbXBoaS52MS5HZXRUZW1wbGF0ZVJlcXVlc3QaEi5hbXBoaS52MS5UZW1wbGF0ZRI/CgtTZXRUZW1wbGF0ZRIcLmFtcGhpLnYxLlNldFRlbXBsYXRlUmVxdWVzdBoSLmFtcGhpLnYxLlRlbXBsYXRlElMKDkRlbGV0ZVRlbXBsYXRlEh8uYW1waGkudjEuRGVsZXRlVGVtcGxhdGVSZXF1ZXN0GiAuYW1waGkudjEuRGVsZXRlVGVtcGxhdGVSZXNwb25zZTKSAgoNU3RyZWFtU2VydmljZRI9CgtTdGFydFN0cmVhbRIcLmFtcGhpLnYxLlN0YXJ0U3RyZWFtUmVxdWVzdBoQLmFtcGhpLnYxLlN0cmVhbRI7CgpTdG9wU3RyZWFtEhsuYW1waGkudjEuU3RvcFN0cmVhbVJlcXVlc3QaEC5hbXBoaS52MS5TdHJlYW0SSgoLTGlzdFN0cmVhbXMSHC5hbXBoaS52MS5MaXN0U3RyZWFtc1JlcXVlc3QaHS5hbXBoaS52MS5MaXN0U3RyZWFtc1Jlc3BvbnNlEjkKCVNldExheW91dBIaLmFtcGhpLnYxLlNldExheW91dFJlcXVlc3QaEC5hbXBoaS52MS5TdHJlYW0ynQEKDlNlc3Npb25TZXJ2aWNlEk0KDExpc3RTZXNzaW9ucxIdLmFtcGhpLnYxLkxpc3RTZXNzaW9uc1JlcXVlc3QaHi5hbXBoaS52MS5MaXN0U2Vzc2lvbnNSZXNwb25zZRI8CgpHZXRTZXNzaW9uEhsuYW1waGkudjEuR2V0U2Vzc2lvblJlcXVlc3QaES5hbXBoaS52MS5TZXNzaW9uMowCCgtOb2RlU2VydmljZRJECglMaXN0Tm9kZXMSGi5hbXBoaS52MS5MaXN0Tm9kZXNSZXF1ZXN0GhsuYW1waGkudjEuTGlzdE5vZGVzUmVzcG9uc2USOQoHR2V0Tm9kZRIYLmFtcGhpLnYxLkdldE5vZGVSZXF1ZXN0GhQuYW1waGkudjEuTm9kZVN0YXR1cxI7CglEcmFpbk5vZGUSGi5hbXBoaS52MS5EcmFpbk5vZGVSZXF1ZXN0GhIuYW1waGkudjEuTm9kZUluZm8SPwoLVW5kcmFpbk5vZGUSHC5hbXBoaS52MS5VbmRyYWluTm9kZVJlcXVlc3QaEi5hbXBoaS52MS5Ob2RlSW5mb0IzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model, file_amphi_v1_registry, file_amphi_v1_room]);
 
 /**
  * @generated from message amphi.v1.CreateRoomRequest
@@ -1367,6 +1367,74 @@ export const GetSessionRequestSchema: GenMessage<GetSessionRequest, {jsonType: G
   messageDesc(file_amphi_v1_api, 37);
 
 /**
+ * @generated from message amphi.v1.DrainNodeRequest
+ */
+export type DrainNodeRequest = Message<"amphi.v1.DrainNodeRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Seconds from now; 0 is the node's default.
+   *
+   * @generated from field: uint32 deadline_s = 2;
+   */
+  deadlineS: number;
+};
+
+/**
+ * @generated from message amphi.v1.DrainNodeRequest
+ */
+export type DrainNodeRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * Seconds from now; 0 is the node's default.
+   *
+   * @generated from field: uint32 deadline_s = 2;
+   */
+  deadlineS?: number;
+};
+
+/**
+ * Describes the message amphi.v1.DrainNodeRequest.
+ * Use `create(DrainNodeRequestSchema)` to create a new message.
+ */
+export const DrainNodeRequestSchema: GenMessage<DrainNodeRequest, {jsonType: DrainNodeRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 38);
+
+/**
+ * @generated from message amphi.v1.UndrainNodeRequest
+ */
+export type UndrainNodeRequest = Message<"amphi.v1.UndrainNodeRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message amphi.v1.UndrainNodeRequest
+ */
+export type UndrainNodeRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message amphi.v1.UndrainNodeRequest.
+ * Use `create(UndrainNodeRequestSchema)` to create a new message.
+ */
+export const UndrainNodeRequestSchema: GenMessage<UndrainNodeRequest, {jsonType: UndrainNodeRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 39);
+
+/**
  * @generated from message amphi.v1.ListNodesRequest
  */
 export type ListNodesRequest = Message<"amphi.v1.ListNodesRequest"> & {
@@ -1383,7 +1451,7 @@ export type ListNodesRequestJson = {
  * Use `create(ListNodesRequestSchema)` to create a new message.
  */
 export const ListNodesRequestSchema: GenMessage<ListNodesRequest, {jsonType: ListNodesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 38);
+  messageDesc(file_amphi_v1_api, 40);
 
 /**
  * @generated from message amphi.v1.ListNodesResponse
@@ -1410,7 +1478,7 @@ export type ListNodesResponseJson = {
  * Use `create(ListNodesResponseSchema)` to create a new message.
  */
 export const ListNodesResponseSchema: GenMessage<ListNodesResponse, {jsonType: ListNodesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 39);
+  messageDesc(file_amphi_v1_api, 41);
 
 /**
  * @generated from message amphi.v1.NodeInfo
@@ -1445,6 +1513,49 @@ export type NodeInfo = Message<"amphi.v1.NodeInfo"> & {
    * @generated from field: string address = 6;
    */
   address: string;
+
+  /**
+   * @generated from field: string zone = 7;
+   */
+  zone: string;
+
+  /**
+   * "alive", "suspect", "down" or "draining".
+   *
+   * @generated from field: string state = 8;
+   */
+  state: string;
+
+  /**
+   * 0 to 255.
+   *
+   * @generated from field: uint32 load = 9;
+   */
+  load: number;
+
+  /**
+   * Of the Raft group.
+   *
+   * @generated from field: bool leader = 10;
+   */
+  leader: boolean;
+
+  /**
+   * @generated from field: bool voter = 11;
+   */
+  voter: boolean;
+
+  /**
+   * Round trip from the node asked, 0 where it is not known.
+   *
+   * @generated from field: double rtt_ms = 12;
+   */
+  rttMs: number;
+
+  /**
+   * @generated from field: int64 drain_until_ms = 13;
+   */
+  drainUntilMs: bigint;
 };
 
 /**
@@ -1480,6 +1591,49 @@ export type NodeInfoJson = {
    * @generated from field: string address = 6;
    */
   address?: string;
+
+  /**
+   * @generated from field: string zone = 7;
+   */
+  zone?: string;
+
+  /**
+   * "alive", "suspect", "down" or "draining".
+   *
+   * @generated from field: string state = 8;
+   */
+  state?: string;
+
+  /**
+   * 0 to 255.
+   *
+   * @generated from field: uint32 load = 9;
+   */
+  load?: number;
+
+  /**
+   * Of the Raft group.
+   *
+   * @generated from field: bool leader = 10;
+   */
+  leader?: boolean;
+
+  /**
+   * @generated from field: bool voter = 11;
+   */
+  voter?: boolean;
+
+  /**
+   * Round trip from the node asked, 0 where it is not known.
+   *
+   * @generated from field: double rtt_ms = 12;
+   */
+  rttMs?: number | "NaN" | "Infinity" | "-Infinity";
+
+  /**
+   * @generated from field: int64 drain_until_ms = 13;
+   */
+  drainUntilMs?: string;
 };
 
 /**
@@ -1487,7 +1641,7 @@ export type NodeInfoJson = {
  * Use `create(NodeInfoSchema)` to create a new message.
  */
 export const NodeInfoSchema: GenMessage<NodeInfo, {jsonType: NodeInfoJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 40);
+  messageDesc(file_amphi_v1_api, 42);
 
 /**
  * @generated from message amphi.v1.GetNodeRequest
@@ -1518,7 +1672,7 @@ export type GetNodeRequestJson = {
  * Use `create(GetNodeRequestSchema)` to create a new message.
  */
 export const GetNodeRequestSchema: GenMessage<GetNodeRequest, {jsonType: GetNodeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 41);
+  messageDesc(file_amphi_v1_api, 43);
 
 /**
  * @generated from message amphi.v1.NodeStatus
@@ -1599,6 +1753,25 @@ export type NodeStatus = Message<"amphi.v1.NodeStatus"> & {
    * @generated from field: uint32 clients = 14;
    */
   clients: number;
+
+  /**
+   * Absent on a node that is alone.
+   *
+   * @generated from field: amphi.v1.ClusterStatus cluster = 15;
+   */
+  cluster?: ClusterStatus | undefined;
+
+  /**
+   * @generated from field: repeated amphi.v1.TrunkStatus trunks = 16;
+   */
+  trunks: TrunkStatus[];
+
+  /**
+   * Present while the node drains.
+   *
+   * @generated from field: amphi.v1.DrainStatus drain = 17;
+   */
+  drain?: DrainStatus | undefined;
 };
 
 /**
@@ -1680,6 +1853,25 @@ export type NodeStatusJson = {
    * @generated from field: uint32 clients = 14;
    */
   clients?: number;
+
+  /**
+   * Absent on a node that is alone.
+   *
+   * @generated from field: amphi.v1.ClusterStatus cluster = 15;
+   */
+  cluster?: ClusterStatusJson;
+
+  /**
+   * @generated from field: repeated amphi.v1.TrunkStatus trunks = 16;
+   */
+  trunks?: TrunkStatusJson[];
+
+  /**
+   * Present while the node drains.
+   *
+   * @generated from field: amphi.v1.DrainStatus drain = 17;
+   */
+  drain?: DrainStatusJson;
 };
 
 /**
@@ -1687,7 +1879,433 @@ export type NodeStatusJson = {
  * Use `create(NodeStatusSchema)` to create a new message.
  */
 export const NodeStatusSchema: GenMessage<NodeStatus, {jsonType: NodeStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 42);
+  messageDesc(file_amphi_v1_api, 44);
+
+/**
+ * ClusterStatus is how the cluster looks from one node.
+ *
+ * @generated from message amphi.v1.ClusterStatus
+ */
+export type ClusterStatus = Message<"amphi.v1.ClusterStatus"> & {
+  /**
+   * "leader", "follower", "candidate" or "non-voter"; leader is the id of who leads, empty while nobody does.
+   *
+   * @generated from field: string raft_state = 1;
+   */
+  raftState: string;
+
+  /**
+   * @generated from field: string leader = 2;
+   */
+  leader: string;
+
+  /**
+   * @generated from field: uint64 term = 3;
+   */
+  term: bigint;
+
+  /**
+   * @generated from field: uint64 commit_index = 4;
+   */
+  commitIndex: bigint;
+
+  /**
+   * @generated from field: uint64 applied_index = 5;
+   */
+  appliedIndex: bigint;
+
+  /**
+   * @generated from field: repeated string voters = 6;
+   */
+  voters: string[];
+
+  /**
+   * This node may decide for its rooms.
+   *
+   * @generated from field: bool leased = 7;
+   */
+  leased: boolean;
+
+  /**
+   * Gossip's view: alive, suspect and dead nodes.
+   *
+   * @generated from field: uint32 alive = 8;
+   */
+  alive: number;
+
+  /**
+   * @generated from field: uint32 suspect = 9;
+   */
+  suspect: number;
+
+  /**
+   * @generated from field: uint32 dead = 10;
+   */
+  dead: number;
+
+  /**
+   * Refused or dropped at the cluster's ports, by reason, since start.
+   *
+   * @generated from field: map<string, uint64> refused = 11;
+   */
+  refused: { [key: string]: bigint };
+};
+
+/**
+ * ClusterStatus is how the cluster looks from one node.
+ *
+ * @generated from message amphi.v1.ClusterStatus
+ */
+export type ClusterStatusJson = {
+  /**
+   * "leader", "follower", "candidate" or "non-voter"; leader is the id of who leads, empty while nobody does.
+   *
+   * @generated from field: string raft_state = 1;
+   */
+  raftState?: string;
+
+  /**
+   * @generated from field: string leader = 2;
+   */
+  leader?: string;
+
+  /**
+   * @generated from field: uint64 term = 3;
+   */
+  term?: string;
+
+  /**
+   * @generated from field: uint64 commit_index = 4;
+   */
+  commitIndex?: string;
+
+  /**
+   * @generated from field: uint64 applied_index = 5;
+   */
+  appliedIndex?: string;
+
+  /**
+   * @generated from field: repeated string voters = 6;
+   */
+  voters?: string[];
+
+  /**
+   * This node may decide for its rooms.
+   *
+   * @generated from field: bool leased = 7;
+   */
+  leased?: boolean;
+
+  /**
+   * Gossip's view: alive, suspect and dead nodes.
+   *
+   * @generated from field: uint32 alive = 8;
+   */
+  alive?: number;
+
+  /**
+   * @generated from field: uint32 suspect = 9;
+   */
+  suspect?: number;
+
+  /**
+   * @generated from field: uint32 dead = 10;
+   */
+  dead?: number;
+
+  /**
+   * Refused or dropped at the cluster's ports, by reason, since start.
+   *
+   * @generated from field: map<string, uint64> refused = 11;
+   */
+  refused?: { [key: string]: string };
+};
+
+/**
+ * Describes the message amphi.v1.ClusterStatus.
+ * Use `create(ClusterStatusSchema)` to create a new message.
+ */
+export const ClusterStatusSchema: GenMessage<ClusterStatus, {jsonType: ClusterStatusJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 45);
+
+/**
+ * TrunkStatus is one trunk as one of its ends sees it.
+ *
+ * @generated from message amphi.v1.TrunkStatus
+ */
+export type TrunkStatus = Message<"amphi.v1.TrunkStatus"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * "up", "connecting" or "down".
+   *
+   * @generated from field: string state = 2;
+   */
+  state: string;
+
+  /**
+   * @generated from field: double rtt_ms = 3;
+   */
+  rttMs: number;
+
+  /**
+   * Of packets that came in, over the last seconds, before repair.
+   *
+   * @generated from field: double loss = 4;
+   */
+  loss: number;
+
+  /**
+   * @generated from field: uint32 in_kbps = 5;
+   */
+  inKbps: number;
+
+  /**
+   * @generated from field: uint32 out_kbps = 6;
+   */
+  outKbps: number;
+
+  /**
+   * What congestion control allows out; 0: no limit known.
+   *
+   * @generated from field: uint32 budget_kbps = 7;
+   */
+  budgetKbps: number;
+
+  /**
+   * @generated from field: double queue_ms = 8;
+   */
+  queueMs: number;
+
+  /**
+   * @generated from field: int64 up_since_ms = 9;
+   */
+  upSinceMs: bigint;
+
+  /**
+   * @generated from field: uint32 relays_in = 10;
+   */
+  relaysIn: number;
+
+  /**
+   * @generated from field: uint32 relays_out = 11;
+   */
+  relaysOut: number;
+};
+
+/**
+ * TrunkStatus is one trunk as one of its ends sees it.
+ *
+ * @generated from message amphi.v1.TrunkStatus
+ */
+export type TrunkStatusJson = {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node?: string;
+
+  /**
+   * "up", "connecting" or "down".
+   *
+   * @generated from field: string state = 2;
+   */
+  state?: string;
+
+  /**
+   * @generated from field: double rtt_ms = 3;
+   */
+  rttMs?: number | "NaN" | "Infinity" | "-Infinity";
+
+  /**
+   * Of packets that came in, over the last seconds, before repair.
+   *
+   * @generated from field: double loss = 4;
+   */
+  loss?: number | "NaN" | "Infinity" | "-Infinity";
+
+  /**
+   * @generated from field: uint32 in_kbps = 5;
+   */
+  inKbps?: number;
+
+  /**
+   * @generated from field: uint32 out_kbps = 6;
+   */
+  outKbps?: number;
+
+  /**
+   * What congestion control allows out; 0: no limit known.
+   *
+   * @generated from field: uint32 budget_kbps = 7;
+   */
+  budgetKbps?: number;
+
+  /**
+   * @generated from field: double queue_ms = 8;
+   */
+  queueMs?: number | "NaN" | "Infinity" | "-Infinity";
+
+  /**
+   * @generated from field: int64 up_since_ms = 9;
+   */
+  upSinceMs?: string;
+
+  /**
+   * @generated from field: uint32 relays_in = 10;
+   */
+  relaysIn?: number;
+
+  /**
+   * @generated from field: uint32 relays_out = 11;
+   */
+  relaysOut?: number;
+};
+
+/**
+ * Describes the message amphi.v1.TrunkStatus.
+ * Use `create(TrunkStatusSchema)` to create a new message.
+ */
+export const TrunkStatusSchema: GenMessage<TrunkStatus, {jsonType: TrunkStatusJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 46);
+
+/**
+ * DrainStatus is how far a drain has come.
+ *
+ * @generated from message amphi.v1.DrainStatus
+ */
+export type DrainStatus = Message<"amphi.v1.DrainStatus"> & {
+  /**
+   * @generated from field: int64 until_ms = 1;
+   */
+  untilMs: bigint;
+
+  /**
+   * @generated from field: uint32 rooms_left = 2;
+   */
+  roomsLeft: number;
+
+  /**
+   * @generated from field: uint32 clients_left = 3;
+   */
+  clientsLeft: number;
+
+  /**
+   * @generated from field: uint32 relays_left = 4;
+   */
+  relaysLeft: number;
+};
+
+/**
+ * DrainStatus is how far a drain has come.
+ *
+ * @generated from message amphi.v1.DrainStatus
+ */
+export type DrainStatusJson = {
+  /**
+   * @generated from field: int64 until_ms = 1;
+   */
+  untilMs?: string;
+
+  /**
+   * @generated from field: uint32 rooms_left = 2;
+   */
+  roomsLeft?: number;
+
+  /**
+   * @generated from field: uint32 clients_left = 3;
+   */
+  clientsLeft?: number;
+
+  /**
+   * @generated from field: uint32 relays_left = 4;
+   */
+  relaysLeft?: number;
+};
+
+/**
+ * Describes the message amphi.v1.DrainStatus.
+ * Use `create(DrainStatusSchema)` to create a new message.
+ */
+export const DrainStatusSchema: GenMessage<DrainStatus, {jsonType: DrainStatusJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 47);
+
+/**
+ * RelayStatus is one track carried to another node.
+ *
+ * @generated from message amphi.v1.RelayStatus
+ */
+export type RelayStatus = Message<"amphi.v1.RelayStatus"> & {
+  /**
+   * @generated from field: string track_id = 1;
+   */
+  trackId: string;
+
+  /**
+   * @generated from field: string from = 2;
+   */
+  from: string;
+
+  /**
+   * @generated from field: string to = 3;
+   */
+  to: string;
+
+  /**
+   * The highest encoding sent, -1 none.
+   *
+   * @generated from field: int32 layer = 4;
+   */
+  layer: number;
+
+  /**
+   * @generated from field: uint32 bitrate_kbps = 5;
+   */
+  bitrateKbps: number;
+};
+
+/**
+ * RelayStatus is one track carried to another node.
+ *
+ * @generated from message amphi.v1.RelayStatus
+ */
+export type RelayStatusJson = {
+  /**
+   * @generated from field: string track_id = 1;
+   */
+  trackId?: string;
+
+  /**
+   * @generated from field: string from = 2;
+   */
+  from?: string;
+
+  /**
+   * @generated from field: string to = 3;
+   */
+  to?: string;
+
+  /**
+   * The highest encoding sent, -1 none.
+   *
+   * @generated from field: int32 layer = 4;
+   */
+  layer?: number;
+
+  /**
+   * @generated from field: uint32 bitrate_kbps = 5;
+   */
+  bitrateKbps?: number;
+};
+
+/**
+ * Describes the message amphi.v1.RelayStatus.
+ * Use `create(RelayStatusSchema)` to create a new message.
+ */
+export const RelayStatusSchema: GenMessage<RelayStatus, {jsonType: RelayStatusJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 48);
 
 /**
  * @generated from message amphi.v1.RoomStatus
@@ -1722,6 +2340,28 @@ export type RoomStatus = Message<"amphi.v1.RoomStatus"> & {
    * @generated from field: repeated amphi.v1.PeerStatus peers = 6;
    */
   peers: PeerStatus[];
+
+  /**
+   * @generated from field: string standby = 7;
+   */
+  standby: string;
+
+  /**
+   * "normal", "solo" (no standby), "frozen" or "no_owner".
+   *
+   * @generated from field: string mode = 8;
+   */
+  mode: string;
+
+  /**
+   * @generated from field: amphi.v1.RelayPlan plan = 9;
+   */
+  plan?: RelayPlan | undefined;
+
+  /**
+   * @generated from field: repeated amphi.v1.RelayStatus relays = 10;
+   */
+  relays: RelayStatus[];
 };
 
 /**
@@ -1757,6 +2397,28 @@ export type RoomStatusJson = {
    * @generated from field: repeated amphi.v1.PeerStatus peers = 6;
    */
   peers?: PeerStatusJson[];
+
+  /**
+   * @generated from field: string standby = 7;
+   */
+  standby?: string;
+
+  /**
+   * "normal", "solo" (no standby), "frozen" or "no_owner".
+   *
+   * @generated from field: string mode = 8;
+   */
+  mode?: string;
+
+  /**
+   * @generated from field: amphi.v1.RelayPlan plan = 9;
+   */
+  plan?: RelayPlanJson;
+
+  /**
+   * @generated from field: repeated amphi.v1.RelayStatus relays = 10;
+   */
+  relays?: RelayStatusJson[];
 };
 
 /**
@@ -1764,7 +2426,7 @@ export type RoomStatusJson = {
  * Use `create(RoomStatusSchema)` to create a new message.
  */
 export const RoomStatusSchema: GenMessage<RoomStatus, {jsonType: RoomStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 43);
+  messageDesc(file_amphi_v1_api, 49);
 
 /**
  * @generated from message amphi.v1.PeerStatus
@@ -1895,7 +2557,7 @@ export type PeerStatusJson = {
  * Use `create(PeerStatusSchema)` to create a new message.
  */
 export const PeerStatusSchema: GenMessage<PeerStatus, {jsonType: PeerStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 44);
+  messageDesc(file_amphi_v1_api, 50);
 
 /**
  * @generated from message amphi.v1.UpTrackStatus
@@ -1976,7 +2638,7 @@ export type UpTrackStatusJson = {
  * Use `create(UpTrackStatusSchema)` to create a new message.
  */
 export const UpTrackStatusSchema: GenMessage<UpTrackStatus, {jsonType: UpTrackStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 45);
+  messageDesc(file_amphi_v1_api, 51);
 
 /**
  * @generated from message amphi.v1.EncodingStatus
@@ -2063,7 +2725,7 @@ export type EncodingStatusJson = {
  * Use `create(EncodingStatusSchema)` to create a new message.
  */
 export const EncodingStatusSchema: GenMessage<EncodingStatus, {jsonType: EncodingStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 46);
+  messageDesc(file_amphi_v1_api, 52);
 
 /**
  * @generated from message amphi.v1.DownTrackStatus
@@ -2180,7 +2842,7 @@ export type DownTrackStatusJson = {
  * Use `create(DownTrackStatusSchema)` to create a new message.
  */
 export const DownTrackStatusSchema: GenMessage<DownTrackStatus, {jsonType: DownTrackStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 47);
+  messageDesc(file_amphi_v1_api, 53);
 
 /**
  * @generated from message amphi.v1.StreamStatus
@@ -2321,7 +2983,7 @@ export type StreamStatusJson = {
  * Use `create(StreamStatusSchema)` to create a new message.
  */
 export const StreamStatusSchema: GenMessage<StreamStatus, {jsonType: StreamStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 48);
+  messageDesc(file_amphi_v1_api, 54);
 
 /**
  * @generated from service amphi.v1.RoomService
@@ -2609,6 +3271,24 @@ export const NodeService: GenService<{
     methodKind: "unary";
     input: typeof GetNodeRequestSchema;
     output: typeof NodeStatusSchema;
+  },
+  /**
+   * Moves everything away from a node, which ends when it is empty or at the deadline.
+   *
+   * @generated from rpc amphi.v1.NodeService.DrainNode
+   */
+  drainNode: {
+    methodKind: "unary";
+    input: typeof DrainNodeRequestSchema;
+    output: typeof NodeInfoSchema;
+  },
+  /**
+   * @generated from rpc amphi.v1.NodeService.UndrainNode
+   */
+  undrainNode: {
+    methodKind: "unary";
+    input: typeof UndrainNodeRequestSchema;
+    output: typeof NodeInfoSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_amphi_v1_api, 5);

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/signal.proto.
  */
 export const file_amphi_v1_signal: GenFile = /*@__PURE__*/
-  fileDesc("ChVhbXBoaS92MS9zaWduYWwucHJvdG8SCGFtcGhpLnYxIpICCg1DbGllbnRNZXNzYWdlEgoKAmlkGAEgASgNEiAKBWhlbGxvGAIgASgLMg8uYW1waGkudjEuSGVsbG9IABIiCgZyZXN1bWUYAyABKAsyEC5hbXBoaS52MS5SZXN1bWVIABIkCgdjb21tYW5kGAQgASgLMhEuYW1waGkudjEuQ29tbWFuZEgAEigKCW5lZ290aWF0ZRgFIAEoCzITLmFtcGhpLnYxLk5lZ290aWF0ZUgAEjcKEXNldF9zdWJzY3JpcHRpb25zGAYgASgLMhouYW1waGkudjEuU2V0U3Vic2NyaXB0aW9uc0gAEh4KBHBpbmcYByABKAsyDi5hbXBoaS52MS5QaW5nSABCBgoEYm9keSLYAwoNU2VydmVyTWVzc2FnZRIkCgd3ZWxjb21lGAEgASgLMhEuYW1waGkudjEuV2VsY29tZUgAEiIKBmpvaW5lZBgCIAEoCzIQLmFtcGhpLnYxLkpvaW5lZEgAEiIKBmFuc3dlchgDIAEoCzIQLmFtcGhpLnYxLkFuc3dlckgAEiAKBWV2ZW50GAQgASgLMg8uYW1waGkudjEuRXZlbnRIABIeCgRwb25nGAUgASgLMg4uYW1waGkudjEuUG9uZ0gAEiAKBXNsb3RzGAYgASgLMg8uYW1waGkudjEuU2xvdHNIABItCgxzbG90c19uZWVkZWQYByABKAsyFS5hbXBoaS52MS5TbG90c05lZWRlZEgAEiYKCHNwZWFrZXJzGAggASgLMhIuYW1waGkudjEuU3BlYWtlcnNIABIkCgdxdWFsaXR5GAkgASgLMhEuYW1waGkudjEuUXVhbGl0eUgAEiIKBmNvdW50cxgKIAEoCzIQLmFtcGhpLnYxLkNvdW50c0gAEiQKB2dvb2RieWUYCyABKAsyES5hbXBoaS52MS5Hb29kYnllSAASJgoIaW50ZXJlc3QYDCABKAsyEi5hbXBoaS52MS5JbnRlcmVzdEgAQgYKBGJvZHkiJgoFSGVsbG8SDQoFdG9rZW4YASABKAkSDgoGY2xpZW50GAIgASgJIkAKBlJlc3VtZRIUCgxyZXN1bWVfdG9rZW4YASABKAkSEAoIbGFzdF9zZXEYAiABKAQSDgoGY2xpZW50GAMgASgJIroBCgdXZWxjb21lEhIKCnJlcXVlc3RfaWQYASABKA0SDAoEcm9vbRgCIAEoCRIMCgRyb2xlGAMgASgJEg8KB3VzZXJfaWQYBCABKAkSJAoIdGVtcGxhdGUYBSABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIiCgVzdGF0ZRgGIAEoCzITLmFtcGhpLnYxLlJvb21TdGF0ZRIkCgZzZXJ2ZXIYByABKAsyFC5hbXBoaS52MS5TZXJ2ZXJJbmZvIsMBCgpTZXJ2ZXJJbmZvEgwKBG5vZGUYASABKAkSDgoGcmVnaW9uGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSKAoLaWNlX3NlcnZlcnMYBCADKAsyEy5hbXBoaS52MS5JY2VTZXJ2ZXISGAoQcGluZ19pbnRlcnZhbF9tcxgFIAEoDRIXCg9waW5nX3RpbWVvdXRfbXMYBiABKA0SGAoQcmVzdW1lX3dpbmRvd19tcxgHIAEoDRIPCgd0aW1lX21zGAggASgDIj8KCUljZVNlcnZlchIMCgR1cmxzGAEgAygJEhAKCHVzZXJuYW1lGAIgASgJEhIKCmNyZWRlbnRpYWwYAyABKAkisgEKBkpvaW5lZBISCgpyZXF1ZXN0X2lkGAEgASgNEg8KB3BlZXJfaWQYAiABKAkSFAoMcmVzdW1lX3Rva2VuGAMgASgJEg8KB3Jlc3VtZWQYBCABKAgSIgoFc3RhdGUYBSABKAsyEy5hbXBoaS52MS5Sb29tU3RhdGUSJAoGc2VydmVyGAYgASgLMhQuYW1waGkudjEuU2VydmVySW5mbxISCgptZWRpYV9rZXB0GAcgASgIIpYBCgZBbnN3ZXISEgoKcmVxdWVzdF9pZBgBIAEoDRIgCgVlcnJvchgCIAEoCzIPLmFtcGhpLnYxLkVycm9ySAASIgoGcmVzdWx0GAMgASgLMhAuYW1waGkudjEuUmVzdWx0SAASKgoKbmVnb3RpYXRlZBgEIAEoCzIULmFtcGhpLnYxLk5lZ290aWF0ZWRIAEIGCgRib2R5IlkKCU5lZ290aWF0ZRILCgNzZHAYASABKAkSKwoHcHVibGlzaBgCIAMoCzIaLmFtcGhpLnYxLlB1Ymxpc2hlZFNlY3Rpb24SEgoKZ2VuZXJhdGlvbhgDIAEoDSIxChBQdWJsaXNoZWRTZWN0aW9uEgsKA21pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSIZCgpOZWdvdGlhdGVkEgsKA3NkcBgBIAEoCSJIChBTZXRTdWJzY3JpcHRpb25zEiYKBnRyYWNrcxgBIAMoCzIWLmFtcGhpLnYxLlN1YnNjcmlwdGlvbhIMCgRhdXRvGAIgASgIInkKDFN1YnNjcmlwdGlvbhIQCgh0cmFja19pZBgBIAEoCRINCgV3aWR0aBgCIAEoDRIOCgZoZWlnaHQYAyABKA0SGAoLbWF4X3NwYXRpYWwYBCABKA1IAIgBARIOCgZwYXVzZWQYBSABKAhCDgoMX21heF9zcGF0aWFsIiUKBFNsb3QSCwoDbWlkGAEgASgJEhAKCHRyYWNrX2lkGAIgASgJIjoKBVNsb3RzEh0KBXNsb3RzGAEgAygLMg4uYW1waGkudjEuU2xvdBISCgpnZW5lcmF0aW9uGAIgASgNIisKC1Nsb3RzTmVlZGVkEg0KBWF1ZGlvGAEgASgNEg0KBXZpZGVvGAIgASgNIjsKB1NwZWFrZXISDwoHcGVlcl9pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCRINCgVsZXZlbBgDIAEoBSIvCghTcGVha2VycxIjCghzcGVha2VycxgBIAMoCzIRLmFtcGhpLnYxLlNwZWFrZXIidAoMVHJhY2tRdWFsaXR5EhAKCHRyYWNrX2lkGAEgASgJEgsKA21heBgCIAEoBRIOCgZ0YXJnZXQYAyABKAUSDwoHY3VycmVudBgEIAEoBRIOCgZyZWFzb24YBSABKAkSFAoMYml0cmF0ZV9rYnBzGAYgASgNIlkKB1F1YWxpdHkSDwoHbmV0d29yaxgBIAEoERImCgZ0cmFja3MYAiADKAsyFi5hbXBoaS52MS5UcmFja1F1YWxpdHkSFQoNZXN0aW1hdGVfa2JwcxgDIAEoDSIxCghJbnRlcmVzdBIQCgh0cmFja19pZBgBIAEoCRITCgttYXhfc3BhdGlhbBgCIAEoBSJ1CgZDb3VudHMSDQoFdG90YWwYASABKA0SLQoHYnlfcm9sZRgCIAMoCzIcLmFtcGhpLnYxLkNvdW50cy5CeVJvbGVFbnRyeRotCgtCeVJvbGVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBIikKBFBpbmcSDwoHdGltZV9tcxgBIAEoAxIQCghsYXN0X3NlcRgCIAEoBCIqCgRQb25nEg8KB3RpbWVfbXMYASABKAMSEQoJc2VydmVyX21zGAIgASgDIjoKB0dvb2RieWUSHwoGcmVhc29uGAEgASgLMg8uYW1waGkudjEuRXJyb3ISDgoGcmVzdW1lGAIgASgIQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model, file_amphi_v1_room]);
+  fileDesc("ChVhbXBoaS92MS9zaWduYWwucHJvdG8SCGFtcGhpLnYxIpICCg1DbGllbnRNZXNzYWdlEgoKAmlkGAEgASgNEiAKBWhlbGxvGAIgASgLMg8uYW1waGkudjEuSGVsbG9IABIiCgZyZXN1bWUYAyABKAsyEC5hbXBoaS52MS5SZXN1bWVIABIkCgdjb21tYW5kGAQgASgLMhEuYW1waGkudjEuQ29tbWFuZEgAEigKCW5lZ290aWF0ZRgFIAEoCzITLmFtcGhpLnYxLk5lZ290aWF0ZUgAEjcKEXNldF9zdWJzY3JpcHRpb25zGAYgASgLMhouYW1waGkudjEuU2V0U3Vic2NyaXB0aW9uc0gAEh4KBHBpbmcYByABKAsyDi5hbXBoaS52MS5QaW5nSABCBgoEYm9keSKABAoNU2VydmVyTWVzc2FnZRIkCgd3ZWxjb21lGAEgASgLMhEuYW1waGkudjEuV2VsY29tZUgAEiIKBmpvaW5lZBgCIAEoCzIQLmFtcGhpLnYxLkpvaW5lZEgAEiIKBmFuc3dlchgDIAEoCzIQLmFtcGhpLnYxLkFuc3dlckgAEiAKBWV2ZW50GAQgASgLMg8uYW1waGkudjEuRXZlbnRIABIeCgRwb25nGAUgASgLMg4uYW1waGkudjEuUG9uZ0gAEiAKBXNsb3RzGAYgASgLMg8uYW1waGkudjEuU2xvdHNIABItCgxzbG90c19uZWVkZWQYByABKAsyFS5hbXBoaS52MS5TbG90c05lZWRlZEgAEiYKCHNwZWFrZXJzGAggASgLMhIuYW1waGkudjEuU3BlYWtlcnNIABIkCgdxdWFsaXR5GAkgASgLMhEuYW1waGkudjEuUXVhbGl0eUgAEiIKBmNvdW50cxgKIAEoCzIQLmFtcGhpLnYxLkNvdW50c0gAEiQKB2dvb2RieWUYCyABKAsyES5hbXBoaS52MS5Hb29kYnllSAASJgoIaW50ZXJlc3QYDCABKAsyEi5hbXBoaS52MS5JbnRlcmVzdEgAEiYKCHJlZGlyZWN0GBQgASgLMhIuYW1waGkudjEuUmVkaXJlY3RIAEIGCgRib2R5IiUKCFJlZGlyZWN0EgsKA3VybBgBIAEoCRIMCgRub2RlGAIgASgJIjoKBUhlbGxvEg0KBXRva2VuGAEgASgJEg4KBmNsaWVudBgCIAEoCRISCgpyZWRpcmVjdGVkGAMgASgIIlQKBlJlc3VtZRIUCgxyZXN1bWVfdG9rZW4YASABKAkSEAoIbGFzdF9zZXEYAiABKAQSDgoGY2xpZW50GAMgASgJEhIKCnJlZGlyZWN0ZWQYBCABKAgiugEKB1dlbGNvbWUSEgoKcmVxdWVzdF9pZBgBIAEoDRIMCgRyb29tGAIgASgJEgwKBHJvbGUYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIkCgh0ZW1wbGF0ZRgFIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlEiIKBXN0YXRlGAYgASgLMhMuYW1waGkudjEuUm9vbVN0YXRlEiQKBnNlcnZlchgHIAEoCzIULmFtcGhpLnYxLlNlcnZlckluZm8iwwEKClNlcnZlckluZm8SDAoEbm9kZRgBIAEoCRIOCgZyZWdpb24YAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIoCgtpY2Vfc2VydmVycxgEIAMoCzITLmFtcGhpLnYxLkljZVNlcnZlchIYChBwaW5nX2ludGVydmFsX21zGAUgASgNEhcKD3BpbmdfdGltZW91dF9tcxgGIAEoDRIYChByZXN1bWVfd2luZG93X21zGAcgASgNEg8KB3RpbWVfbXMYCCABKAMiPwoJSWNlU2VydmVyEgwKBHVybHMYASADKAkSEAoIdXNlcm5hbWUYAiABKAkSEgoKY3JlZGVudGlhbBgDIAEoCSLDAQoGSm9pbmVkEhIKCnJlcXVlc3RfaWQYASABKA0SDwoHcGVlcl9pZBgCIAEoCRIUCgxyZXN1bWVfdG9rZW4YAyABKAkSDwoHcmVzdW1lZBgEIAEoCBIiCgVzdGF0ZRgFIAEoCzITLmFtcGhpLnYxLlJvb21TdGF0ZRIkCgZzZXJ2ZXIYBiABKAsyFC5hbXBoaS52MS5TZXJ2ZXJJbmZvEhIKCm1lZGlhX2tlcHQYByABKAgSDwoHYmFja3VwcxgIIAMoCSKWAQoGQW5zd2VyEhIKCnJlcXVlc3RfaWQYASABKA0SIAoFZXJyb3IYAiABKAsyDy5hbXBoaS52MS5FcnJvckgAEiIKBnJlc3VsdBgDIAEoCzIQLmFtcGhpLnYxLlJlc3VsdEgAEioKCm5lZ290aWF0ZWQYBCABKAsyFC5hbXBoaS52MS5OZWdvdGlhdGVkSABCBgoEYm9keSJZCglOZWdvdGlhdGUSCwoDc2RwGAEgASgJEisKB3B1Ymxpc2gYAiADKAsyGi5hbXBoaS52MS5QdWJsaXNoZWRTZWN0aW9uEhIKCmdlbmVyYXRpb24YAyABKA0iMQoQUHVibGlzaGVkU2VjdGlvbhILCgNtaWQYASABKAkSEAoIdHJhY2tfaWQYAiABKAkiGQoKTmVnb3RpYXRlZBILCgNzZHAYASABKAkiSAoQU2V0U3Vic2NyaXB0aW9ucxImCgZ0cmFja3MYASADKAsyFi5hbXBoaS52MS5TdWJzY3JpcHRpb24SDAoEYXV0bxgCIAEoCCJ5CgxTdWJzY3JpcHRpb24SEAoIdHJhY2tfaWQYASABKAkSDQoFd2lkdGgYAiABKA0SDgoGaGVpZ2h0GAMgASgNEhgKC21heF9zcGF0aWFsGAQgASgNSACIAQESDgoGcGF1c2VkGAUgASgIQg4KDF9tYXhfc3BhdGlhbCIlCgRTbG90EgsKA21pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSI6CgVTbG90cxIdCgVzbG90cxgBIAMoCzIOLmFtcGhpLnYxLlNsb3QSEgoKZ2VuZXJhdGlvbhgCIAEoDSIrCgtTbG90c05lZWRlZBINCgVhdWRpbxgBIAEoDRINCgV2aWRlbxgCIAEoDSI7CgdTcGVha2VyEg8KB3BlZXJfaWQYASABKAkSEAoIdHJhY2tfaWQYAiABKAkSDQoFbGV2ZWwYAyABKAUiLwoIU3BlYWtlcnMSIwoIc3BlYWtlcnMYASADKAsyES5hbXBoaS52MS5TcGVha2VyInQKDFRyYWNrUXVhbGl0eRIQCgh0cmFja19pZBgBIAEoCRILCgNtYXgYAiABKAUSDgoGdGFyZ2V0GAMgASgFEg8KB2N1cnJlbnQYBCABKAUSDgoGcmVhc29uGAUgASgJEhQKDGJpdHJhdGVfa2JwcxgGIAEoDSJZCgdRdWFsaXR5Eg8KB25ldHdvcmsYASABKBESJgoGdHJhY2tzGAIgAygLMhYuYW1waGkudjEuVHJhY2tRdWFsaXR5EhUKDWVzdGltYXRlX2ticHMYAyABKA0iMQoISW50ZXJlc3QSEAoIdHJhY2tfaWQYASABKAkSEwoLbWF4X3NwYXRpYWwYAiABKAUidQoGQ291bnRzEg0KBXRvdGFsGAEgASgNEi0KB2J5X3JvbGUYAiADKAsyHC5hbXBoaS52MS5Db3VudHMuQnlSb2xlRW50cnkaLQoLQnlSb2xlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASIpCgRQaW5nEg8KB3RpbWVfbXMYASABKAMSEAoIbGFzdF9zZXEYAiABKAQiKgoEUG9uZxIPCgd0aW1lX21zGAEgASgDEhEKCXNlcnZlcl9tcxgCIAEoAyI6CgdHb29kYnllEh8KBnJlYXNvbhgBIAEoCzIPLmFtcGhpLnYxLkVycm9yEg4KBnJlc3VtZRgCIAEoCEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model, file_amphi_v1_room]);
 
 /**
  * @generated from message amphi.v1.ClientMessage
@@ -203,6 +203,12 @@ export type ServerMessage = Message<"amphi.v1.ServerMessage"> & {
      */
     value: Interest;
     case: "interest";
+  } | {
+    /**
+     * @generated from field: amphi.v1.Redirect redirect = 20;
+     */
+    value: Redirect;
+    case: "redirect";
   } | { case: undefined; value?: undefined };
 };
 
@@ -269,6 +275,11 @@ export type ServerMessageJson = {
    * @generated from field: amphi.v1.Interest interest = 12;
    */
   interest?: InterestJson;
+
+  /**
+   * @generated from field: amphi.v1.Redirect redirect = 20;
+   */
+  redirect?: RedirectJson;
 };
 
 /**
@@ -277,6 +288,51 @@ export type ServerMessageJson = {
  */
 export const ServerMessageSchema: GenMessage<ServerMessage, {jsonType: ServerMessageJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_signal, 1);
+
+/**
+ * Redirect sends a client to another node, in place of Welcome or Joined; the connection then ends with "redirected".
+ *
+ * @generated from message amphi.v1.Redirect
+ */
+export type Redirect = Message<"amphi.v1.Redirect"> & {
+  /**
+   * Of the other node, without a path.
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * @generated from field: string node = 2;
+   */
+  node: string;
+};
+
+/**
+ * Redirect sends a client to another node, in place of Welcome or Joined; the connection then ends with "redirected".
+ *
+ * @generated from message amphi.v1.Redirect
+ */
+export type RedirectJson = {
+  /**
+   * Of the other node, without a path.
+   *
+   * @generated from field: string url = 1;
+   */
+  url?: string;
+
+  /**
+   * @generated from field: string node = 2;
+   */
+  node?: string;
+};
+
+/**
+ * Describes the message amphi.v1.Redirect.
+ * Use `create(RedirectSchema)` to create a new message.
+ */
+export const RedirectSchema: GenMessage<Redirect, {jsonType: RedirectJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_signal, 2);
 
 /**
  * Hello is the first message of a new client. Answered with Welcome; the peer has not joined yet (preview).
@@ -295,6 +351,13 @@ export type Hello = Message<"amphi.v1.Hello"> & {
    * @generated from field: string client = 2;
    */
   client: string;
+
+  /**
+   * The client was sent here by another node: it is not sent on again.
+   *
+   * @generated from field: bool redirected = 3;
+   */
+  redirected: boolean;
 };
 
 /**
@@ -314,6 +377,13 @@ export type HelloJson = {
    * @generated from field: string client = 2;
    */
   client?: string;
+
+  /**
+   * The client was sent here by another node: it is not sent on again.
+   *
+   * @generated from field: bool redirected = 3;
+   */
+  redirected?: boolean;
 };
 
 /**
@@ -321,7 +391,7 @@ export type HelloJson = {
  * Use `create(HelloSchema)` to create a new message.
  */
 export const HelloSchema: GenMessage<Hello, {jsonType: HelloJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 2);
+  messageDesc(file_amphi_v1_signal, 3);
 
 /**
  * Resume is the first message of a client that comes back. Answered with Joined.
@@ -345,6 +415,11 @@ export type Resume = Message<"amphi.v1.Resume"> & {
    * @generated from field: string client = 3;
    */
   client: string;
+
+  /**
+   * @generated from field: bool redirected = 4;
+   */
+  redirected: boolean;
 };
 
 /**
@@ -369,6 +444,11 @@ export type ResumeJson = {
    * @generated from field: string client = 3;
    */
   client?: string;
+
+  /**
+   * @generated from field: bool redirected = 4;
+   */
+  redirected?: boolean;
 };
 
 /**
@@ -376,7 +456,7 @@ export type ResumeJson = {
  * Use `create(ResumeSchema)` to create a new message.
  */
 export const ResumeSchema: GenMessage<Resume, {jsonType: ResumeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 3);
+  messageDesc(file_amphi_v1_signal, 4);
 
 /**
  * @generated from message amphi.v1.Welcome
@@ -467,7 +547,7 @@ export type WelcomeJson = {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome, {jsonType: WelcomeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 4);
+  messageDesc(file_amphi_v1_signal, 5);
 
 /**
  * @generated from message amphi.v1.ServerInfo
@@ -568,7 +648,7 @@ export type ServerInfoJson = {
  * Use `create(ServerInfoSchema)` to create a new message.
  */
 export const ServerInfoSchema: GenMessage<ServerInfo, {jsonType: ServerInfoJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 5);
+  messageDesc(file_amphi_v1_signal, 6);
 
 /**
  * @generated from message amphi.v1.IceServer
@@ -615,7 +695,7 @@ export type IceServerJson = {
  * Use `create(IceServerSchema)` to create a new message.
  */
 export const IceServerSchema: GenMessage<IceServer, {jsonType: IceServerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 6);
+  messageDesc(file_amphi_v1_signal, 7);
 
 /**
  * Joined answers the Join command and Resume.
@@ -661,6 +741,13 @@ export type Joined = Message<"amphi.v1.Joined"> & {
    * @generated from field: bool media_kept = 7;
    */
   mediaKept: boolean;
+
+  /**
+   * URLs of nodes to resume at when this one does not answer, the best first.
+   *
+   * @generated from field: repeated string backups = 8;
+   */
+  backups: string[];
 };
 
 /**
@@ -707,6 +794,13 @@ export type JoinedJson = {
    * @generated from field: bool media_kept = 7;
    */
   mediaKept?: boolean;
+
+  /**
+   * URLs of nodes to resume at when this one does not answer, the best first.
+   *
+   * @generated from field: repeated string backups = 8;
+   */
+  backups?: string[];
 };
 
 /**
@@ -714,7 +808,7 @@ export type JoinedJson = {
  * Use `create(JoinedSchema)` to create a new message.
  */
 export const JoinedSchema: GenMessage<Joined, {jsonType: JoinedJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 7);
+  messageDesc(file_amphi_v1_signal, 8);
 
 /**
  * Answer answers every other request.
@@ -783,7 +877,7 @@ export type AnswerJson = {
  * Use `create(AnswerSchema)` to create a new message.
  */
 export const AnswerSchema: GenMessage<Answer, {jsonType: AnswerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 8);
+  messageDesc(file_amphi_v1_signal, 9);
 
 /**
  * Negotiate carries the client's complete offer; there is no trickle.
@@ -838,7 +932,7 @@ export type NegotiateJson = {
  * Use `create(NegotiateSchema)` to create a new message.
  */
 export const NegotiateSchema: GenMessage<Negotiate, {jsonType: NegotiateJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 9);
+  messageDesc(file_amphi_v1_signal, 10);
 
 /**
  * @generated from message amphi.v1.PublishedSection
@@ -875,7 +969,7 @@ export type PublishedSectionJson = {
  * Use `create(PublishedSectionSchema)` to create a new message.
  */
 export const PublishedSectionSchema: GenMessage<PublishedSection, {jsonType: PublishedSectionJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 10);
+  messageDesc(file_amphi_v1_signal, 11);
 
 /**
  * @generated from message amphi.v1.Negotiated
@@ -902,7 +996,7 @@ export type NegotiatedJson = {
  * Use `create(NegotiatedSchema)` to create a new message.
  */
 export const NegotiatedSchema: GenMessage<Negotiated, {jsonType: NegotiatedJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 11);
+  messageDesc(file_amphi_v1_signal, 12);
 
 /**
  * SetSubscriptions states the whole of what the client wants to receive.
@@ -947,7 +1041,7 @@ export type SetSubscriptionsJson = {
  * Use `create(SetSubscriptionsSchema)` to create a new message.
  */
 export const SetSubscriptionsSchema: GenMessage<SetSubscriptions, {jsonType: SetSubscriptionsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 12);
+  messageDesc(file_amphi_v1_signal, 13);
 
 /**
  * @generated from message amphi.v1.Subscription
@@ -1026,7 +1120,7 @@ export type SubscriptionJson = {
  * Use `create(SubscriptionSchema)` to create a new message.
  */
 export const SubscriptionSchema: GenMessage<Subscription, {jsonType: SubscriptionJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 13);
+  messageDesc(file_amphi_v1_signal, 14);
 
 /**
  * @generated from message amphi.v1.Slot
@@ -1063,7 +1157,7 @@ export type SlotJson = {
  * Use `create(SlotSchema)` to create a new message.
  */
 export const SlotSchema: GenMessage<Slot, {jsonType: SlotJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 14);
+  messageDesc(file_amphi_v1_signal, 15);
 
 /**
  * Slots is the whole list of what each receiving section carries now.
@@ -1104,7 +1198,7 @@ export type SlotsJson = {
  * Use `create(SlotsSchema)` to create a new message.
  */
 export const SlotsSchema: GenMessage<Slots, {jsonType: SlotsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 15);
+  messageDesc(file_amphi_v1_signal, 16);
 
 /**
  * SlotsNeeded asks the client to offer at least this many recvonly sections.
@@ -1145,7 +1239,7 @@ export type SlotsNeededJson = {
  * Use `create(SlotsNeededSchema)` to create a new message.
  */
 export const SlotsNeededSchema: GenMessage<SlotsNeeded, {jsonType: SlotsNeededJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 16);
+  messageDesc(file_amphi_v1_signal, 17);
 
 /**
  * @generated from message amphi.v1.Speaker
@@ -1196,7 +1290,7 @@ export type SpeakerJson = {
  * Use `create(SpeakerSchema)` to create a new message.
  */
 export const SpeakerSchema: GenMessage<Speaker, {jsonType: SpeakerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 17);
+  messageDesc(file_amphi_v1_signal, 18);
 
 /**
  * Speakers is the list of who speaks now, loudest first; the first is the dominant one.
@@ -1227,7 +1321,7 @@ export type SpeakersJson = {
  * Use `create(SpeakersSchema)` to create a new message.
  */
 export const SpeakersSchema: GenMessage<Speakers, {jsonType: SpeakersJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 18);
+  messageDesc(file_amphi_v1_signal, 19);
 
 /**
  * @generated from message amphi.v1.TrackQuality
@@ -1314,7 +1408,7 @@ export type TrackQualityJson = {
  * Use `create(TrackQualitySchema)` to create a new message.
  */
 export const TrackQualitySchema: GenMessage<TrackQuality, {jsonType: TrackQualityJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 19);
+  messageDesc(file_amphi_v1_signal, 20);
 
 /**
  * @generated from message amphi.v1.Quality
@@ -1365,7 +1459,7 @@ export type QualityJson = {
  * Use `create(QualitySchema)` to create a new message.
  */
 export const QualitySchema: GenMessage<Quality, {jsonType: QualityJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 20);
+  messageDesc(file_amphi_v1_signal, 21);
 
 /**
  * Interest says which simulcast layers of the client's own tracks somebody wants. What is not wanted need not be sent;
@@ -1412,7 +1506,7 @@ export type InterestJson = {
  * Use `create(InterestSchema)` to create a new message.
  */
 export const InterestSchema: GenMessage<Interest, {jsonType: InterestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 21);
+  messageDesc(file_amphi_v1_signal, 22);
 
 /**
  * @generated from message amphi.v1.Counts
@@ -1449,7 +1543,7 @@ export type CountsJson = {
  * Use `create(CountsSchema)` to create a new message.
  */
 export const CountsSchema: GenMessage<Counts, {jsonType: CountsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 22);
+  messageDesc(file_amphi_v1_signal, 23);
 
 /**
  * @generated from message amphi.v1.Ping
@@ -1494,7 +1588,7 @@ export type PingJson = {
  * Use `create(PingSchema)` to create a new message.
  */
 export const PingSchema: GenMessage<Ping, {jsonType: PingJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 23);
+  messageDesc(file_amphi_v1_signal, 24);
 
 /**
  * @generated from message amphi.v1.Pong
@@ -1531,7 +1625,7 @@ export type PongJson = {
  * Use `create(PongSchema)` to create a new message.
  */
 export const PongSchema: GenMessage<Pong, {jsonType: PongJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 24);
+  messageDesc(file_amphi_v1_signal, 25);
 
 /**
  * Goodbye is the last message before the server closes.
@@ -1576,5 +1670,5 @@ export type GoodbyeJson = {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye, {jsonType: GoodbyeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 25);
+  messageDesc(file_amphi_v1_signal, 26);
 
