@@ -39,6 +39,7 @@ const (
 	TrackNotFound    Code = "track_not_found"
 	StreamFailed     Code = "stream_failed"
 	EncryptedRoom    Code = "encrypted_room"
+	Redirected       Code = "redirected"
 	Unavailable      Code = "unavailable"
 	Shutdown         Code = "shutdown"
 	Timeout          Code = "timeout"
@@ -66,6 +67,7 @@ const (
 	CloseReplaced        = 4006
 	CloseTimeout         = 4008
 	CloseRefused         = 4009
+	CloseRedirected      = 4010
 )
 
 var table = map[Code]facts{
@@ -101,6 +103,7 @@ var table = map[Code]facts{
 	TrackNotFound:    {false, 404, CloseRefused},
 	StreamFailed:     {true, 503, CloseRefused},
 	EncryptedRoom:    {false, 409, CloseRefused},
+	Redirected:       {true, 421, CloseRedirected},
 	Unavailable:      {true, 503, CloseTryAgainLater},
 	Shutdown:         {true, 503, CloseGoingAway},
 	Timeout:          {true, 504, CloseTryAgainLater},

@@ -97,6 +97,9 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 	if err != nil {
 		return err
 	}
+	if err := c.server.guided(record, grant.Role, c.host, h.GetRedirected()); err != nil {
+		return err
+	}
 	ctx, cancel := c.waiting()
 	defer cancel()
 	if err := c.enter(record); err != nil {
@@ -152,6 +155,9 @@ func (c *client) resume(id uint32, r *amphiv1.Resume) error {
 	}
 	record, err := c.server.records.room(ticket.Room)
 	if err != nil {
+		return err
+	}
+	if err := c.server.guided(record, "", c.host, r.GetRedirected()); err != nil {
 		return err
 	}
 	ctx, cancel := c.waiting()

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"time"
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
@@ -32,6 +33,10 @@ type Nodes interface {
 	Nodes() []*amphiv1.NodeInfo
 	// Status is this node's; nil for another node's id.
 	Status(id string) *amphiv1.NodeStatus
+	// Drain moves everything away from a node, which ends when it is empty or after within; 0 is its default.
+	Drain(ctx context.Context, id string, within time.Duration) (*amphiv1.NodeInfo, error)
+	// Undrain takes a drain back that has not ended.
+	Undrain(ctx context.Context, id string) (*amphiv1.NodeInfo, error)
 }
 
 // Media is what signalling needs of the media engine; Engine makes one of the real one.

@@ -49,6 +49,8 @@ type Deps struct {
 	Media   Media
 	Streams Streams
 	Nodes   Nodes
+	// Guide is nil where there is one node.
+	Guide Guide
 }
 
 // Server serves the clients of one node, decides for the rooms that the node owns, and follows those that it

@@ -8,6 +8,7 @@ import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 
 	"github.com/amphi-sfu/amphi/media"
+	"github.com/amphi-sfu/amphi/proto"
 )
 
 // statusTimeout bounds how long a status waits for rooms that are busy.
@@ -15,6 +16,18 @@ const statusTimeout = 2 * time.Second
 
 // Nodes implements signal.Nodes.
 func (n *Node) Nodes() []*amphiv1.NodeInfo { return []*amphiv1.NodeInfo{n.info()} }
+
+// Drain implements signal.Nodes.
+func (n *Node) Drain(context.Context, string, time.Duration) (*amphiv1.NodeInfo, error) {
+	return nil, errAlone()
+}
+
+// Undrain implements signal.Nodes.
+func (n *Node) Undrain(context.Context, string) (*amphiv1.NodeInfo, error) { return nil, errAlone() }
+
+func errAlone() error {
+	return proto.Errorf(proto.Unavailable, "this node is alone: there is none that its rooms could move to")
+}
 
 func (n *Node) info() *amphiv1.NodeInfo {
 	return &amphiv1.NodeInfo{

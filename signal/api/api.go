@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -39,6 +40,10 @@ type Nodes interface {
 	Nodes() []*amphiv1.NodeInfo
 	// Status is a node's, this one's for an empty id; nil where it is not to be had.
 	Status(id string) *amphiv1.NodeStatus
+	// Drain moves everything away from a node, which ends when it is empty or after within; 0 is its default.
+	Drain(ctx context.Context, id string, within time.Duration) (*amphiv1.NodeInfo, error)
+	// Undrain takes a drain back that has not ended.
+	Undrain(ctx context.Context, id string) (*amphiv1.NodeInfo, error)
 }
 
 // Deps are what the services work with.

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -51,6 +52,12 @@ func (d *desk) Propose(context.Context, *amphiv1.RegistryCommand) error {
 func (d *desk) View(context.Context, string, func(*room.Replica)) error { return nil }
 func (d *desk) Active() map[string]int                                  { return nil }
 func (d *desk) Nodes() []*amphiv1.NodeInfo                              { return []*amphiv1.NodeInfo{{Id: "no_a"}} }
+func (d *desk) Drain(_ context.Context, id string, within time.Duration) (*amphiv1.NodeInfo, error) {
+	return &amphiv1.NodeInfo{Id: id, DrainUntilMs: within.Milliseconds()}, nil
+}
+func (d *desk) Undrain(_ context.Context, id string) (*amphiv1.NodeInfo, error) {
+	return &amphiv1.NodeInfo{Id: id}, nil
+}
 func (d *desk) Status(id string) *amphiv1.NodeStatus {
 	if id != "" {
 		return nil

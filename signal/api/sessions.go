@@ -58,25 +58,3 @@ func (s sessions) GetSession(_ context.Context, req *connect.Request[amphiv1.Get
 	}
 	return connect.NewResponse(found), nil
 }
-
-type nodes struct{ *services }
-
-// ListNodes answers the nodes.
-func (s nodes) ListNodes(context.Context, *connect.Request[amphiv1.ListNodesRequest]) (*connect.Response[amphiv1.ListNodesResponse], error) {
-	if s.Nodes == nil {
-		return nil, proto.Errorf(proto.Unavailable, "this node cannot tell")
-	}
-	return connect.NewResponse(&amphiv1.ListNodesResponse{Nodes: s.Nodes.Nodes()}), nil
-}
-
-// GetNode answers what the dashboard shows of a node.
-func (s nodes) GetNode(_ context.Context, req *connect.Request[amphiv1.GetNodeRequest]) (*connect.Response[amphiv1.NodeStatus], error) {
-	if s.Nodes == nil {
-		return nil, proto.Errorf(proto.Unavailable, "this node cannot tell")
-	}
-	status := s.Nodes.Status(req.Msg.GetId())
-	if status == nil {
-		return nil, proto.Errorf(proto.NotFound, "there is no such node, or it cannot be asked from here")
-	}
-	return connect.NewResponse(status), nil
-}

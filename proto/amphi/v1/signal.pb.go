@@ -195,7 +195,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Counts
 	//	*ServerMessage_Goodbye
 	//	*ServerMessage_Interest
-	//	*ServerMessage_Redirect
+	//	*ServerMessage_Move
 	Body          isServerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -346,10 +346,10 @@ func (x *ServerMessage) GetInterest() *Interest {
 	return nil
 }
 
-func (x *ServerMessage) GetRedirect() *Redirect {
+func (x *ServerMessage) GetMove() *Move {
 	if x != nil {
-		if x, ok := x.Body.(*ServerMessage_Redirect); ok {
-			return x.Redirect
+		if x, ok := x.Body.(*ServerMessage_Move); ok {
+			return x.Move
 		}
 	}
 	return nil
@@ -407,8 +407,8 @@ type ServerMessage_Interest struct {
 	Interest *Interest `protobuf:"bytes,12,opt,name=interest,proto3,oneof"`
 }
 
-type ServerMessage_Redirect struct {
-	Redirect *Redirect `protobuf:"bytes,20,opt,name=redirect,proto3,oneof"`
+type ServerMessage_Move struct {
+	Move *Move `protobuf:"bytes,20,opt,name=move,proto3,oneof"`
 }
 
 func (*ServerMessage_Welcome) isServerMessage_Body() {}
@@ -435,10 +435,11 @@ func (*ServerMessage_Goodbye) isServerMessage_Body() {}
 
 func (*ServerMessage_Interest) isServerMessage_Body() {}
 
-func (*ServerMessage_Redirect) isServerMessage_Body() {}
+func (*ServerMessage_Move) isServerMessage_Body() {}
 
-// Redirect sends a client to another node, in place of Welcome or Joined; the connection then ends with "redirected".
-type Redirect struct {
+// Move asks a client that has joined to go on at another node: it resumes there, keeps the media of this connection until the
+// new one plays, and then closes this one.
+type Move struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the other node, without a path.
 	Url           string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
@@ -447,20 +448,20 @@ type Redirect struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Redirect) Reset() {
-	*x = Redirect{}
+func (x *Move) Reset() {
+	*x = Move{}
 	mi := &file_amphi_v1_signal_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Redirect) String() string {
+func (x *Move) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Redirect) ProtoMessage() {}
+func (*Move) ProtoMessage() {}
 
-func (x *Redirect) ProtoReflect() protoreflect.Message {
+func (x *Move) ProtoReflect() protoreflect.Message {
 	mi := &file_amphi_v1_signal_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -472,19 +473,19 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
-func (*Redirect) Descriptor() ([]byte, []int) {
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
 	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Redirect) GetUrl() string {
+func (x *Move) GetUrl() string {
 	if x != nil {
 		return x.Url
 	}
 	return ""
 }
 
-func (x *Redirect) GetNode() string {
+func (x *Move) GetNode() string {
 	if x != nil {
 		return x.Node
 	}
@@ -2072,7 +2073,7 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\tnegotiate\x18\x05 \x01(\v2\x13.amphi.v1.NegotiateH\x00R\tnegotiate\x12I\n" +
 	"\x11set_subscriptions\x18\x06 \x01(\v2\x1a.amphi.v1.SetSubscriptionsH\x00R\x10setSubscriptions\x12$\n" +
 	"\x04ping\x18\a \x01(\v2\x0e.amphi.v1.PingH\x00R\x04pingB\x06\n" +
-	"\x04body\"\xf2\x04\n" +
+	"\x04body\"\xe6\x04\n" +
 	"\rServerMessage\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.amphi.v1.WelcomeH\x00R\awelcome\x12*\n" +
 	"\x06joined\x18\x02 \x01(\v2\x10.amphi.v1.JoinedH\x00R\x06joined\x12*\n" +
@@ -2086,10 +2087,10 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\x06counts\x18\n" +
 	" \x01(\v2\x10.amphi.v1.CountsH\x00R\x06counts\x12-\n" +
 	"\agoodbye\x18\v \x01(\v2\x11.amphi.v1.GoodbyeH\x00R\agoodbye\x120\n" +
-	"\binterest\x18\f \x01(\v2\x12.amphi.v1.InterestH\x00R\binterest\x120\n" +
-	"\bredirect\x18\x14 \x01(\v2\x12.amphi.v1.RedirectH\x00R\bredirectB\x06\n" +
-	"\x04body\"0\n" +
-	"\bRedirect\x12\x10\n" +
+	"\binterest\x18\f \x01(\v2\x12.amphi.v1.InterestH\x00R\binterest\x12$\n" +
+	"\x04move\x18\x14 \x01(\v2\x0e.amphi.v1.MoveH\x00R\x04moveB\x06\n" +
+	"\x04body\",\n" +
+	"\x04Move\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"U\n" +
 	"\x05Hello\x12\x14\n" +
@@ -2238,7 +2239,7 @@ var file_amphi_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_amphi_v1_signal_proto_goTypes = []any{
 	(*ClientMessage)(nil),    // 0: amphi.v1.ClientMessage
 	(*ServerMessage)(nil),    // 1: amphi.v1.ServerMessage
-	(*Redirect)(nil),         // 2: amphi.v1.Redirect
+	(*Move)(nil),             // 2: amphi.v1.Move
 	(*Hello)(nil),            // 3: amphi.v1.Hello
 	(*Resume)(nil),           // 4: amphi.v1.Resume
 	(*Welcome)(nil),          // 5: amphi.v1.Welcome
@@ -2290,7 +2291,7 @@ var file_amphi_v1_signal_proto_depIdxs = []int32{
 	23, // 15: amphi.v1.ServerMessage.counts:type_name -> amphi.v1.Counts
 	26, // 16: amphi.v1.ServerMessage.goodbye:type_name -> amphi.v1.Goodbye
 	22, // 17: amphi.v1.ServerMessage.interest:type_name -> amphi.v1.Interest
-	2,  // 18: amphi.v1.ServerMessage.redirect:type_name -> amphi.v1.Redirect
+	2,  // 18: amphi.v1.ServerMessage.move:type_name -> amphi.v1.Move
 	30, // 19: amphi.v1.Welcome.template:type_name -> amphi.v1.Template
 	31, // 20: amphi.v1.Welcome.state:type_name -> amphi.v1.RoomState
 	6,  // 21: amphi.v1.Welcome.server:type_name -> amphi.v1.ServerInfo
@@ -2342,7 +2343,7 @@ func file_amphi_v1_signal_proto_init() {
 		(*ServerMessage_Counts)(nil),
 		(*ServerMessage_Goodbye)(nil),
 		(*ServerMessage_Interest)(nil),
-		(*ServerMessage_Redirect)(nil),
+		(*ServerMessage_Move)(nil),
 	}
 	file_amphi_v1_signal_proto_msgTypes[9].OneofWrappers = []any{
 		(*Answer_Error)(nil),

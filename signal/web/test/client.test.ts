@@ -115,6 +115,61 @@ test("a peer whose place is gone joins anew by itself", async () => {
   assert.deepEqual(names.filter(Boolean), ["Ada", "Ada"]);
 });
 
+test("who is sent to another node goes there once, and says so", async () => {
+  const other = new FakeServer();
+  const url = await other.start();
+  try {
+    server.handler = (connection, message) => {
+      if (message.body.case !== "hello") return false;
+      connection.goodbye("redirected", true, 4010, { url });
+      return true;
+    };
+    await room.join({ name: "Ada" });
+    assert.equal(room.state.phase, "joined");
+    assert.equal(server.connections.length, 1);
+    const hello = other.messages("hello")[0]!.body;
+    assert.equal(hello.case === "hello" && hello.value.redirected, true);
+    // It stays there when it comes back, and a node that sends it on again is not followed for ever.
+    other.last.cut();
+    await until("it resumed there", () => other.messages("resume").length === 1);
+    assert.equal(server.connections.length, 1);
+    await room.leave();
+    other.handler = (connection, message) => {
+      if (message.body.case !== "hello") return false;
+      connection.goodbye("redirected", true, 4010, { url: address });
+      return true;
+    };
+    const stray = new Room({ server: address, code: "abc-defg-hij", platform: fakePlatform() });
+    await assert.rejects(stray.join({ name: "Bob" }), { code: "redirected" });
+  } finally {
+    await other.stop();
+  }
+});
+
+test("a client whose node is gone comes back at a backup node; one whose node lives does not leave it", async () => {
+  const backup = new FakeServer();
+  server.backups = [await backup.start()];
+  try {
+    const back = record("reconnected");
+    await room.join({ name: "Ada" });
+    let refusals = 0;
+    server.handler = (connection, message) => {
+      if (message.body.case !== "resume" || refusals++ > 0) return false;
+      connection.refuse(message.id, "unavailable", true);
+      return true;
+    };
+    server.last.cut();
+    await until("it is back", () => back.length === 1);
+    assert.equal(backup.connections.length, 0);
+    await server.stop();
+    await until("it is back elsewhere", () => back.length === 2);
+    const resume = backup.messages("resume")[0]!.body;
+    assert.equal(resume.case === "resume" && resume.value.resumeToken, "resume-2");
+  } finally {
+    await backup.stop();
+  }
+});
+
 test("removed, ended and replaced are final: no attempt to come back", async () => {
   const ended = record("ended");
   await room.join({ name: "Ada" });

@@ -38,8 +38,8 @@ export class Connection {
     this.send({ case: "answer", value: { requestId: id, body: { case: "result", value: {} } } });
   }
 
-  goodbye(code: string, resume: boolean, close: number): void {
-    this.send({ case: "goodbye", value: { reason: { code, message: code }, resume } });
+  goodbye(code: string, resume: boolean, close: number, details: Record<string, string> = {}): void {
+    this.send({ case: "goodbye", value: { reason: { code, message: code, retryable: resume, details }, resume } });
     this.socket.close(close);
   }
 
@@ -64,6 +64,7 @@ export class FakeServer {
   encrypted = false;
   pingIntervalMs = 5_000;
   pingTimeoutMs = 15_000;
+  backups: string[] = [];
   iceServers: { urls: string[]; username: string; credential: string }[] = [];
   private nextTrack = 1;
   private readonly http = createServer((request, response) => this.token(request.url ?? "", response));
@@ -114,6 +115,7 @@ export class FakeServer {
             resumeToken: "resume-2",
             resumed: true,
             server,
+            backups: this.backups,
             ...(body.value.lastSeq === 0n ? { state: this.wholeState() } : {}),
           },
         });
@@ -139,7 +141,7 @@ export class FakeServer {
 
   private command(connection: Connection, id: number, kind: string | undefined): void {
     if (kind === "join") {
-      const value = { requestId: id, peerId: "pe_self", resumeToken: "resume-1", state: this.state };
+      const value = { requestId: id, peerId: "pe_self", resumeToken: "resume-1", state: this.state, backups: this.backups };
       return connection.send({ case: "joined", value });
     }
     if (kind === "publish") {

@@ -41,6 +41,8 @@ type Config struct {
 	// ResumeToken makes the first message resume, from LastSeq on.
 	ResumeToken string
 	LastSeq     uint64
+	// Redirected says that another node has named this one: it serves the client whatever its role.
+	Redirected bool
 	// Agent is the client's name for the server's logs; empty is "amphi-go".
 	Agent string
 	// JSON uses the subprotocol amphi.v1.json instead of amphi.v1.pb.
@@ -73,7 +75,10 @@ type Client struct {
 	err     error
 }
 
-// Dial connects and says hello or resume. It returns when the server has said welcome (or joined, with
+// URL is the node that serves the client: another than Config.URL when that has sent it on.
+func (c *Client) URL() string { return c.cfg.URL }
+
+// Dial connects and says hello or resume, at another node when the first one sends it there. It returns when the server has said welcome (or joined, with
 // Config.Join or ResumeToken); a refusal is a *proto.Error. The connection outlives ctx: end it with Close.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Token == "" && cfg.ResumeToken == "" {
@@ -82,6 +87,16 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Agent == "" {
 		cfg.Agent = "amphi-go"
 	}
+	c, err := dial(ctx, cfg)
+	var refusal *proto.Error
+	if errors.As(err, &refusal) && refusal.Code == proto.Redirected && !cfg.Redirected {
+		cfg.URL, cfg.Redirected = refusal.Details["url"], true
+		return dial(ctx, cfg)
+	}
+	return c, err
+}
+
+func dial(ctx context.Context, cfg Config) (*Client, error) {
 	target, err := signalURL(cfg.URL)
 	if err != nil {
 		return nil, err
@@ -148,7 +163,7 @@ func (c *Client) open(ctx context.Context) error {
 		return c.resume(ctx)
 	}
 	hello, err := c.begin(&amphiv1.ClientMessage{Body: &amphiv1.ClientMessage_Hello{
-		Hello: &amphiv1.Hello{Token: c.cfg.Token, Client: c.cfg.Agent},
+		Hello: &amphiv1.Hello{Token: c.cfg.Token, Client: c.cfg.Agent, Redirected: c.cfg.Redirected},
 	}})
 	if err != nil {
 		return err
@@ -175,7 +190,7 @@ func (c *Client) open(ctx context.Context) error {
 
 func (c *Client) resume(ctx context.Context) error {
 	p, err := c.begin(&amphiv1.ClientMessage{Body: &amphiv1.ClientMessage_Resume{Resume: &amphiv1.Resume{
-		ResumeToken: c.cfg.ResumeToken, LastSeq: c.cfg.LastSeq, Client: c.cfg.Agent,
+		ResumeToken: c.cfg.ResumeToken, LastSeq: c.cfg.LastSeq, Client: c.cfg.Agent, Redirected: c.cfg.Redirected,
 	}}})
 	if err != nil {
 		return err

@@ -34,6 +34,8 @@ const clientName = "amphi-web/1";
 // Pauses between attempts to come back; the last one repeats. Each varies by a fifth, so that not all come at once.
 const pausesMs = [0, 300, 700, 1_500, 3_000, 5_000];
 const maxQueued = 200;
+// How long one of several nodes has to answer before the next one is tried.
+const nodePatienceMs = 1_500;
 
 interface Queued {
   readonly body: ClientBody;
@@ -50,11 +52,15 @@ export class Client {
   private joinWith: { name: string; metadata: string } | undefined;
   private state: "new" | "open" | "joined" | "reconnecting" | "ended" = "new";
   private readonly queue: Queued[] = [];
+  private url: string;
+  // Nodes to come back to when that one does not answer, the best first.
+  private backups: readonly string[] = [];
   private resumeWindowMs = 60_000;
   private wakeUp: (() => void) | undefined;
   private readonly endNetworkWatch: () => void;
 
   constructor(private readonly config: ClientConfig) {
+    this.url = config.url;
     this.endNetworkWatch = config.platform.onNetworkChange((back) => {
       this.wakeUp?.();
       // What was gone has come back with another address, mostly.
@@ -78,14 +84,7 @@ export class Client {
 
   /** Connects and learns about the room, without joining. */
   async hello(): Promise<void> {
-    const socket = this.connect();
-    try {
-      await this.greet(socket);
-    } catch (thrown) {
-      socket.close();
-      throw thrown;
-    }
-    this.socket = socket;
+    this.socket = await this.reach((socket, sentOn) => this.greet(socket, sentOn));
     this.state = "open";
   }
 
@@ -98,13 +97,9 @@ export class Client {
   /** Comes back as the peer of a resume token, for a page that was reloaded. */
   async resume(resumeToken: string): Promise<Joined> {
     this.resumeToken = resumeToken;
-    const socket = this.connect();
-    try {
-      return await this.sendResume(socket);
-    } catch (thrown) {
-      socket.close();
-      throw thrown;
-    }
+    let joined: Joined | undefined;
+    await this.reach(async (socket, sentOn) => (joined = await this.sendResume(socket, sentOn)));
+    return joined!;
   }
 
   /** What to join with when the place is gone and the peer has to join anew. */
@@ -162,19 +157,35 @@ export class Client {
     return this.socket.request(body);
   }
 
-  private connect(): Socket {
-    const socket: Socket = new Socket(this.config.url, this.config.platform, {
+  private connect(patienceMs?: number): Socket {
+    const socket: Socket = new Socket(this.url, this.config.platform, {
       message: (body) => this.receive(body, socket),
       closed: (error, resumable) => {
         if (this.socket === socket) this.lost(error, resumable);
       },
-    });
+    }, patienceMs);
     return socket;
   }
 
-  private async greet(socket: Socket): Promise<void> {
+  /** Connects and has `greet` say the first words, at another node where the first one sends it there. */
+  private async reach(greet: (socket: Socket, sentOn: boolean) => Promise<unknown>, patienceMs?: number): Promise<Socket> {
+    for (let sentOn = false; ; sentOn = true) {
+      const socket = this.connect(patienceMs);
+      try {
+        await greet(socket, sentOn);
+        return socket;
+      } catch (thrown) {
+        socket.close();
+        const { code, details } = asAmphiError(thrown);
+        if (code !== "redirected" || sentOn || !details["url"]) throw thrown;
+        this.url = signalUrl(details["url"]);
+      }
+    }
+  }
+
+  private async greet(socket: Socket, sentOn: boolean): Promise<void> {
     const [token] = await Promise.all([this.config.token(), socket.opened]);
-    const welcome = await socket.request({ case: "hello", value: { token, client: clientName } });
+    const welcome = await socket.request({ case: "hello", value: { token, client: clientName, redirected: sentOn } });
     if (welcome.case !== "welcome") throw new AmphiError("invalid_message", "the server sent no welcome");
     const server = welcome.value.server;
     socket.startHeartbeat(server?.pingIntervalMs || 5_000, server?.pingTimeoutMs || 15_000, () => this.lastSeq);
@@ -186,9 +197,9 @@ export class Client {
     return joinedIn(await socket.request({ case: "command", value: { body } }));
   }
 
-  private async sendResume(socket: Socket): Promise<Joined> {
+  private async sendResume(socket: Socket, redirected: boolean): Promise<Joined> {
     await socket.opened;
-    const value = { resumeToken: this.resumeToken, lastSeq: BigInt(this.lastSeq), client: clientName };
+    const value = { resumeToken: this.resumeToken, lastSeq: BigInt(this.lastSeq), client: clientName, redirected };
     const joined = joinedIn(await socket.request({ case: "resume", value }));
     const server = joined.server;
     socket.startHeartbeat(server?.pingIntervalMs || 5_000, server?.pingTimeoutMs || 15_000, () => this.lastSeq);
@@ -198,6 +209,7 @@ export class Client {
   private receive(body: ServerBody, socket: Socket): void {
     if (body.case === "joined") {
       this.resumeToken = body.value.resumeToken || this.resumeToken;
+      this.backups = body.value.backups.map(signalUrl);
       if (body.value.state) this.lastSeq = Number(body.value.state.seq);
       if (body.value.server?.resumeWindowMs) this.resumeWindowMs = body.value.server.resumeWindowMs;
       this.socket = socket;
@@ -233,23 +245,27 @@ export class Client {
       await this.pause(pauseMs * (0.9 + 0.2 * Math.random()));
       if (!this.reconnecting()) return;
       if (this.config.platform.now() > deadlineMs) return this.finish(cause);
-      const refusal = await this.tryOnce();
-      if (!refusal) return;
-      if (!refusal.retryable) return this.finish(refusal);
+      const home = this.url;
+      for (const url of [home, ...this.backups]) {
+        this.url = url;
+        const refusal = await this.tryOnce();
+        if (!refusal || !this.reconnecting()) return;
+        if (!refusal.retryable) return this.finish(refusal);
+        if (!nodeIsGone.has(refusal.code)) break; // it lives, and has what it kept of this peer
+        this.url = home;
+      }
     }
   }
 
   /** One attempt: resume, or join anew where the place is no longer held. Undefined when it worked. */
   private async tryOnce(): Promise<AmphiError | undefined> {
-    const socket = this.connect();
     try {
       let resumed = true;
       try {
-        await this.sendResume(socket);
+        await this.reach((socket, sentOn) => this.sendResume(socket, sentOn), this.backups.length ? nodePatienceMs : undefined);
       } catch (thrown) {
         if (!placeIsGone.has(asAmphiError(thrown).code)) throw thrown;
         resumed = false;
-        socket.close();
         await this.joinAnew();
       }
       this.config.observer.reconnected(resumed);
@@ -258,21 +274,16 @@ export class Client {
       }
       return undefined;
     } catch (thrown) {
-      if (this.socket !== socket) socket.close();
       return asAmphiError(thrown);
     }
   }
 
   private async joinAnew(): Promise<void> {
     this.lastSeq = 0;
-    const socket = this.connect();
-    try {
-      await this.greet(socket);
+    await this.reach(async (socket, sentOn) => {
+      await this.greet(socket, sentOn);
       await this.sendJoin(socket);
-    } catch (thrown) {
-      socket.close();
-      throw thrown;
-    }
+    });
   }
 
   private reconnecting(): boolean {
@@ -298,6 +309,15 @@ export class Client {
 
 // The server forgot this peer, or never knew it (it was started anew).
 const placeIsGone: ReadonlySet<string> = new Set(["resume_expired", "unauthenticated", "token_expired", "not_found"]);
+
+/** The WebSocket of the node at an address. */
+export function signalUrl(node: string): string {
+  const url = new URL("/v1/signal", node);
+  url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
+  return url.href;
+}
+
+const nodeIsGone: ReadonlySet<string> = new Set(["server_unreachable", "connection_lost", "shutdown"]);
 
 function joinedIn(body: ServerBody): Joined {
   if (body.case !== "joined") throw new AmphiError("invalid_message", "the server answered a join otherwise");

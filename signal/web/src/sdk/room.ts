@@ -1,7 +1,7 @@
 import type { Joined, Welcome } from "../gen/amphi/v1/signal_pb.js";
 import { Chat, Peers, Roles, SessionStore, Streams } from "./actions.js";
 import type { Ask } from "./actions.js";
-import { Client } from "./client.js";
+import { Client, signalUrl } from "./client.js";
 import { serverInfoOf, templateOf } from "./convert.js";
 import { Emitter } from "./emitter.js";
 import { Engine } from "./engine.js";
@@ -78,7 +78,7 @@ export class Room {
     this.platform = { ...browserPlatform(), ...config.platform };
     this.server = config.server ?? location.origin;
     this.shelf = new ResumeShelf(this.platform, shelfName(config));
-    const url = new URL("/v1/signal", this.server.replace(/^http/, "ws")).href;
+    const url = signalUrl(this.server);
     this.client = new Client({
       url,
       platform: this.platform,

@@ -50,12 +50,13 @@ export class Socket {
     url: string,
     private readonly platform: Platform,
     private readonly observer: SocketObserver,
+    patienceMs = openTimeoutMs,
   ) {
     this.lastHeardMs = platform.now();
     this.ws = platform.webSocket(url, [subprotocol]);
     this.ws.binaryType = "arraybuffer";
     this.opened = new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.end(unreachable(), true), openTimeoutMs);
+      const timer = setTimeout(() => this.end(unreachable(), true), patienceMs);
       this.ws.onopen = () => {
         clearTimeout(timer);
         resolve();
@@ -177,7 +178,7 @@ export class Socket {
   private end(error: AmphiError, resumable: boolean): void {
     if (this.over) return;
     this.over = true;
-    this.stop(this.goodbye && !resumable ? error : lostWhileWaiting());
+    this.stop(this.goodbye && (!resumable || error.code === "redirected") ? error : lostWhileWaiting());
     this.ws.close();
     this.observer.closed(error, resumable);
   }
