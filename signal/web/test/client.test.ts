@@ -170,6 +170,58 @@ test("a client whose node is gone comes back at a backup node; one whose node li
   }
 });
 
+test("a peer that is asked to move goes on at the other node without losing a command or an event", async () => {
+  const other = new FakeServer();
+  const url = await other.start();
+  try {
+    const seen = record("message");
+    const reconnecting = record("reconnecting");
+    await room.join({ name: "Ada" });
+    let held: (() => void) | undefined;
+    server.handler = (connection, message) => {
+      if (message.body.case !== "command") return false;
+      held = () => connection.ok(message.id);
+      return true;
+    };
+    const under = room.chat.send("under way");
+    await until("it was sent", () => held !== undefined);
+    other.handler = (connection, message) => {
+      if (message.body.case !== "resume") return false;
+      assert.equal(message.body.value.resumeToken, "resume-1");
+      connection.send({
+        case: "joined",
+        value: { requestId: message.id, peerId: "pe_self", resumeToken: "resume-2", resumed: true },
+      });
+      connection.event(5, chat(5, "seen twice"));
+      connection.event(6, chat(6, "new"));
+      return true;
+    };
+    server.last.send({ case: "move", value: { url } });
+    server.last.event(5, chat(5, "seen twice"));
+    await until("what was said before the move came", () => seen.length === 1);
+    const after = room.chat.send("afterwards");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(other.connections.length, 0); // an answer is still to come
+    held!();
+    await Promise.all([under, after]);
+    await until("what came there was seen", () => seen.length === 2);
+    assert.deepEqual(seen.map((m) => m.text), ["seen twice", "new"]);
+    assert.equal(other.messages("command").length, 1);
+    assert.equal(room.state.phase, "joined");
+    assert.equal(reconnecting.length, 0);
+  } finally {
+    await other.stop();
+  }
+});
+
+test("a peer stays where it is when the node that it is sent to does not answer", async () => {
+  await room.join({ name: "Ada" });
+  server.last.send({ case: "move", value: { url: "http://127.0.0.1:9" } });
+  await room.chat.send("still here");
+  assert.equal(server.messages("resume").length, 0);
+  assert.equal(room.state.phase, "joined");
+});
+
 test("removed, ended and replaced are final: no attempt to come back", async () => {
   const ended = record("ended");
   await room.join({ name: "Ada" });

@@ -17,6 +17,8 @@ export interface ClientObserver {
   message(body: ServerBody): void;
   reconnecting(error: AmphiError): void;
   reconnected(resumed: boolean): void;
+  /** Another node serves the peer from now on; nothing was missed, but media has to be negotiated there. */
+  moved(): void;
   /** Final. */
   ended(error: AmphiError): void;
 }
@@ -52,6 +54,7 @@ export class Client {
   private joinWith: { name: string; metadata: string } | undefined;
   private state: "new" | "open" | "joined" | "reconnecting" | "ended" = "new";
   private readonly queue: Queued[] = [];
+  private moving = false;
   private url: string;
   // Nodes to come back to when that one does not answer, the best first.
   private backups: readonly string[] = [];
@@ -150,7 +153,7 @@ export class Client {
   }
 
   private request(body: ClientBody): Promise<ServerBody> {
-    if (this.state === "reconnecting" && this.queue.length < maxQueued) {
+    if ((this.state === "reconnecting" || this.moving) && this.queue.length < maxQueued) {
       return new Promise((resolve, reject) => this.queue.push({ body, resolve, reject }));
     }
     if (this.state !== "joined" || !this.socket) return Promise.reject(notConnected());
@@ -217,6 +220,10 @@ export class Client {
       this.config.observer.joined(body.value);
       return;
     }
+    if (body.case === "move") {
+      void this.moveTo(signalUrl(body.value.url), socket);
+      return;
+    }
     if (body.case === "event") {
       const seq = Number(body.value.seq);
       if (seq <= this.lastSeq) return; // seen before the connection broke
@@ -269,13 +276,41 @@ export class Client {
         await this.joinAnew();
       }
       this.config.observer.reconnected(resumed);
-      for (const queued of this.queue.splice(0)) {
-        this.request(queued.body).then(queued.resolve, queued.reject);
-      }
+      this.flush();
       return undefined;
     } catch (thrown) {
       return asAmphiError(thrown);
     }
+  }
+
+  /** Goes on at another node, make before break; stays where it is when that does not work. */
+  private async moveTo(url: string, from: Socket): Promise<void> {
+    if (this.moving || this.state !== "joined" || this.socket !== from) return;
+    const before = this.url;
+    this.moving = true; // what is asked meanwhile is asked there
+    await from.quiet();
+    let there: Socket | undefined;
+    if (this.state === "joined" && this.socket === from) {
+      this.url = url;
+      const socket = this.connect(nodePatienceMs);
+      try {
+        await this.sendResume(socket, true);
+        there = socket;
+      } catch {
+        socket.close();
+        this.url = before;
+      }
+    }
+    this.moving = false;
+    if (there) {
+      from.close();
+      this.config.observer.moved();
+    }
+    if (this.state === "joined") this.flush();
+  }
+
+  private flush(): void {
+    for (const queued of this.queue.splice(0)) this.request(queued.body).then(queued.resolve, queued.reject);
   }
 
   private async joinAnew(): Promise<void> {

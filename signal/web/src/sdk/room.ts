@@ -89,6 +89,7 @@ export class Room {
         message: (body) => this.message(body),
         reconnecting: (error) => this.reconnecting(error),
         reconnected: (resumed) => this.reconnected(resumed),
+        moved: () => this.engine.recover(true, false),
         ended: (error) => this.ended(error),
       },
     });

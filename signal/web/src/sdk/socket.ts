@@ -23,6 +23,7 @@ const openTimeoutMs = 6_000;
 const leastProbeMs = 500;
 const mostProbeMs = 2_500;
 const requestTimeoutMs = 15_000;
+const quietCheckMs = 20;
 
 interface Pending {
   resolve(body: ServerBody): void;
@@ -85,6 +86,11 @@ export class Socket {
       this.pending.set(id, { resolve, reject, timer });
       this.send(id, body);
     });
+  }
+
+  /** Resolves when no request waits for its answer. */
+  async quiet(): Promise<void> {
+    while (this.pending.size > 0) await new Promise((resolve) => setTimeout(resolve, quietCheckMs));
   }
 
   /** Sends without wanting an answer. */
