@@ -54,6 +54,8 @@ var thirdParty = map[string][]string{
 	"github.com/coder/websocket":        {"signal/...", "signal", "cmd/amphi/..."},
 	"github.com/golang-jwt/jwt":         {"signal/auth"},
 	"github.com/hashicorp/memberlist":   {"cluster/gossip"},
+	"go.yaml.in/yaml":                   {"cmd/amphi/..."},
+	"crypto/x509":                       {"cluster/identity", "media/dtlssrtp", "signal/auth", "cmd/amphi/..."},
 	"github.com/hashicorp/raft":         {"cluster/registry"},
 	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager"},
 	"github.com/prometheus":             {"cmd/amphi/..."},

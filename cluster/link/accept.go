@@ -1,0 +1,197 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cluster/identity"
+)
+
+// Reasons why the port refuses, the labels of its counters.
+const (
+	refusedCrowd      = "too_many_handshakes"
+	refusedAddress    = "too_many_handshakes_of_address"
+	refusedTimeout    = "handshake_timeout"
+	refusedGarbage    = "not_tls"
+	refusedForeign    = "foreign_certificate"
+	refusedExpired    = "expired_certificate"
+	refusedNode       = "wrong_node"
+	refusedHandshake  = "handshake_failed"
+	refusedProtocol   = "unknown_protocol"
+	refusedPerNode    = "too_many_connections_of_node"
+	refusedDirection  = "wrong_direction"
+	refusedFrame      = "bad_frame"
+	refusedKind       = "unknown_kind"
+	refusedManyCalls  = "too_many_calls"
+	acceptPauseOnFail = 50 * time.Millisecond
+)
+
+// welcome is what the port sends when it has taken a connection. TLS 1.3 lets a client think that it is connected
+// before the server has looked at its certificate; with this, Dial fails where the connection was refused.
+const welcome = 1
+
+func (l *Link) accept(ctx context.Context) error {
+	for {
+		raw, err := l.listener.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = raw.Close()
+			}
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("the cluster's port: %w", err)
+		}
+		if err != nil {
+			// Out of file descriptors, or a client that was gone already.
+			l.refused.Add("accept_failed", "", err)
+			pause(ctx, acceptPauseOnFail)
+			continue
+		}
+		host := hostOf(raw.RemoteAddr())
+		if reason := l.gate.enter(host); reason != "" {
+			l.refused.Add(reason, host, nil)
+			_ = raw.Close()
+			continue
+		}
+		l.wg.Go(func() { l.serve(ctx, raw, host) })
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func hostOf(address net.Addr) string {
+	host, _, err := net.SplitHostPort(address.String())
+	if err != nil {
+		return address.String()
+	}
+	return host
+}
+
+// serve does the handshake and hands the connection to who speaks its protocol.
+func (l *Link) serve(ctx context.Context, raw net.Conn, host string) {
+	s := l.sockets.add(raw)
+	conn, node, reason, err := l.handshake(ctx, s)
+	l.gate.leave(host)
+	if reason == "" && !l.sockets.claim(s, node) {
+		reason = refusedPerNode
+	}
+	if reason == "" {
+		_ = conn.SetDeadline(time.Now().Add(l.cfg.HandshakeTimeout))
+		if _, werr := conn.Write([]byte{welcome}); werr != nil {
+			reason, err = refusedHandshake, werr
+		}
+		_ = conn.SetDeadline(time.Time{})
+	}
+	if reason != "" {
+		_ = s.Close()
+		if ctx.Err() == nil {
+			l.refused.Add(reason, host, err)
+		}
+		return
+	}
+	l.protocols[conn.ConnectionState().NegotiatedProtocol](node, conn)
+}
+
+func (l *Link) handshake(ctx context.Context, s *socket) (conn *tls.Conn, node, reason string, err error) {
+	protocols := make([]string, 0, len(l.protocols))
+	for p := range l.protocols {
+		protocols = append(protocols, p)
+	}
+	conn = tls.Server(s, l.cfg.Identity.Server(protocols...))
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	if err = conn.HandshakeContext(ctx); err != nil {
+		return nil, "", reasonOf(err), err
+	}
+	state := conn.ConnectionState()
+	if l.protocols[state.NegotiatedProtocol] == nil {
+		return nil, "", refusedProtocol, nil
+	}
+	node, err = l.cfg.Identity.PeerID(state)
+	if err == nil && node == l.self {
+		err = fmt.Errorf("%w: %q is this node's own id", identity.ErrWrongNode, node)
+	}
+	if err != nil {
+		return nil, "", refusedNode, err
+	}
+	return conn, node, "", nil
+}
+
+func reasonOf(err error) string {
+	var garbage tls.RecordHeaderError
+	switch {
+	case errors.Is(err, identity.ErrForeign):
+		return refusedForeign
+	case errors.Is(err, identity.ErrExpired):
+		return refusedExpired
+	case errors.Is(err, identity.ErrWrongNode):
+		return refusedNode
+	case errors.As(err, &garbage):
+		return refusedGarbage
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return refusedTimeout
+	}
+	return refusedHandshake
+}
+
+// Dial opens a connection to node for a protocol, which the caller owns. It returns when node has taken it. It ends
+// with the Link at the latest.
+func (l *Link) Dial(ctx context.Context, node, protocol string) (*tls.Conn, error) {
+	l.mu.Lock()
+	address := ""
+	if p := l.peers[node]; p != nil {
+		address = p.address
+	}
+	l.mu.Unlock()
+	if address == "" {
+		return nil, fmt.Errorf("connecting to %s: %w", node, ErrUnknownNode)
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
+	defer cancel()
+	raw, err := l.cfg.Dial(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", node, err)
+	}
+	s := l.sockets.add(raw)
+	conn := tls.Client(s, l.cfg.Identity.Client(node, protocol))
+	if err := l.greet(ctx, conn, protocol); err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("connecting to %s at %s: %w", node, address, err)
+	}
+	return conn, nil
+}
+
+func (l *Link) greet(ctx context.Context, conn *tls.Conn, protocol string) error {
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	if got := conn.ConnectionState().NegotiatedProtocol; got != protocol {
+		return fmt.Errorf("%q is not spoken there", protocol)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	var b [1]byte
+	_, err := conn.Read(b[:])
+	if !stop() {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("it refused this node: %w", err)
+	}
+	if b[0] != welcome {
+		return errors.New("it did not answer as a node does")
+	}
+	return nil
+}
