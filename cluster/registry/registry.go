@@ -1,5 +1,5 @@
 // Package registry is a cluster's durable records as a pure state machine: templates, rooms, codes, keys,
-// ended sessions, durable store values. Commands go in one after the other, in the same order on every node.
+// ended sessions, durable store values, nodes, and who decides for which room. Commands go in one after the other, in the same order on every node.
 // No I/O, clock, goroutine or log; not safe for concurrent use.
 package registry
 
@@ -31,8 +31,9 @@ const (
 	MaxSession = 16 << 20
 	// SecretBytes is the least length of the node secret.
 	SecretBytes = 32
-	maxRecent   = 1024
-	maxName     = 64
+	// maxRecent is as many commands as a cluster commits in the seconds in which one may be repeated.
+	maxRecent = 1 << 14
+	maxName   = 64
 )
 
 // Machine holds the records. Messages in it are replaced, never changed.
@@ -42,6 +43,7 @@ type Machine struct {
 	recent     map[string]bool
 	codes      map[string]int
 	attendance int
+	changed    []string // of the last command
 }
 
 // New makes an empty registry.
@@ -55,6 +57,8 @@ func Restore(reg *pb.Registry) *Machine {
 	filled(&reg.Codes)
 	filled(&reg.Keys)
 	filled(&reg.Store)
+	filled(&reg.Placements)
+	filled(&reg.Nodes)
 	for _, id := range reg.GetRecentIds() {
 		m.recent[id] = true
 	}
@@ -83,12 +87,14 @@ func (m *Machine) Snapshot() *pb.Registry {
 		Revision: r.GetRevision(), Templates: maps.Clone(r.GetTemplates()), Rooms: maps.Clone(r.GetRooms()),
 		Codes: maps.Clone(r.GetCodes()), Keys: maps.Clone(r.GetKeys()), Sessions: slices.Clone(r.GetSessions()),
 		Store: maps.Clone(r.GetStore()), NodeSecret: r.GetNodeSecret(), RecentIds: slices.Clone(r.GetRecentIds()),
+		Placements: maps.Clone(r.GetPlacements()), Nodes: maps.Clone(r.GetNodes()), EpochFloor: r.GetEpochFloor(),
 	}
 }
 
 // Apply carries out one command. A refusal is a proto.Error and changes nothing; a repeated id does nothing.
 // What the command holds is copied.
 func (m *Machine) Apply(cmd *pb.RegistryCommand) error {
+	m.changed = nil
 	if id := cmd.GetId(); len(id) > maxName {
 		return proto.Errorf(proto.InvalidArgument, "a command's id has at most %d bytes", maxName)
 	} else if id != "" && m.recent[id] {
@@ -134,6 +140,14 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 		return m.putStore(b.PutStore)
 	case *pb.RegistryCommand_SetNodeSecret:
 		return m.setSecret(cmd, b.SetNodeSecret)
+	case *pb.RegistryCommand_PlaceRoom:
+		return m.placeRoom(b.PlaceRoom)
+	case *pb.RegistryCommand_MoveRooms:
+		return m.moveRooms(b.MoveRooms)
+	case *pb.RegistryCommand_PutNode:
+		return m.putNode(cmd, b.PutNode)
+	case *pb.RegistryCommand_DeleteNode:
+		return m.deleteNode(b.DeleteNode)
 	}
 	return proto.Errorf(proto.InvalidMessage, "the command is empty or unknown")
 }
@@ -242,7 +256,7 @@ func firstSet(times ...int64) int64 {
 	return 0
 }
 
-// deleteRoom takes a room's codes and durable store with it; its sessions stay.
+// deleteRoom takes a room's codes, durable store and placement with it; its sessions stay.
 func (m *Machine) deleteRoom(name string) error {
 	key := RoomKey(name)
 	if m.reg.GetRooms()[key] == nil {
@@ -251,6 +265,7 @@ func (m *Machine) deleteRoom(name string) error {
 	delete(m.reg.Rooms, key)
 	delete(m.reg.Store, key)
 	delete(m.codes, key)
+	m.unplace(key)
 	maps.DeleteFunc(m.reg.Codes, func(_ string, c *pb.RoomCode) bool { return RoomKey(c.GetRoom()) == key })
 	return nil
 }

@@ -40,11 +40,13 @@ type Registry struct {
 	NodeSecret []byte `protobuf:"bytes,8,opt,name=node_secret,json=nodeSecret,proto3" json:"node_secret,omitempty"`
 	// Ids of the last commands that were applied, oldest first, bounded: these are not applied again.
 	RecentIds []string `protobuf:"bytes,9,rep,name=recent_ids,json=recentIds,proto3" json:"recent_ids,omitempty"`
-	// Who decides for each room, by lower-case name. A room's epoch never falls, so a placement is never deleted while
-	// the room's record is there.
+	// Who decides for each room, by lower-case name. A room's epoch never falls: a placement goes only with the room's
+	// record, and raises epoch_floor.
 	Placements map[string]*Placement `protobuf:"bytes,10,rep,name=placements,proto3" json:"placements,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The nodes of the cluster, by id.
-	Nodes         map[string]*ClusterNode `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Nodes map[string]*ClusterNode `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The highest epoch of a room that was deleted; new placements begin above it.
+	EpochFloor    uint64 `protobuf:"varint,12,opt,name=epoch_floor,json=epochFloor,proto3" json:"epoch_floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,10 +158,18 @@ func (x *Registry) GetNodes() map[string]*ClusterNode {
 	return nil
 }
 
+func (x *Registry) GetEpochFloor() uint64 {
+	if x != nil {
+		return x.EpochFloor
+	}
+	return 0
+}
+
 // Placement says who decides for a room.
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Empty: the last owner is down and nobody has taken over.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Has a copy of every decision before it is answered; empty: there is none (solo).
 	Standby string `protobuf:"bytes,2,opt,name=standby,proto3" json:"standby,omitempty"`
 	// The owner's fencing token; it rises with every change of node.
@@ -1156,7 +1166,7 @@ var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xcc\b\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xed\b\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -1173,7 +1183,9 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"placements\x18\n" +
 	" \x03(\v2\".amphi.v1.Registry.PlacementsEntryR\n" +
 	"placements\x123\n" +
-	"\x05nodes\x18\v \x03(\v2\x1d.amphi.v1.Registry.NodesEntryR\x05nodes\x1aP\n" +
+	"\x05nodes\x18\v \x03(\v2\x1d.amphi.v1.Registry.NodesEntryR\x05nodes\x12\x1f\n" +
+	"\vepoch_floor\x18\f \x01(\x04R\n" +
+	"epochFloor\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.amphi.v1.TemplateR\x05value:\x028\x01\x1aH\n" +
