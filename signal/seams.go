@@ -39,6 +39,31 @@ type Nodes interface {
 	Undrain(ctx context.Context, id string) (*amphiv1.NodeInfo, error)
 }
 
+// Planner says over which nodes a room's tracks travel. Its calls come from the rooms that this node owns, several at once.
+type Planner interface {
+	// Plan is asked when nodes or publishers came or went, and every 5 s. The members are the nodes that follow the room;
+	// homes tells the node of each peer that publishes. Nil: before stays as it is, which is nil at first. The plan is the
+	// room's afterwards, its version included. It must be quick: tens of milliseconds for the largest room.
+	Plan(room string, before *amphiv1.RelayPlan, members []string, homes map[string]string) *amphiv1.RelayPlan
+}
+
+// Relays brings the tracks of other nodes here, and those of this node to others. Calls for one room come one at a time and
+// in order; they must not block.
+type Relays interface {
+	// Update states the whole: the room's plan, nil before there is one, and its tracks on whatever nodes.
+	Update(room string, plan *amphiv1.RelayPlan, tracks []RelayTrack)
+	// Close says that the room has closed on this node.
+	Close(room string)
+}
+
+// RelayTrack is a track of a room, wherever its publisher is.
+type RelayTrack struct {
+	ID, PeerID string
+	// Kind is "audio" or "video".
+	Kind, Source string
+	Muted        bool
+}
+
 // Media is what signalling needs of the media engine; Engine makes one of the real one.
 type Media interface {
 	// Router is the room's, made on first use.

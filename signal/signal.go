@@ -51,6 +51,9 @@ type Deps struct {
 	Nodes   Nodes
 	// Guide is nil where there is one node.
 	Guide Guide
+	// Planner and Relays are nil where rooms stay on one node.
+	Planner Planner
+	Relays  Relays
 }
 
 // Server serves the clients of one node, decides for the rooms that the node owns, and follows those that it

@@ -105,7 +105,11 @@ func (r *fakeRegistry) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) 
 // everyRoom is a directory in which one node owns everything.
 type everyRoom string
 
-func (n everyRoom) Owner(string) (string, uint64, error) { return string(n), 1, nil }
+func (n everyRoom) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: string(n), Epoch: 1}, nil
+}
+func (everyRoom) Leased() bool            { return true }
+func (everyRoom) Watch(func(room string)) {}
 
 // world is one server with an HTTP side.
 type world struct {

@@ -200,8 +200,16 @@ func (n *Node) ensureSecret() error {
 // alone is the directory of a platform with one node.
 type alone string
 
-// Owner implements signal's directory: this node owns every room, at the first epoch.
-func (a alone) Owner(string) (node string, epoch uint64, err error) { return string(a), 1, nil }
+// Owner implements exchange.Directory: this node owns every room, at the first epoch.
+func (a alone) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: string(a), Epoch: 1}, nil
+}
+
+// Leased implements exchange.Directory.
+func (alone) Leased() bool { return true }
+
+// Watch implements exchange.Directory: nothing changes.
+func (alone) Watch(func(room string)) {}
 
 // Run serves until ctx is done and returns when everything has stopped: nil, or the first
 // failure. It calls ready when clients can come.

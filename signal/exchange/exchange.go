@@ -21,11 +21,16 @@ type Carrier interface {
 	Send(node, room string, msg []byte) error
 }
 
-// Directory knows who decides.
+// Directory knows who decides. Safe for concurrent use.
 type Directory interface {
-	// Owner answers the node that owns the room and its epoch. Safe for concurrent use; must be quick, as it
-	// is asked every 2 s for every room.
-	Owner(room string) (node string, epoch uint64, err error)
+	// Owner answers which node owns the room, at which epoch, and which has the copy; nobody may change the answer. An
+	// error has a code: "unavailable" where nobody owns the room yet. It is asked for every message, so it must be quick.
+	Owner(room string) (*amphiv1.Placement, error)
+	// Leased tells whether this node may decide now for the rooms that it owns.
+	Leased() bool
+	// Watch has f called whenever a room's placement has changed, or with "" when that of any room may have, or the
+	// lease. f does not block.
+	Watch(f func(room string))
 }
 
 // Encode makes bytes of a message.

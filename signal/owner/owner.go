@@ -103,10 +103,11 @@ func (o *Owner) Run(ctx context.Context) error {
 
 // Deliver takes an upward message from a node. It does not block; an error means that it was dropped.
 func (o *Owner) Deliver(from string, m *amphiv1.RoomMessage) error {
-	node, epoch, err := o.deps.Directory.Owner(m.GetRoom())
+	placed, err := o.deps.Directory.Owner(m.GetRoom())
 	if err != nil {
 		return fmt.Errorf("finding the owner: %w", err)
 	}
+	node, epoch := placed.GetNode(), placed.GetEpoch()
 	if node != o.cfg.Node {
 		o.stats.notOwner.Add(1)
 		return fmt.Errorf("room %s: node %s is the owner", m.GetRoom(), node)

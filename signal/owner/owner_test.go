@@ -50,7 +50,11 @@ type directory struct {
 	epoch uint64
 }
 
-func (d *directory) Owner(string) (string, uint64, error) { return d.node, d.epoch, nil }
+func (d *directory) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: d.node, Epoch: d.epoch}, nil
+}
+func (d *directory) Leased() bool            { return true }
+func (d *directory) Watch(func(room string)) {}
 
 type shelf struct {
 	mu   sync.Mutex // guards the field below

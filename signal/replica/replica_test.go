@@ -74,7 +74,11 @@ func (f *follower) has(text string) bool {
 
 type here struct{}
 
-func (here) Owner(string) (string, uint64, error) { return "o", 1, nil }
+func (here) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: "o", Epoch: 1}, nil
+}
+func (here) Leased() bool            { return true }
+func (here) Watch(func(room string)) {}
 
 type shelf struct{}
 

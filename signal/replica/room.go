@@ -281,13 +281,13 @@ func errorResult(err error) *amphiv1.Result {
 // attach asks the present owner for what is missing; it is the keepalive too.
 func (r *Room) attach(now time.Time) {
 	r.attached = now
-	owner, epoch, err := r.set.directory.Owner(r.name)
+	placed, err := r.set.directory.Owner(r.name)
 	if err != nil {
 		r.log.Debug("no owner", "err", err)
 		return
 	}
-	if epoch >= r.epoch {
-		r.owner, r.epoch = owner, epoch
+	if placed.GetEpoch() >= r.epoch {
+		r.owner, r.epoch = placed.GetNode(), placed.GetEpoch()
 	}
 	var have uint64
 	if r.rep != nil {

@@ -23,6 +23,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RoomMode is how far the room's owner can decide (PROTOCOL.md section 6).
+type RoomMode int32
+
+const (
+	RoomMode_ROOM_MODE_UNSPECIFIED RoomMode = 0
+	RoomMode_ROOM_MODE_NORMAL      RoomMode = 1
+	// Everything goes on, but nobody has a copy.
+	RoomMode_ROOM_MODE_SOLO RoomMode = 2
+	// The owner may not be the owner any more: people come, go and mute themselves; the rest waits.
+	RoomMode_ROOM_MODE_FROZEN RoomMode = 3
+	// The owner does not answer.
+	RoomMode_ROOM_MODE_NO_OWNER RoomMode = 4
+)
+
+// Enum value maps for RoomMode.
+var (
+	RoomMode_name = map[int32]string{
+		0: "ROOM_MODE_UNSPECIFIED",
+		1: "ROOM_MODE_NORMAL",
+		2: "ROOM_MODE_SOLO",
+		3: "ROOM_MODE_FROZEN",
+		4: "ROOM_MODE_NO_OWNER",
+	}
+	RoomMode_value = map[string]int32{
+		"ROOM_MODE_UNSPECIFIED": 0,
+		"ROOM_MODE_NORMAL":      1,
+		"ROOM_MODE_SOLO":        2,
+		"ROOM_MODE_FROZEN":      3,
+		"ROOM_MODE_NO_OWNER":    4,
+	}
+)
+
+func (x RoomMode) Enum() *RoomMode {
+	p := new(RoomMode)
+	*p = x
+	return p
+}
+
+func (x RoomMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RoomMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_amphi_v1_room_proto_enumTypes[0].Descriptor()
+}
+
+func (RoomMode) Type() protoreflect.EnumType {
+	return &file_amphi_v1_room_proto_enumTypes[0]
+}
+
+func (x RoomMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RoomMode.Descriptor instead.
+func (RoomMode) EnumDescriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{0}
+}
+
 type ControlStream_Action int32
 
 const (
@@ -59,11 +118,11 @@ func (x ControlStream_Action) String() string {
 }
 
 func (ControlStream_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_amphi_v1_room_proto_enumTypes[0].Descriptor()
+	return file_amphi_v1_room_proto_enumTypes[1].Descriptor()
 }
 
 func (ControlStream_Action) Type() protoreflect.EnumType {
-	return &file_amphi_v1_room_proto_enumTypes[0]
+	return &file_amphi_v1_room_proto_enumTypes[1]
 }
 
 func (x ControlStream_Action) Number() protoreflect.EnumNumber {
@@ -117,11 +176,11 @@ func (x PeerUpdated_What) String() string {
 }
 
 func (PeerUpdated_What) Descriptor() protoreflect.EnumDescriptor {
-	return file_amphi_v1_room_proto_enumTypes[1].Descriptor()
+	return file_amphi_v1_room_proto_enumTypes[2].Descriptor()
 }
 
 func (PeerUpdated_What) Type() protoreflect.EnumType {
-	return &file_amphi_v1_room_proto_enumTypes[1]
+	return &file_amphi_v1_room_proto_enumTypes[2]
 }
 
 func (x PeerUpdated_What) Number() protoreflect.EnumNumber {
@@ -3549,7 +3608,9 @@ type RoomState struct {
 	// When each lost peer was lost, by peer id; owner and replicas only.
 	LostMs map[string]int64 `protobuf:"bytes,17,rep,name=lost_ms,json=lostMs,proto3" json:"lost_ms,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Peers beyond those of interest whom clients have heard of; owner and replicas only.
-	Announced     []string `protobuf:"bytes,18,rep,name=announced,proto3" json:"announced,omitempty"`
+	Announced []string `protobuf:"bytes,18,rep,name=announced,proto3" json:"announced,omitempty"`
+	// The epoch in which event seq was decided; owner, replicas and standby only.
+	SeqEpoch      uint64 `protobuf:"varint,19,opt,name=seq_epoch,json=seqEpoch,proto3" json:"seq_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3710,6 +3771,13 @@ func (x *RoomState) GetAnnounced() []string {
 	return nil
 }
 
+func (x *RoomState) GetSeqEpoch() uint64 {
+	if x != nil {
+		return x.SeqEpoch
+	}
+	return 0
+}
+
 // RoomMessage is what owner and replicas of a room say to each other.
 type RoomMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3728,6 +3796,8 @@ type RoomMessage struct {
 	//	*RoomMessage_StandbyUpdate
 	//	*RoomMessage_StandbyAck
 	//	*RoomMessage_RelayPlan
+	//	*RoomMessage_StateWanted
+	//	*RoomMessage_ReplicaState
 	Body          isRoomMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3874,6 +3944,24 @@ func (x *RoomMessage) GetRelayPlan() *RelayPlan {
 	return nil
 }
 
+func (x *RoomMessage) GetStateWanted() *StateWanted {
+	if x != nil {
+		if x, ok := x.Body.(*RoomMessage_StateWanted); ok {
+			return x.StateWanted
+		}
+	}
+	return nil
+}
+
+func (x *RoomMessage) GetReplicaState() *ReplicaState {
+	if x != nil {
+		if x, ok := x.Body.(*RoomMessage_ReplicaState); ok {
+			return x.ReplicaState
+		}
+	}
+	return nil
+}
+
 type isRoomMessage_Body interface {
 	isRoomMessage_Body()
 }
@@ -3918,6 +4006,14 @@ type RoomMessage_RelayPlan struct {
 	RelayPlan *RelayPlan `protobuf:"bytes,12,opt,name=relay_plan,json=relayPlan,proto3,oneof"`
 }
 
+type RoomMessage_StateWanted struct {
+	StateWanted *StateWanted `protobuf:"bytes,13,opt,name=state_wanted,json=stateWanted,proto3,oneof"`
+}
+
+type RoomMessage_ReplicaState struct {
+	ReplicaState *ReplicaState `protobuf:"bytes,14,opt,name=replica_state,json=replicaState,proto3,oneof"`
+}
+
 func (*RoomMessage_Attach) isRoomMessage_Body() {}
 
 func (*RoomMessage_Detach) isRoomMessage_Body() {}
@@ -3938,6 +4034,10 @@ func (*RoomMessage_StandbyAck) isRoomMessage_Body() {}
 
 func (*RoomMessage_RelayPlan) isRoomMessage_Body() {}
 
+func (*RoomMessage_StateWanted) isRoomMessage_Body() {}
+
+func (*RoomMessage_ReplicaState) isRoomMessage_Body() {}
+
 // StandbyUpdate brings the standby of a room what it needs to go on as its owner. Nothing is answered or told to
 // replicas before the standby has acknowledged it.
 type StandbyUpdate struct {
@@ -3952,7 +4052,11 @@ type StandbyUpdate struct {
 	// Requests executed, so that their repetitions are answered and not executed again.
 	Answers []*StandbyAnswer `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
 	// Where the clients of peers are, as far as that changed; all of them with whole.
-	Seats         []*StandbySeat `protobuf:"bytes,6,rep,name=seats,proto3" json:"seats,omitempty"`
+	Seats []*StandbySeat `protobuf:"bytes,6,rep,name=seats,proto3" json:"seats,omitempty"`
+	// With whole: in which epochs the last events were decided.
+	Epochs []*EpochStart `protobuf:"bytes,7,rep,name=epochs,proto3" json:"epochs,omitempty"`
+	// The plan that the owner sent last, when it is another one.
+	Plan          *RelayPlan `protobuf:"bytes,8,opt,name=plan,proto3" json:"plan,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4029,6 +4133,156 @@ func (x *StandbyUpdate) GetSeats() []*StandbySeat {
 	return nil
 }
 
+func (x *StandbyUpdate) GetEpochs() []*EpochStart {
+	if x != nil {
+		return x.Epochs
+	}
+	return nil
+}
+
+func (x *StandbyUpdate) GetPlan() *RelayPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+// EpochStart says which event was the first that an epoch's owner decided.
+type EpochStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochStart) Reset() {
+	*x = EpochStart{}
+	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochStart) ProtoMessage() {}
+
+func (x *EpochStart) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochStart.ProtoReflect.Descriptor instead.
+func (*EpochStart) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *EpochStart) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *EpochStart) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// StateWanted asks a node that has attached for its replica's state: a new owner that no standby has given a copy
+// goes on from the furthest replica.
+type StateWanted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateWanted) Reset() {
+	*x = StateWanted{}
+	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateWanted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateWanted) ProtoMessage() {}
+
+func (x *StateWanted) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateWanted.ProtoReflect.Descriptor instead.
+func (*StateWanted) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{48}
+}
+
+// ReplicaState answers StateWanted.
+type ReplicaState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *RoomState             `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaState) Reset() {
+	*x = ReplicaState{}
+	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaState) ProtoMessage() {}
+
+func (x *ReplicaState) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
+func (*ReplicaState) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ReplicaState) GetState() *RoomState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
 type StandbyAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -4039,7 +4293,7 @@ type StandbyAnswer struct {
 
 func (x *StandbyAnswer) Reset() {
 	*x = StandbyAnswer{}
-	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	mi := &file_amphi_v1_room_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4305,7 @@ func (x *StandbyAnswer) String() string {
 func (*StandbyAnswer) ProtoMessage() {}
 
 func (x *StandbyAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[47]
+	mi := &file_amphi_v1_room_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4318,7 @@ func (x *StandbyAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandbyAnswer.ProtoReflect.Descriptor instead.
 func (*StandbyAnswer) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StandbyAnswer) GetNode() string {
@@ -4093,7 +4347,7 @@ type StandbySeat struct {
 
 func (x *StandbySeat) Reset() {
 	*x = StandbySeat{}
-	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	mi := &file_amphi_v1_room_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4105,7 +4359,7 @@ func (x *StandbySeat) String() string {
 func (*StandbySeat) ProtoMessage() {}
 
 func (x *StandbySeat) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[48]
+	mi := &file_amphi_v1_room_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4118,7 +4372,7 @@ func (x *StandbySeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandbySeat.ProtoReflect.Descriptor instead.
 func (*StandbySeat) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StandbySeat) GetPeerId() string {
@@ -4153,7 +4407,7 @@ type StandbyAck struct {
 
 func (x *StandbyAck) Reset() {
 	*x = StandbyAck{}
-	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	mi := &file_amphi_v1_room_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4165,7 +4419,7 @@ func (x *StandbyAck) String() string {
 func (*StandbyAck) ProtoMessage() {}
 
 func (x *StandbyAck) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[49]
+	mi := &file_amphi_v1_room_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4178,7 +4432,7 @@ func (x *StandbyAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandbyAck.ProtoReflect.Descriptor instead.
 func (*StandbyAck) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StandbyAck) GetNumber() uint64 {
@@ -4211,7 +4465,7 @@ type RelayPlan struct {
 
 func (x *RelayPlan) Reset() {
 	*x = RelayPlan{}
-	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	mi := &file_amphi_v1_room_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +4477,7 @@ func (x *RelayPlan) String() string {
 func (*RelayPlan) ProtoMessage() {}
 
 func (x *RelayPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[50]
+	mi := &file_amphi_v1_room_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +4490,7 @@ func (x *RelayPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayPlan.ProtoReflect.Descriptor instead.
 func (*RelayPlan) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RelayPlan) GetVersion() uint64 {
@@ -4278,7 +4532,7 @@ type RelayTree struct {
 
 func (x *RelayTree) Reset() {
 	*x = RelayTree{}
-	mi := &file_amphi_v1_room_proto_msgTypes[51]
+	mi := &file_amphi_v1_room_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4290,7 +4544,7 @@ func (x *RelayTree) String() string {
 func (*RelayTree) ProtoMessage() {}
 
 func (x *RelayTree) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[51]
+	mi := &file_amphi_v1_room_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4303,7 +4557,7 @@ func (x *RelayTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayTree.ProtoReflect.Descriptor instead.
 func (*RelayTree) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{51}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RelayTree) GetHome() uint32 {
@@ -4332,7 +4586,7 @@ type RelayHop struct {
 
 func (x *RelayHop) Reset() {
 	*x = RelayHop{}
-	mi := &file_amphi_v1_room_proto_msgTypes[52]
+	mi := &file_amphi_v1_room_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4598,7 @@ func (x *RelayHop) String() string {
 func (*RelayHop) ProtoMessage() {}
 
 func (x *RelayHop) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[52]
+	mi := &file_amphi_v1_room_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4611,7 @@ func (x *RelayHop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayHop.ProtoReflect.Descriptor instead.
 func (*RelayHop) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{52}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RelayHop) GetNode() uint32 {
@@ -4391,7 +4645,7 @@ type PeerMoved struct {
 
 func (x *PeerMoved) Reset() {
 	*x = PeerMoved{}
-	mi := &file_amphi_v1_room_proto_msgTypes[53]
+	mi := &file_amphi_v1_room_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4403,7 +4657,7 @@ func (x *PeerMoved) String() string {
 func (*PeerMoved) ProtoMessage() {}
 
 func (x *PeerMoved) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[53]
+	mi := &file_amphi_v1_room_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4416,7 +4670,7 @@ func (x *PeerMoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerMoved.ProtoReflect.Descriptor instead.
 func (*PeerMoved) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{53}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PeerMoved) GetPeerId() string {
@@ -4433,15 +4687,19 @@ type Attach struct {
 	HaveSeq uint64 `protobuf:"varint,1,opt,name=have_seq,json=haveSeq,proto3" json:"have_seq,omitempty"`
 	// Now and then the node lists the peers whose clients it has: of those that it was given more than 15 s ago and
 	// that are not listed, the owner counts the clients as lost.
-	ListsPeers    bool     `protobuf:"varint,2,opt,name=lists_peers,json=listsPeers,proto3" json:"lists_peers,omitempty"`
-	Peers         []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	ListsPeers bool     `protobuf:"varint,2,opt,name=lists_peers,json=listsPeers,proto3" json:"lists_peers,omitempty"`
+	Peers      []string `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Of which session event have_seq is, and in which epoch it was decided: events of the same number and epoch are the
+	// same, and so are all before them.
+	SessionId     string `protobuf:"bytes,4,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	HaveEpoch     uint64 `protobuf:"varint,5,opt,name=have_epoch,json=haveEpoch,proto3" json:"have_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_amphi_v1_room_proto_msgTypes[54]
+	mi := &file_amphi_v1_room_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4453,7 +4711,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[54]
+	mi := &file_amphi_v1_room_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4466,7 +4724,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{54}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Attach) GetHaveSeq() uint64 {
@@ -4490,6 +4748,20 @@ func (x *Attach) GetPeers() []string {
 	return nil
 }
 
+func (x *Attach) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Attach) GetHaveEpoch() uint64 {
+	if x != nil {
+		return x.HaveEpoch
+	}
+	return 0
+}
+
 type Detach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4498,7 +4770,7 @@ type Detach struct {
 
 func (x *Detach) Reset() {
 	*x = Detach{}
-	mi := &file_amphi_v1_room_proto_msgTypes[55]
+	mi := &file_amphi_v1_room_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4510,7 +4782,7 @@ func (x *Detach) String() string {
 func (*Detach) ProtoMessage() {}
 
 func (x *Detach) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[55]
+	mi := &file_amphi_v1_room_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4523,7 +4795,7 @@ func (x *Detach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Detach.ProtoReflect.Descriptor instead.
 func (*Detach) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{55}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{58}
 }
 
 type RoomRequest struct {
@@ -4539,7 +4811,7 @@ type RoomRequest struct {
 
 func (x *RoomRequest) Reset() {
 	*x = RoomRequest{}
-	mi := &file_amphi_v1_room_proto_msgTypes[56]
+	mi := &file_amphi_v1_room_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4551,7 +4823,7 @@ func (x *RoomRequest) String() string {
 func (*RoomRequest) ProtoMessage() {}
 
 func (x *RoomRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[56]
+	mi := &file_amphi_v1_room_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4564,7 +4836,7 @@ func (x *RoomRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomRequest.ProtoReflect.Descriptor instead.
 func (*RoomRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{56}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RoomRequest) GetId() uint64 {
@@ -4601,7 +4873,7 @@ type RoomResponse struct {
 
 func (x *RoomResponse) Reset() {
 	*x = RoomResponse{}
-	mi := &file_amphi_v1_room_proto_msgTypes[57]
+	mi := &file_amphi_v1_room_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4613,7 +4885,7 @@ func (x *RoomResponse) String() string {
 func (*RoomResponse) ProtoMessage() {}
 
 func (x *RoomResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[57]
+	mi := &file_amphi_v1_room_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4626,7 +4898,7 @@ func (x *RoomResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomResponse.ProtoReflect.Descriptor instead.
 func (*RoomResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{57}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RoomResponse) GetId() uint64 {
@@ -4651,15 +4923,18 @@ func (x *RoomResponse) GetSeq() uint64 {
 }
 
 type RoomEvents struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Events        []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// The epoch in which the event before the first was decided: a replica whose last event is of another one attaches again.
+	PrevEpoch     uint64   `protobuf:"varint,2,opt,name=prev_epoch,json=prevEpoch,proto3" json:"prev_epoch,omitempty"`
+	Mode          RoomMode `protobuf:"varint,3,opt,name=mode,proto3,enum=amphi.v1.RoomMode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoomEvents) Reset() {
 	*x = RoomEvents{}
-	mi := &file_amphi_v1_room_proto_msgTypes[58]
+	mi := &file_amphi_v1_room_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4946,7 @@ func (x *RoomEvents) String() string {
 func (*RoomEvents) ProtoMessage() {}
 
 func (x *RoomEvents) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_room_proto_msgTypes[58]
+	mi := &file_amphi_v1_room_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4959,7 @@ func (x *RoomEvents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomEvents.ProtoReflect.Descriptor instead.
 func (*RoomEvents) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_room_proto_rawDescGZIP(), []int{58}
+	return file_amphi_v1_room_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RoomEvents) GetEvents() []*Event {
@@ -4692,6 +4967,20 @@ func (x *RoomEvents) GetEvents() []*Event {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *RoomEvents) GetPrevEpoch() uint64 {
+	if x != nil {
+		return x.PrevEpoch
+	}
+	return 0
+}
+
+func (x *RoomEvents) GetMode() RoomMode {
+	if x != nil {
+		return x.Mode
+	}
+	return RoomMode_ROOM_MODE_UNSPECIFIED
 }
 
 var File_amphi_v1_room_proto protoreflect.FileDescriptor
@@ -4961,7 +5250,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"/\n" +
 	"\x0eSessionStarted\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"\xab\x06\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"\xc8\x06\n" +
 	"\tRoomState\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x1d\n" +
@@ -4985,13 +5274,14 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\apending\x18\x0f \x03(\v2\x1d.amphi.v1.RoleChangeRequestedR\apending\x12!\n" +
 	"\fbanned_users\x18\x10 \x03(\tR\vbannedUsers\x128\n" +
 	"\alost_ms\x18\x11 \x03(\v2\x1f.amphi.v1.RoomState.LostMsEntryR\x06lostMs\x12\x1c\n" +
-	"\tannounced\x18\x12 \x03(\tR\tannounced\x1a=\n" +
+	"\tannounced\x18\x12 \x03(\tR\tannounced\x12\x1b\n" +
+	"\tseq_epoch\x18\x13 \x01(\x04R\bseqEpoch\x1a=\n" +
 	"\x0fRoleCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a9\n" +
 	"\vLostMsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc4\x04\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xbf\x05\n" +
 	"\vRoomMessage\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12*\n" +
@@ -5008,15 +5298,26 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\vstandby_ack\x18\v \x01(\v2\x14.amphi.v1.StandbyAckH\x00R\n" +
 	"standbyAck\x124\n" +
 	"\n" +
-	"relay_plan\x18\f \x01(\v2\x13.amphi.v1.RelayPlanH\x00R\trelayPlanB\x06\n" +
-	"\x04body\"\xf1\x01\n" +
+	"relay_plan\x18\f \x01(\v2\x13.amphi.v1.RelayPlanH\x00R\trelayPlan\x12:\n" +
+	"\fstate_wanted\x18\r \x01(\v2\x15.amphi.v1.StateWantedH\x00R\vstateWanted\x12=\n" +
+	"\rreplica_state\x18\x0e \x01(\v2\x16.amphi.v1.ReplicaStateH\x00R\freplicaStateB\x06\n" +
+	"\x04body\"\xc8\x02\n" +
 	"\rStandbyUpdate\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05whole\x18\x02 \x01(\bR\x05whole\x12)\n" +
 	"\x05state\x18\x03 \x01(\v2\x13.amphi.v1.RoomStateR\x05state\x12'\n" +
 	"\x06events\x18\x04 \x03(\v2\x0f.amphi.v1.EventR\x06events\x121\n" +
 	"\aanswers\x18\x05 \x03(\v2\x17.amphi.v1.StandbyAnswerR\aanswers\x12+\n" +
-	"\x05seats\x18\x06 \x03(\v2\x15.amphi.v1.StandbySeatR\x05seats\"W\n" +
+	"\x05seats\x18\x06 \x03(\v2\x15.amphi.v1.StandbySeatR\x05seats\x12,\n" +
+	"\x06epochs\x18\a \x03(\v2\x14.amphi.v1.EpochStartR\x06epochs\x12'\n" +
+	"\x04plan\x18\b \x01(\v2\x13.amphi.v1.RelayPlanR\x04plan\"4\n" +
+	"\n" +
+	"EpochStart\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\r\n" +
+	"\vStateWanted\"9\n" +
+	"\fReplicaState\x12)\n" +
+	"\x05state\x18\x01 \x01(\v2\x13.amphi.v1.RoomStateR\x05state\"W\n" +
 	"\rStandbyAnswer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x122\n" +
 	"\bresponse\x18\x02 \x01(\v2\x16.amphi.v1.RoomResponseR\bresponse\"X\n" +
@@ -5046,12 +5347,16 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x06parent\x18\x02 \x01(\rR\x06parent\x12\x16\n" +
 	"\x06backup\x18\x03 \x01(\rR\x06backup\"$\n" +
 	"\tPeerMoved\x12\x17\n" +
-	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"Z\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"\x98\x01\n" +
 	"\x06Attach\x12\x19\n" +
 	"\bhave_seq\x18\x01 \x01(\x04R\ahaveSeq\x12\x1f\n" +
 	"\vlists_peers\x18\x02 \x01(\bR\n" +
 	"listsPeers\x12\x14\n" +
-	"\x05peers\x18\x03 \x03(\tR\x05peers\"\b\n" +
+	"\x05peers\x18\x03 \x03(\tR\x05peers\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x04 \x01(\tR\tsessionId\x12\x1d\n" +
+	"\n" +
+	"have_epoch\x18\x05 \x01(\x04R\thaveEpoch\"\b\n" +
 	"\x06Detach\"c\n" +
 	"\vRoomRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x17\n" +
@@ -5060,10 +5365,19 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\fRoomResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x06result\x18\x02 \x01(\v2\x10.amphi.v1.ResultR\x06result\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"5\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"|\n" +
 	"\n" +
 	"RoomEvents\x12'\n" +
-	"\x06events\x18\x01 \x03(\v2\x0f.amphi.v1.EventR\x06eventsB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
+	"\x06events\x18\x01 \x03(\v2\x0f.amphi.v1.EventR\x06events\x12\x1d\n" +
+	"\n" +
+	"prev_epoch\x18\x02 \x01(\x04R\tprevEpoch\x12&\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x12.amphi.v1.RoomModeR\x04mode*}\n" +
+	"\bRoomMode\x12\x19\n" +
+	"\x15ROOM_MODE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10ROOM_MODE_NORMAL\x10\x01\x12\x12\n" +
+	"\x0eROOM_MODE_SOLO\x10\x02\x12\x14\n" +
+	"\x10ROOM_MODE_FROZEN\x10\x03\x12\x16\n" +
+	"\x12ROOM_MODE_NO_OWNER\x10\x04B3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
 var (
 	file_amphi_v1_room_proto_rawDescOnce sync.Once
@@ -5077,184 +5391,194 @@ func file_amphi_v1_room_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_room_proto_rawDescData
 }
 
-var file_amphi_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_amphi_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_amphi_v1_room_proto_goTypes = []any{
-	(ControlStream_Action)(0),   // 0: amphi.v1.ControlStream.Action
-	(PeerUpdated_What)(0),       // 1: amphi.v1.PeerUpdated.What
-	(*Command)(nil),             // 2: amphi.v1.Command
-	(*Join)(nil),                // 3: amphi.v1.Join
-	(*JoinResult)(nil),          // 4: amphi.v1.JoinResult
-	(*Leave)(nil),               // 5: amphi.v1.Leave
-	(*PublishTrack)(nil),        // 6: amphi.v1.PublishTrack
-	(*PublishResult)(nil),       // 7: amphi.v1.PublishResult
-	(*UnpublishTrack)(nil),      // 8: amphi.v1.UnpublishTrack
-	(*UpdateTrack)(nil),         // 9: amphi.v1.UpdateTrack
-	(*MutePeers)(nil),           // 10: amphi.v1.MutePeers
-	(*SendMessage)(nil),         // 11: amphi.v1.SendMessage
-	(*SendResult)(nil),          // 12: amphi.v1.SendResult
-	(*ModerateChat)(nil),        // 13: amphi.v1.ModerateChat
-	(*RaiseHand)(nil),           // 14: amphi.v1.RaiseHand
-	(*SetStore)(nil),            // 15: amphi.v1.SetStore
-	(*StoreResult)(nil),         // 16: amphi.v1.StoreResult
-	(*ChangeRole)(nil),          // 17: amphi.v1.ChangeRole
-	(*ChangeRoleResult)(nil),    // 18: amphi.v1.ChangeRoleResult
-	(*AnswerRoleChange)(nil),    // 19: amphi.v1.AnswerRoleChange
-	(*UpdatePeer)(nil),          // 20: amphi.v1.UpdatePeer
-	(*RemovePeers)(nil),         // 21: amphi.v1.RemovePeers
-	(*UpdateRoomState)(nil),     // 22: amphi.v1.UpdateRoomState
-	(*EndRoom)(nil),             // 23: amphi.v1.EndRoom
-	(*ControlStream)(nil),       // 24: amphi.v1.ControlStream
-	(*ListPeers)(nil),           // 25: amphi.v1.ListPeers
-	(*ListPeersResult)(nil),     // 26: amphi.v1.ListPeersResult
-	(*PeerConnection)(nil),      // 27: amphi.v1.PeerConnection
-	(*StreamReport)(nil),        // 28: amphi.v1.StreamReport
-	(*Result)(nil),              // 29: amphi.v1.Result
-	(*Event)(nil),               // 30: amphi.v1.Event
-	(*PeerJoined)(nil),          // 31: amphi.v1.PeerJoined
-	(*PeerUpdated)(nil),         // 32: amphi.v1.PeerUpdated
-	(*PeerLeft)(nil),            // 33: amphi.v1.PeerLeft
-	(*TrackPublished)(nil),      // 34: amphi.v1.TrackPublished
-	(*TrackUpdated)(nil),        // 35: amphi.v1.TrackUpdated
-	(*TrackUnpublished)(nil),    // 36: amphi.v1.TrackUnpublished
-	(*ChatModerated)(nil),       // 37: amphi.v1.ChatModerated
-	(*StoreChanged)(nil),        // 38: amphi.v1.StoreChanged
-	(*RoleChangeRequested)(nil), // 39: amphi.v1.RoleChangeRequested
-	(*RoleChangeAnswered)(nil),  // 40: amphi.v1.RoleChangeAnswered
-	(*UnmuteRequested)(nil),     // 41: amphi.v1.UnmuteRequested
-	(*RoomUpdated)(nil),         // 42: amphi.v1.RoomUpdated
-	(*RoomEnded)(nil),           // 43: amphi.v1.RoomEnded
-	(*StreamChanged)(nil),       // 44: amphi.v1.StreamChanged
-	(*SessionStarted)(nil),      // 45: amphi.v1.SessionStarted
-	(*RoomState)(nil),           // 46: amphi.v1.RoomState
-	(*RoomMessage)(nil),         // 47: amphi.v1.RoomMessage
-	(*StandbyUpdate)(nil),       // 48: amphi.v1.StandbyUpdate
-	(*StandbyAnswer)(nil),       // 49: amphi.v1.StandbyAnswer
-	(*StandbySeat)(nil),         // 50: amphi.v1.StandbySeat
-	(*StandbyAck)(nil),          // 51: amphi.v1.StandbyAck
-	(*RelayPlan)(nil),           // 52: amphi.v1.RelayPlan
-	(*RelayTree)(nil),           // 53: amphi.v1.RelayTree
-	(*RelayHop)(nil),            // 54: amphi.v1.RelayHop
-	(*PeerMoved)(nil),           // 55: amphi.v1.PeerMoved
-	(*Attach)(nil),              // 56: amphi.v1.Attach
-	(*Detach)(nil),              // 57: amphi.v1.Detach
-	(*RoomRequest)(nil),         // 58: amphi.v1.RoomRequest
-	(*RoomResponse)(nil),        // 59: amphi.v1.RoomResponse
-	(*RoomEvents)(nil),          // 60: amphi.v1.RoomEvents
-	nil,                         // 61: amphi.v1.ChangeRoleResult.FailedEntry
-	nil,                         // 62: amphi.v1.RoomState.RoleCountsEntry
-	nil,                         // 63: amphi.v1.RoomState.LostMsEntry
-	nil,                         // 64: amphi.v1.RelayPlan.HomesEntry
-	(*Peer)(nil),                // 65: amphi.v1.Peer
-	(Kind)(0),                   // 66: amphi.v1.Kind
-	(*SimulcastLayer)(nil),      // 67: amphi.v1.SimulcastLayer
-	(*Track)(nil),               // 68: amphi.v1.Track
-	(*Recipients)(nil),          // 69: amphi.v1.Recipients
-	(LayoutKind)(0),             // 70: amphi.v1.LayoutKind
-	(*Stream)(nil),              // 71: amphi.v1.Stream
-	(*Error)(nil),               // 72: amphi.v1.Error
-	(*Message)(nil),             // 73: amphi.v1.Message
-	(LeaveReason)(0),            // 74: amphi.v1.LeaveReason
-	(*StoreEntry)(nil),          // 75: amphi.v1.StoreEntry
-	(*Template)(nil),            // 76: amphi.v1.Template
+	(RoomMode)(0),               // 0: amphi.v1.RoomMode
+	(ControlStream_Action)(0),   // 1: amphi.v1.ControlStream.Action
+	(PeerUpdated_What)(0),       // 2: amphi.v1.PeerUpdated.What
+	(*Command)(nil),             // 3: amphi.v1.Command
+	(*Join)(nil),                // 4: amphi.v1.Join
+	(*JoinResult)(nil),          // 5: amphi.v1.JoinResult
+	(*Leave)(nil),               // 6: amphi.v1.Leave
+	(*PublishTrack)(nil),        // 7: amphi.v1.PublishTrack
+	(*PublishResult)(nil),       // 8: amphi.v1.PublishResult
+	(*UnpublishTrack)(nil),      // 9: amphi.v1.UnpublishTrack
+	(*UpdateTrack)(nil),         // 10: amphi.v1.UpdateTrack
+	(*MutePeers)(nil),           // 11: amphi.v1.MutePeers
+	(*SendMessage)(nil),         // 12: amphi.v1.SendMessage
+	(*SendResult)(nil),          // 13: amphi.v1.SendResult
+	(*ModerateChat)(nil),        // 14: amphi.v1.ModerateChat
+	(*RaiseHand)(nil),           // 15: amphi.v1.RaiseHand
+	(*SetStore)(nil),            // 16: amphi.v1.SetStore
+	(*StoreResult)(nil),         // 17: amphi.v1.StoreResult
+	(*ChangeRole)(nil),          // 18: amphi.v1.ChangeRole
+	(*ChangeRoleResult)(nil),    // 19: amphi.v1.ChangeRoleResult
+	(*AnswerRoleChange)(nil),    // 20: amphi.v1.AnswerRoleChange
+	(*UpdatePeer)(nil),          // 21: amphi.v1.UpdatePeer
+	(*RemovePeers)(nil),         // 22: amphi.v1.RemovePeers
+	(*UpdateRoomState)(nil),     // 23: amphi.v1.UpdateRoomState
+	(*EndRoom)(nil),             // 24: amphi.v1.EndRoom
+	(*ControlStream)(nil),       // 25: amphi.v1.ControlStream
+	(*ListPeers)(nil),           // 26: amphi.v1.ListPeers
+	(*ListPeersResult)(nil),     // 27: amphi.v1.ListPeersResult
+	(*PeerConnection)(nil),      // 28: amphi.v1.PeerConnection
+	(*StreamReport)(nil),        // 29: amphi.v1.StreamReport
+	(*Result)(nil),              // 30: amphi.v1.Result
+	(*Event)(nil),               // 31: amphi.v1.Event
+	(*PeerJoined)(nil),          // 32: amphi.v1.PeerJoined
+	(*PeerUpdated)(nil),         // 33: amphi.v1.PeerUpdated
+	(*PeerLeft)(nil),            // 34: amphi.v1.PeerLeft
+	(*TrackPublished)(nil),      // 35: amphi.v1.TrackPublished
+	(*TrackUpdated)(nil),        // 36: amphi.v1.TrackUpdated
+	(*TrackUnpublished)(nil),    // 37: amphi.v1.TrackUnpublished
+	(*ChatModerated)(nil),       // 38: amphi.v1.ChatModerated
+	(*StoreChanged)(nil),        // 39: amphi.v1.StoreChanged
+	(*RoleChangeRequested)(nil), // 40: amphi.v1.RoleChangeRequested
+	(*RoleChangeAnswered)(nil),  // 41: amphi.v1.RoleChangeAnswered
+	(*UnmuteRequested)(nil),     // 42: amphi.v1.UnmuteRequested
+	(*RoomUpdated)(nil),         // 43: amphi.v1.RoomUpdated
+	(*RoomEnded)(nil),           // 44: amphi.v1.RoomEnded
+	(*StreamChanged)(nil),       // 45: amphi.v1.StreamChanged
+	(*SessionStarted)(nil),      // 46: amphi.v1.SessionStarted
+	(*RoomState)(nil),           // 47: amphi.v1.RoomState
+	(*RoomMessage)(nil),         // 48: amphi.v1.RoomMessage
+	(*StandbyUpdate)(nil),       // 49: amphi.v1.StandbyUpdate
+	(*EpochStart)(nil),          // 50: amphi.v1.EpochStart
+	(*StateWanted)(nil),         // 51: amphi.v1.StateWanted
+	(*ReplicaState)(nil),        // 52: amphi.v1.ReplicaState
+	(*StandbyAnswer)(nil),       // 53: amphi.v1.StandbyAnswer
+	(*StandbySeat)(nil),         // 54: amphi.v1.StandbySeat
+	(*StandbyAck)(nil),          // 55: amphi.v1.StandbyAck
+	(*RelayPlan)(nil),           // 56: amphi.v1.RelayPlan
+	(*RelayTree)(nil),           // 57: amphi.v1.RelayTree
+	(*RelayHop)(nil),            // 58: amphi.v1.RelayHop
+	(*PeerMoved)(nil),           // 59: amphi.v1.PeerMoved
+	(*Attach)(nil),              // 60: amphi.v1.Attach
+	(*Detach)(nil),              // 61: amphi.v1.Detach
+	(*RoomRequest)(nil),         // 62: amphi.v1.RoomRequest
+	(*RoomResponse)(nil),        // 63: amphi.v1.RoomResponse
+	(*RoomEvents)(nil),          // 64: amphi.v1.RoomEvents
+	nil,                         // 65: amphi.v1.ChangeRoleResult.FailedEntry
+	nil,                         // 66: amphi.v1.RoomState.RoleCountsEntry
+	nil,                         // 67: amphi.v1.RoomState.LostMsEntry
+	nil,                         // 68: amphi.v1.RelayPlan.HomesEntry
+	(*Peer)(nil),                // 69: amphi.v1.Peer
+	(Kind)(0),                   // 70: amphi.v1.Kind
+	(*SimulcastLayer)(nil),      // 71: amphi.v1.SimulcastLayer
+	(*Track)(nil),               // 72: amphi.v1.Track
+	(*Recipients)(nil),          // 73: amphi.v1.Recipients
+	(LayoutKind)(0),             // 74: amphi.v1.LayoutKind
+	(*Stream)(nil),              // 75: amphi.v1.Stream
+	(*Error)(nil),               // 76: amphi.v1.Error
+	(*Message)(nil),             // 77: amphi.v1.Message
+	(LeaveReason)(0),            // 78: amphi.v1.LeaveReason
+	(*StoreEntry)(nil),          // 79: amphi.v1.StoreEntry
+	(*Template)(nil),            // 80: amphi.v1.Template
 }
 var file_amphi_v1_room_proto_depIdxs = []int32{
-	3,  // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
-	5,  // 1: amphi.v1.Command.leave:type_name -> amphi.v1.Leave
-	6,  // 2: amphi.v1.Command.publish:type_name -> amphi.v1.PublishTrack
-	8,  // 3: amphi.v1.Command.unpublish:type_name -> amphi.v1.UnpublishTrack
-	9,  // 4: amphi.v1.Command.update_track:type_name -> amphi.v1.UpdateTrack
-	10, // 5: amphi.v1.Command.mute_peers:type_name -> amphi.v1.MutePeers
-	11, // 6: amphi.v1.Command.send:type_name -> amphi.v1.SendMessage
-	13, // 7: amphi.v1.Command.moderate:type_name -> amphi.v1.ModerateChat
-	14, // 8: amphi.v1.Command.raise_hand:type_name -> amphi.v1.RaiseHand
-	15, // 9: amphi.v1.Command.set_store:type_name -> amphi.v1.SetStore
-	17, // 10: amphi.v1.Command.change_role:type_name -> amphi.v1.ChangeRole
-	19, // 11: amphi.v1.Command.answer_role_change:type_name -> amphi.v1.AnswerRoleChange
-	20, // 12: amphi.v1.Command.update_peer:type_name -> amphi.v1.UpdatePeer
-	21, // 13: amphi.v1.Command.remove_peers:type_name -> amphi.v1.RemovePeers
-	22, // 14: amphi.v1.Command.update_room:type_name -> amphi.v1.UpdateRoomState
-	23, // 15: amphi.v1.Command.end_room:type_name -> amphi.v1.EndRoom
-	24, // 16: amphi.v1.Command.control_stream:type_name -> amphi.v1.ControlStream
-	25, // 17: amphi.v1.Command.list_peers:type_name -> amphi.v1.ListPeers
-	27, // 18: amphi.v1.Command.peer_connection:type_name -> amphi.v1.PeerConnection
-	28, // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
-	65, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
-	66, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
-	67, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
-	68, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
-	69, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
-	61, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
-	0,  // 26: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
-	70, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
-	65, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
-	71, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
-	72, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
-	4,  // 31: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
-	7,  // 32: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
-	12, // 33: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
-	16, // 34: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
-	18, // 35: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
-	26, // 36: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
-	31, // 37: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
-	32, // 38: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
-	33, // 39: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
-	34, // 40: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
-	35, // 41: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
-	36, // 42: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
-	73, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
-	37, // 44: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
-	38, // 45: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
-	39, // 46: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
-	40, // 47: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
-	41, // 48: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
-	42, // 49: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
-	43, // 50: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
-	44, // 51: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
-	45, // 52: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
-	65, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
-	65, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
-	1,  // 55: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
-	74, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
-	68, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
-	68, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
-	13, // 59: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
-	75, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
-	71, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
-	76, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
-	65, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
-	75, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
-	73, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
-	71, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
-	62, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
-	39, // 68: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
-	63, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
-	56, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
-	57, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
-	58, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
-	59, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
-	60, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
-	46, // 75: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
-	55, // 76: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
-	48, // 77: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
-	51, // 78: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
-	52, // 79: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
-	46, // 80: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
-	30, // 81: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
-	49, // 82: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
-	50, // 83: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
-	59, // 84: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
-	53, // 85: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
-	64, // 86: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
-	54, // 87: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
-	2,  // 88: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	29, // 89: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	30, // 90: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	4,  // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
+	6,  // 1: amphi.v1.Command.leave:type_name -> amphi.v1.Leave
+	7,  // 2: amphi.v1.Command.publish:type_name -> amphi.v1.PublishTrack
+	9,  // 3: amphi.v1.Command.unpublish:type_name -> amphi.v1.UnpublishTrack
+	10, // 4: amphi.v1.Command.update_track:type_name -> amphi.v1.UpdateTrack
+	11, // 5: amphi.v1.Command.mute_peers:type_name -> amphi.v1.MutePeers
+	12, // 6: amphi.v1.Command.send:type_name -> amphi.v1.SendMessage
+	14, // 7: amphi.v1.Command.moderate:type_name -> amphi.v1.ModerateChat
+	15, // 8: amphi.v1.Command.raise_hand:type_name -> amphi.v1.RaiseHand
+	16, // 9: amphi.v1.Command.set_store:type_name -> amphi.v1.SetStore
+	18, // 10: amphi.v1.Command.change_role:type_name -> amphi.v1.ChangeRole
+	20, // 11: amphi.v1.Command.answer_role_change:type_name -> amphi.v1.AnswerRoleChange
+	21, // 12: amphi.v1.Command.update_peer:type_name -> amphi.v1.UpdatePeer
+	22, // 13: amphi.v1.Command.remove_peers:type_name -> amphi.v1.RemovePeers
+	23, // 14: amphi.v1.Command.update_room:type_name -> amphi.v1.UpdateRoomState
+	24, // 15: amphi.v1.Command.end_room:type_name -> amphi.v1.EndRoom
+	25, // 16: amphi.v1.Command.control_stream:type_name -> amphi.v1.ControlStream
+	26, // 17: amphi.v1.Command.list_peers:type_name -> amphi.v1.ListPeers
+	28, // 18: amphi.v1.Command.peer_connection:type_name -> amphi.v1.PeerConnection
+	29, // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
+	69, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
+	70, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
+	71, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
+	72, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
+	73, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
+	65, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
+	1,  // 26: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
+	74, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
+	69, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
+	75, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
+	76, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
+	5,  // 31: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
+	8,  // 32: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
+	13, // 33: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
+	17, // 34: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
+	19, // 35: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
+	27, // 36: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
+	32, // 37: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
+	33, // 38: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
+	34, // 39: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
+	35, // 40: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
+	36, // 41: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
+	37, // 42: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
+	77, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
+	38, // 44: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
+	39, // 45: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
+	40, // 46: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
+	41, // 47: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
+	42, // 48: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
+	43, // 49: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
+	44, // 50: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
+	45, // 51: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
+	46, // 52: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
+	69, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
+	69, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
+	2,  // 55: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
+	78, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
+	72, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
+	72, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
+	14, // 59: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
+	79, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
+	75, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
+	80, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
+	69, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
+	79, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
+	77, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
+	75, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
+	66, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
+	40, // 68: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
+	67, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
+	60, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
+	61, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
+	62, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
+	63, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
+	64, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
+	47, // 75: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
+	59, // 76: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
+	49, // 77: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
+	55, // 78: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
+	56, // 79: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
+	51, // 80: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
+	52, // 81: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
+	47, // 82: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
+	31, // 83: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
+	53, // 84: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
+	54, // 85: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
+	50, // 86: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
+	56, // 87: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
+	47, // 88: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
+	63, // 89: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	57, // 90: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	68, // 91: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	58, // 92: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	3,  // 93: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	30, // 94: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	31, // 95: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	0,  // 96: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
+	97, // [97:97] is the sub-list for method output_type
+	97, // [97:97] is the sub-list for method input_type
+	97, // [97:97] is the sub-list for extension type_name
+	97, // [97:97] is the sub-list for extension extendee
+	0,  // [0:97] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
@@ -5335,14 +5659,16 @@ func file_amphi_v1_room_proto_init() {
 		(*RoomMessage_StandbyUpdate)(nil),
 		(*RoomMessage_StandbyAck)(nil),
 		(*RoomMessage_RelayPlan)(nil),
+		(*RoomMessage_StateWanted)(nil),
+		(*RoomMessage_ReplicaState)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_room_proto_rawDesc), len(file_amphi_v1_room_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   63,
+			NumEnums:      3,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

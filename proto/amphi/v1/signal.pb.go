@@ -196,6 +196,7 @@ type ServerMessage struct {
 	//	*ServerMessage_Goodbye
 	//	*ServerMessage_Interest
 	//	*ServerMessage_Move
+	//	*ServerMessage_ModeChanged
 	Body          isServerMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -355,6 +356,15 @@ func (x *ServerMessage) GetMove() *Move {
 	return nil
 }
 
+func (x *ServerMessage) GetModeChanged() *ModeChanged {
+	if x != nil {
+		if x, ok := x.Body.(*ServerMessage_ModeChanged); ok {
+			return x.ModeChanged
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Body interface {
 	isServerMessage_Body()
 }
@@ -411,6 +421,10 @@ type ServerMessage_Move struct {
 	Move *Move `protobuf:"bytes,20,opt,name=move,proto3,oneof"`
 }
 
+type ServerMessage_ModeChanged struct {
+	ModeChanged *ModeChanged `protobuf:"bytes,21,opt,name=mode_changed,json=modeChanged,proto3,oneof"`
+}
+
 func (*ServerMessage_Welcome) isServerMessage_Body() {}
 
 func (*ServerMessage_Joined) isServerMessage_Body() {}
@@ -437,6 +451,53 @@ func (*ServerMessage_Interest) isServerMessage_Body() {}
 
 func (*ServerMessage_Move) isServerMessage_Body() {}
 
+func (*ServerMessage_ModeChanged) isServerMessage_Body() {}
+
+// ModeChanged tells how far the room's owner can decide now; before the first one the mode is normal.
+type ModeChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          RoomMode               `protobuf:"varint,1,opt,name=mode,proto3,enum=amphi.v1.RoomMode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModeChanged) Reset() {
+	*x = ModeChanged{}
+	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModeChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModeChanged) ProtoMessage() {}
+
+func (x *ModeChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModeChanged.ProtoReflect.Descriptor instead.
+func (*ModeChanged) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ModeChanged) GetMode() RoomMode {
+	if x != nil {
+		return x.Mode
+	}
+	return RoomMode_ROOM_MODE_UNSPECIFIED
+}
+
 // Move asks a client that has joined to go on at another node: it resumes there, keeps the media of this connection until the
 // new one plays, and then closes this one.
 type Move struct {
@@ -450,7 +511,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	mi := &file_amphi_v1_signal_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +523,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[2]
+	mi := &file_amphi_v1_signal_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +536,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{2}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Move) GetUrl() string {
@@ -506,7 +567,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[3]
+	mi := &file_amphi_v1_signal_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +579,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[3]
+	mi := &file_amphi_v1_signal_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +592,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{3}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetToken() string {
@@ -569,7 +630,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[4]
+	mi := &file_amphi_v1_signal_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +642,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[4]
+	mi := &file_amphi_v1_signal_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +655,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{4}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Resume) GetResumeToken() string {
@@ -641,7 +702,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[5]
+	mi := &file_amphi_v1_signal_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +714,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[5]
+	mi := &file_amphi_v1_signal_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +727,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{5}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Welcome) GetRequestId() uint32 {
@@ -735,7 +796,7 @@ type ServerInfo struct {
 
 func (x *ServerInfo) Reset() {
 	*x = ServerInfo{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[6]
+	mi := &file_amphi_v1_signal_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +808,7 @@ func (x *ServerInfo) String() string {
 func (*ServerInfo) ProtoMessage() {}
 
 func (x *ServerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[6]
+	mi := &file_amphi_v1_signal_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +821,7 @@ func (x *ServerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerInfo.ProtoReflect.Descriptor instead.
 func (*ServerInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{6}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServerInfo) GetNode() string {
@@ -830,7 +891,7 @@ type IceServer struct {
 
 func (x *IceServer) Reset() {
 	*x = IceServer{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[7]
+	mi := &file_amphi_v1_signal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +903,7 @@ func (x *IceServer) String() string {
 func (*IceServer) ProtoMessage() {}
 
 func (x *IceServer) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[7]
+	mi := &file_amphi_v1_signal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +916,7 @@ func (x *IceServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IceServer.ProtoReflect.Descriptor instead.
 func (*IceServer) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{7}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IceServer) GetUrls() []string {
@@ -899,7 +960,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[8]
+	mi := &file_amphi_v1_signal_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +972,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[8]
+	mi := &file_amphi_v1_signal_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +985,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{8}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Joined) GetRequestId() uint32 {
@@ -999,7 +1060,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[9]
+	mi := &file_amphi_v1_signal_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1072,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[9]
+	mi := &file_amphi_v1_signal_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1085,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{9}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Answer) GetRequestId() uint32 {
@@ -1103,7 +1164,7 @@ type Negotiate struct {
 
 func (x *Negotiate) Reset() {
 	*x = Negotiate{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[10]
+	mi := &file_amphi_v1_signal_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1176,7 @@ func (x *Negotiate) String() string {
 func (*Negotiate) ProtoMessage() {}
 
 func (x *Negotiate) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[10]
+	mi := &file_amphi_v1_signal_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1189,7 @@ func (x *Negotiate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Negotiate.ProtoReflect.Descriptor instead.
 func (*Negotiate) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{10}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Negotiate) GetSdp() string {
@@ -1162,7 +1223,7 @@ type PublishedSection struct {
 
 func (x *PublishedSection) Reset() {
 	*x = PublishedSection{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[11]
+	mi := &file_amphi_v1_signal_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1235,7 @@ func (x *PublishedSection) String() string {
 func (*PublishedSection) ProtoMessage() {}
 
 func (x *PublishedSection) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[11]
+	mi := &file_amphi_v1_signal_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1248,7 @@ func (x *PublishedSection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishedSection.ProtoReflect.Descriptor instead.
 func (*PublishedSection) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{11}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PublishedSection) GetMid() string {
@@ -1213,7 +1274,7 @@ type Negotiated struct {
 
 func (x *Negotiated) Reset() {
 	*x = Negotiated{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[12]
+	mi := &file_amphi_v1_signal_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1286,7 @@ func (x *Negotiated) String() string {
 func (*Negotiated) ProtoMessage() {}
 
 func (x *Negotiated) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[12]
+	mi := &file_amphi_v1_signal_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1299,7 @@ func (x *Negotiated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Negotiated.ProtoReflect.Descriptor instead.
 func (*Negotiated) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{12}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Negotiated) GetSdp() string {
@@ -1260,7 +1321,7 @@ type SetSubscriptions struct {
 
 func (x *SetSubscriptions) Reset() {
 	*x = SetSubscriptions{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[13]
+	mi := &file_amphi_v1_signal_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1333,7 @@ func (x *SetSubscriptions) String() string {
 func (*SetSubscriptions) ProtoMessage() {}
 
 func (x *SetSubscriptions) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[13]
+	mi := &file_amphi_v1_signal_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1346,7 @@ func (x *SetSubscriptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSubscriptions.ProtoReflect.Descriptor instead.
 func (*SetSubscriptions) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{13}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetSubscriptions) GetTracks() []*Subscription {
@@ -1318,7 +1379,7 @@ type Subscription struct {
 
 func (x *Subscription) Reset() {
 	*x = Subscription{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[14]
+	mi := &file_amphi_v1_signal_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1391,7 @@ func (x *Subscription) String() string {
 func (*Subscription) ProtoMessage() {}
 
 func (x *Subscription) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[14]
+	mi := &file_amphi_v1_signal_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1404,7 @@ func (x *Subscription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
 func (*Subscription) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{14}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Subscription) GetTrackId() string {
@@ -1391,7 +1452,7 @@ type Slot struct {
 
 func (x *Slot) Reset() {
 	*x = Slot{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[15]
+	mi := &file_amphi_v1_signal_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1464,7 @@ func (x *Slot) String() string {
 func (*Slot) ProtoMessage() {}
 
 func (x *Slot) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[15]
+	mi := &file_amphi_v1_signal_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1477,7 @@ func (x *Slot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slot.ProtoReflect.Descriptor instead.
 func (*Slot) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{15}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Slot) GetMid() string {
@@ -1444,7 +1505,7 @@ type Slots struct {
 
 func (x *Slots) Reset() {
 	*x = Slots{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[16]
+	mi := &file_amphi_v1_signal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1517,7 @@ func (x *Slots) String() string {
 func (*Slots) ProtoMessage() {}
 
 func (x *Slots) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[16]
+	mi := &file_amphi_v1_signal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1530,7 @@ func (x *Slots) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slots.ProtoReflect.Descriptor instead.
 func (*Slots) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{16}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Slots) GetSlots() []*Slot {
@@ -1497,7 +1558,7 @@ type SlotsNeeded struct {
 
 func (x *SlotsNeeded) Reset() {
 	*x = SlotsNeeded{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[17]
+	mi := &file_amphi_v1_signal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1570,7 @@ func (x *SlotsNeeded) String() string {
 func (*SlotsNeeded) ProtoMessage() {}
 
 func (x *SlotsNeeded) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[17]
+	mi := &file_amphi_v1_signal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1583,7 @@ func (x *SlotsNeeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlotsNeeded.ProtoReflect.Descriptor instead.
 func (*SlotsNeeded) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{17}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SlotsNeeded) GetAudio() uint32 {
@@ -1551,7 +1612,7 @@ type Speaker struct {
 
 func (x *Speaker) Reset() {
 	*x = Speaker{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[18]
+	mi := &file_amphi_v1_signal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1624,7 @@ func (x *Speaker) String() string {
 func (*Speaker) ProtoMessage() {}
 
 func (x *Speaker) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[18]
+	mi := &file_amphi_v1_signal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1637,7 @@ func (x *Speaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Speaker.ProtoReflect.Descriptor instead.
 func (*Speaker) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{18}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Speaker) GetPeerId() string {
@@ -1610,7 +1671,7 @@ type Speakers struct {
 
 func (x *Speakers) Reset() {
 	*x = Speakers{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[19]
+	mi := &file_amphi_v1_signal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1683,7 @@ func (x *Speakers) String() string {
 func (*Speakers) ProtoMessage() {}
 
 func (x *Speakers) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[19]
+	mi := &file_amphi_v1_signal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1696,7 @@ func (x *Speakers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Speakers.ProtoReflect.Descriptor instead.
 func (*Speakers) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{19}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Speakers) GetSpeakers() []*Speaker {
@@ -1662,7 +1723,7 @@ type TrackQuality struct {
 
 func (x *TrackQuality) Reset() {
 	*x = TrackQuality{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[20]
+	mi := &file_amphi_v1_signal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1735,7 @@ func (x *TrackQuality) String() string {
 func (*TrackQuality) ProtoMessage() {}
 
 func (x *TrackQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[20]
+	mi := &file_amphi_v1_signal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1748,7 @@ func (x *TrackQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrackQuality.ProtoReflect.Descriptor instead.
 func (*TrackQuality) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{20}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TrackQuality) GetTrackId() string {
@@ -1744,7 +1805,7 @@ type Quality struct {
 
 func (x *Quality) Reset() {
 	*x = Quality{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[21]
+	mi := &file_amphi_v1_signal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1817,7 @@ func (x *Quality) String() string {
 func (*Quality) ProtoMessage() {}
 
 func (x *Quality) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[21]
+	mi := &file_amphi_v1_signal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1830,7 @@ func (x *Quality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quality.ProtoReflect.Descriptor instead.
 func (*Quality) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{21}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Quality) GetNetwork() int32 {
@@ -1806,7 +1867,7 @@ type Interest struct {
 
 func (x *Interest) Reset() {
 	*x = Interest{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[22]
+	mi := &file_amphi_v1_signal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1879,7 @@ func (x *Interest) String() string {
 func (*Interest) ProtoMessage() {}
 
 func (x *Interest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[22]
+	mi := &file_amphi_v1_signal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1892,7 @@ func (x *Interest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interest.ProtoReflect.Descriptor instead.
 func (*Interest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{22}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Interest) GetTrackId() string {
@@ -1858,7 +1919,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[23]
+	mi := &file_amphi_v1_signal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1931,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[23]
+	mi := &file_amphi_v1_signal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1944,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{23}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Counts) GetTotal() uint32 {
@@ -1912,7 +1973,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[24]
+	mi := &file_amphi_v1_signal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +1985,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[24]
+	mi := &file_amphi_v1_signal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +1998,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{24}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ping) GetTimeMs() int64 {
@@ -1964,7 +2025,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[25]
+	mi := &file_amphi_v1_signal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2037,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[25]
+	mi := &file_amphi_v1_signal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2050,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{25}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Pong) GetTimeMs() int64 {
@@ -2018,7 +2079,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_amphi_v1_signal_proto_msgTypes[26]
+	mi := &file_amphi_v1_signal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2091,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_signal_proto_msgTypes[26]
+	mi := &file_amphi_v1_signal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2104,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{26}
+	return file_amphi_v1_signal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Goodbye) GetReason() *Error {
@@ -2073,7 +2134,7 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\tnegotiate\x18\x05 \x01(\v2\x13.amphi.v1.NegotiateH\x00R\tnegotiate\x12I\n" +
 	"\x11set_subscriptions\x18\x06 \x01(\v2\x1a.amphi.v1.SetSubscriptionsH\x00R\x10setSubscriptions\x12$\n" +
 	"\x04ping\x18\a \x01(\v2\x0e.amphi.v1.PingH\x00R\x04pingB\x06\n" +
-	"\x04body\"\xe6\x04\n" +
+	"\x04body\"\xa2\x05\n" +
 	"\rServerMessage\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.amphi.v1.WelcomeH\x00R\awelcome\x12*\n" +
 	"\x06joined\x18\x02 \x01(\v2\x10.amphi.v1.JoinedH\x00R\x06joined\x12*\n" +
@@ -2088,8 +2149,11 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	" \x01(\v2\x10.amphi.v1.CountsH\x00R\x06counts\x12-\n" +
 	"\agoodbye\x18\v \x01(\v2\x11.amphi.v1.GoodbyeH\x00R\agoodbye\x120\n" +
 	"\binterest\x18\f \x01(\v2\x12.amphi.v1.InterestH\x00R\binterest\x12$\n" +
-	"\x04move\x18\x14 \x01(\v2\x0e.amphi.v1.MoveH\x00R\x04moveB\x06\n" +
-	"\x04body\",\n" +
+	"\x04move\x18\x14 \x01(\v2\x0e.amphi.v1.MoveH\x00R\x04move\x12:\n" +
+	"\fmode_changed\x18\x15 \x01(\v2\x15.amphi.v1.ModeChangedH\x00R\vmodeChangedB\x06\n" +
+	"\x04body\"5\n" +
+	"\vModeChanged\x12&\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x12.amphi.v1.RoomModeR\x04mode\",\n" +
 	"\x04Move\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"U\n" +
@@ -2235,84 +2299,88 @@ func file_amphi_v1_signal_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_signal_proto_rawDescData
 }
 
-var file_amphi_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_amphi_v1_signal_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_amphi_v1_signal_proto_goTypes = []any{
 	(*ClientMessage)(nil),    // 0: amphi.v1.ClientMessage
 	(*ServerMessage)(nil),    // 1: amphi.v1.ServerMessage
-	(*Move)(nil),             // 2: amphi.v1.Move
-	(*Hello)(nil),            // 3: amphi.v1.Hello
-	(*Resume)(nil),           // 4: amphi.v1.Resume
-	(*Welcome)(nil),          // 5: amphi.v1.Welcome
-	(*ServerInfo)(nil),       // 6: amphi.v1.ServerInfo
-	(*IceServer)(nil),        // 7: amphi.v1.IceServer
-	(*Joined)(nil),           // 8: amphi.v1.Joined
-	(*Answer)(nil),           // 9: amphi.v1.Answer
-	(*Negotiate)(nil),        // 10: amphi.v1.Negotiate
-	(*PublishedSection)(nil), // 11: amphi.v1.PublishedSection
-	(*Negotiated)(nil),       // 12: amphi.v1.Negotiated
-	(*SetSubscriptions)(nil), // 13: amphi.v1.SetSubscriptions
-	(*Subscription)(nil),     // 14: amphi.v1.Subscription
-	(*Slot)(nil),             // 15: amphi.v1.Slot
-	(*Slots)(nil),            // 16: amphi.v1.Slots
-	(*SlotsNeeded)(nil),      // 17: amphi.v1.SlotsNeeded
-	(*Speaker)(nil),          // 18: amphi.v1.Speaker
-	(*Speakers)(nil),         // 19: amphi.v1.Speakers
-	(*TrackQuality)(nil),     // 20: amphi.v1.TrackQuality
-	(*Quality)(nil),          // 21: amphi.v1.Quality
-	(*Interest)(nil),         // 22: amphi.v1.Interest
-	(*Counts)(nil),           // 23: amphi.v1.Counts
-	(*Ping)(nil),             // 24: amphi.v1.Ping
-	(*Pong)(nil),             // 25: amphi.v1.Pong
-	(*Goodbye)(nil),          // 26: amphi.v1.Goodbye
-	nil,                      // 27: amphi.v1.Counts.ByRoleEntry
-	(*Command)(nil),          // 28: amphi.v1.Command
-	(*Event)(nil),            // 29: amphi.v1.Event
-	(*Template)(nil),         // 30: amphi.v1.Template
-	(*RoomState)(nil),        // 31: amphi.v1.RoomState
-	(*Error)(nil),            // 32: amphi.v1.Error
-	(*Result)(nil),           // 33: amphi.v1.Result
+	(*ModeChanged)(nil),      // 2: amphi.v1.ModeChanged
+	(*Move)(nil),             // 3: amphi.v1.Move
+	(*Hello)(nil),            // 4: amphi.v1.Hello
+	(*Resume)(nil),           // 5: amphi.v1.Resume
+	(*Welcome)(nil),          // 6: amphi.v1.Welcome
+	(*ServerInfo)(nil),       // 7: amphi.v1.ServerInfo
+	(*IceServer)(nil),        // 8: amphi.v1.IceServer
+	(*Joined)(nil),           // 9: amphi.v1.Joined
+	(*Answer)(nil),           // 10: amphi.v1.Answer
+	(*Negotiate)(nil),        // 11: amphi.v1.Negotiate
+	(*PublishedSection)(nil), // 12: amphi.v1.PublishedSection
+	(*Negotiated)(nil),       // 13: amphi.v1.Negotiated
+	(*SetSubscriptions)(nil), // 14: amphi.v1.SetSubscriptions
+	(*Subscription)(nil),     // 15: amphi.v1.Subscription
+	(*Slot)(nil),             // 16: amphi.v1.Slot
+	(*Slots)(nil),            // 17: amphi.v1.Slots
+	(*SlotsNeeded)(nil),      // 18: amphi.v1.SlotsNeeded
+	(*Speaker)(nil),          // 19: amphi.v1.Speaker
+	(*Speakers)(nil),         // 20: amphi.v1.Speakers
+	(*TrackQuality)(nil),     // 21: amphi.v1.TrackQuality
+	(*Quality)(nil),          // 22: amphi.v1.Quality
+	(*Interest)(nil),         // 23: amphi.v1.Interest
+	(*Counts)(nil),           // 24: amphi.v1.Counts
+	(*Ping)(nil),             // 25: amphi.v1.Ping
+	(*Pong)(nil),             // 26: amphi.v1.Pong
+	(*Goodbye)(nil),          // 27: amphi.v1.Goodbye
+	nil,                      // 28: amphi.v1.Counts.ByRoleEntry
+	(*Command)(nil),          // 29: amphi.v1.Command
+	(*Event)(nil),            // 30: amphi.v1.Event
+	(RoomMode)(0),            // 31: amphi.v1.RoomMode
+	(*Template)(nil),         // 32: amphi.v1.Template
+	(*RoomState)(nil),        // 33: amphi.v1.RoomState
+	(*Error)(nil),            // 34: amphi.v1.Error
+	(*Result)(nil),           // 35: amphi.v1.Result
 }
 var file_amphi_v1_signal_proto_depIdxs = []int32{
-	3,  // 0: amphi.v1.ClientMessage.hello:type_name -> amphi.v1.Hello
-	4,  // 1: amphi.v1.ClientMessage.resume:type_name -> amphi.v1.Resume
-	28, // 2: amphi.v1.ClientMessage.command:type_name -> amphi.v1.Command
-	10, // 3: amphi.v1.ClientMessage.negotiate:type_name -> amphi.v1.Negotiate
-	13, // 4: amphi.v1.ClientMessage.set_subscriptions:type_name -> amphi.v1.SetSubscriptions
-	24, // 5: amphi.v1.ClientMessage.ping:type_name -> amphi.v1.Ping
-	5,  // 6: amphi.v1.ServerMessage.welcome:type_name -> amphi.v1.Welcome
-	8,  // 7: amphi.v1.ServerMessage.joined:type_name -> amphi.v1.Joined
-	9,  // 8: amphi.v1.ServerMessage.answer:type_name -> amphi.v1.Answer
-	29, // 9: amphi.v1.ServerMessage.event:type_name -> amphi.v1.Event
-	25, // 10: amphi.v1.ServerMessage.pong:type_name -> amphi.v1.Pong
-	16, // 11: amphi.v1.ServerMessage.slots:type_name -> amphi.v1.Slots
-	17, // 12: amphi.v1.ServerMessage.slots_needed:type_name -> amphi.v1.SlotsNeeded
-	19, // 13: amphi.v1.ServerMessage.speakers:type_name -> amphi.v1.Speakers
-	21, // 14: amphi.v1.ServerMessage.quality:type_name -> amphi.v1.Quality
-	23, // 15: amphi.v1.ServerMessage.counts:type_name -> amphi.v1.Counts
-	26, // 16: amphi.v1.ServerMessage.goodbye:type_name -> amphi.v1.Goodbye
-	22, // 17: amphi.v1.ServerMessage.interest:type_name -> amphi.v1.Interest
-	2,  // 18: amphi.v1.ServerMessage.move:type_name -> amphi.v1.Move
-	30, // 19: amphi.v1.Welcome.template:type_name -> amphi.v1.Template
-	31, // 20: amphi.v1.Welcome.state:type_name -> amphi.v1.RoomState
-	6,  // 21: amphi.v1.Welcome.server:type_name -> amphi.v1.ServerInfo
-	7,  // 22: amphi.v1.ServerInfo.ice_servers:type_name -> amphi.v1.IceServer
-	31, // 23: amphi.v1.Joined.state:type_name -> amphi.v1.RoomState
-	6,  // 24: amphi.v1.Joined.server:type_name -> amphi.v1.ServerInfo
-	32, // 25: amphi.v1.Answer.error:type_name -> amphi.v1.Error
-	33, // 26: amphi.v1.Answer.result:type_name -> amphi.v1.Result
-	12, // 27: amphi.v1.Answer.negotiated:type_name -> amphi.v1.Negotiated
-	11, // 28: amphi.v1.Negotiate.publish:type_name -> amphi.v1.PublishedSection
-	14, // 29: amphi.v1.SetSubscriptions.tracks:type_name -> amphi.v1.Subscription
-	15, // 30: amphi.v1.Slots.slots:type_name -> amphi.v1.Slot
-	18, // 31: amphi.v1.Speakers.speakers:type_name -> amphi.v1.Speaker
-	20, // 32: amphi.v1.Quality.tracks:type_name -> amphi.v1.TrackQuality
-	27, // 33: amphi.v1.Counts.by_role:type_name -> amphi.v1.Counts.ByRoleEntry
-	32, // 34: amphi.v1.Goodbye.reason:type_name -> amphi.v1.Error
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	4,  // 0: amphi.v1.ClientMessage.hello:type_name -> amphi.v1.Hello
+	5,  // 1: amphi.v1.ClientMessage.resume:type_name -> amphi.v1.Resume
+	29, // 2: amphi.v1.ClientMessage.command:type_name -> amphi.v1.Command
+	11, // 3: amphi.v1.ClientMessage.negotiate:type_name -> amphi.v1.Negotiate
+	14, // 4: amphi.v1.ClientMessage.set_subscriptions:type_name -> amphi.v1.SetSubscriptions
+	25, // 5: amphi.v1.ClientMessage.ping:type_name -> amphi.v1.Ping
+	6,  // 6: amphi.v1.ServerMessage.welcome:type_name -> amphi.v1.Welcome
+	9,  // 7: amphi.v1.ServerMessage.joined:type_name -> amphi.v1.Joined
+	10, // 8: amphi.v1.ServerMessage.answer:type_name -> amphi.v1.Answer
+	30, // 9: amphi.v1.ServerMessage.event:type_name -> amphi.v1.Event
+	26, // 10: amphi.v1.ServerMessage.pong:type_name -> amphi.v1.Pong
+	17, // 11: amphi.v1.ServerMessage.slots:type_name -> amphi.v1.Slots
+	18, // 12: amphi.v1.ServerMessage.slots_needed:type_name -> amphi.v1.SlotsNeeded
+	20, // 13: amphi.v1.ServerMessage.speakers:type_name -> amphi.v1.Speakers
+	22, // 14: amphi.v1.ServerMessage.quality:type_name -> amphi.v1.Quality
+	24, // 15: amphi.v1.ServerMessage.counts:type_name -> amphi.v1.Counts
+	27, // 16: amphi.v1.ServerMessage.goodbye:type_name -> amphi.v1.Goodbye
+	23, // 17: amphi.v1.ServerMessage.interest:type_name -> amphi.v1.Interest
+	3,  // 18: amphi.v1.ServerMessage.move:type_name -> amphi.v1.Move
+	2,  // 19: amphi.v1.ServerMessage.mode_changed:type_name -> amphi.v1.ModeChanged
+	31, // 20: amphi.v1.ModeChanged.mode:type_name -> amphi.v1.RoomMode
+	32, // 21: amphi.v1.Welcome.template:type_name -> amphi.v1.Template
+	33, // 22: amphi.v1.Welcome.state:type_name -> amphi.v1.RoomState
+	7,  // 23: amphi.v1.Welcome.server:type_name -> amphi.v1.ServerInfo
+	8,  // 24: amphi.v1.ServerInfo.ice_servers:type_name -> amphi.v1.IceServer
+	33, // 25: amphi.v1.Joined.state:type_name -> amphi.v1.RoomState
+	7,  // 26: amphi.v1.Joined.server:type_name -> amphi.v1.ServerInfo
+	34, // 27: amphi.v1.Answer.error:type_name -> amphi.v1.Error
+	35, // 28: amphi.v1.Answer.result:type_name -> amphi.v1.Result
+	13, // 29: amphi.v1.Answer.negotiated:type_name -> amphi.v1.Negotiated
+	12, // 30: amphi.v1.Negotiate.publish:type_name -> amphi.v1.PublishedSection
+	15, // 31: amphi.v1.SetSubscriptions.tracks:type_name -> amphi.v1.Subscription
+	16, // 32: amphi.v1.Slots.slots:type_name -> amphi.v1.Slot
+	19, // 33: amphi.v1.Speakers.speakers:type_name -> amphi.v1.Speaker
+	21, // 34: amphi.v1.Quality.tracks:type_name -> amphi.v1.TrackQuality
+	28, // 35: amphi.v1.Counts.by_role:type_name -> amphi.v1.Counts.ByRoleEntry
+	34, // 36: amphi.v1.Goodbye.reason:type_name -> amphi.v1.Error
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_signal_proto_init() }
@@ -2344,20 +2412,21 @@ func file_amphi_v1_signal_proto_init() {
 		(*ServerMessage_Goodbye)(nil),
 		(*ServerMessage_Interest)(nil),
 		(*ServerMessage_Move)(nil),
+		(*ServerMessage_ModeChanged)(nil),
 	}
-	file_amphi_v1_signal_proto_msgTypes[9].OneofWrappers = []any{
+	file_amphi_v1_signal_proto_msgTypes[10].OneofWrappers = []any{
 		(*Answer_Error)(nil),
 		(*Answer_Result)(nil),
 		(*Answer_Negotiated)(nil),
 	}
-	file_amphi_v1_signal_proto_msgTypes[14].OneofWrappers = []any{}
+	file_amphi_v1_signal_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_signal_proto_rawDesc), len(file_amphi_v1_signal_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

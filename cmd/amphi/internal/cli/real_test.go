@@ -21,7 +21,11 @@ import (
 
 type alone string
 
-func (a alone) Owner(string) (string, uint64, error) { return string(a), 1, nil }
+func (a alone) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: string(a), Epoch: 1}, nil
+}
+func (alone) Leased() bool            { return true }
+func (alone) Watch(func(room string)) {}
 
 // startReal runs the real management API, with the room "demo" of the template live-event.
 func startReal(t *testing.T) string {

@@ -32,7 +32,11 @@ const (
 
 type alone string
 
-func (a alone) Owner(string) (string, uint64, error) { return string(a), 1, nil }
+func (a alone) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: string(a), Epoch: 1}, nil
+}
+func (alone) Leased() bool            { return true }
+func (alone) Watch(func(room string)) {}
 
 // startNode runs signalling and media in this process and answers its URL.
 func startNode(t *testing.T) string {

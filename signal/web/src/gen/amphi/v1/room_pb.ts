@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/room.proto.
  */
 export const file_amphi_v1_room: GenFile = /*@__PURE__*/
-  fileDesc("ChNhbXBoaS92MS9yb29tLnByb3RvEghhbXBoaS52MSKOBwoHQ29tbWFuZBIeCgRqb2luGAEgASgLMg4uYW1waGkudjEuSm9pbkgAEiAKBWxlYXZlGAIgASgLMg8uYW1waGkudjEuTGVhdmVIABIpCgdwdWJsaXNoGAMgASgLMhYuYW1waGkudjEuUHVibGlzaFRyYWNrSAASLQoJdW5wdWJsaXNoGAQgASgLMhguYW1waGkudjEuVW5wdWJsaXNoVHJhY2tIABItCgx1cGRhdGVfdHJhY2sYBSABKAsyFS5hbXBoaS52MS5VcGRhdGVUcmFja0gAEikKCm11dGVfcGVlcnMYBiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnNIABIlCgRzZW5kGAcgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2VIABIqCghtb2RlcmF0ZRgIIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdEgAEikKCnJhaXNlX2hhbmQYCSABKAsyEy5hbXBoaS52MS5SYWlzZUhhbmRIABInCglzZXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5TZXRTdG9yZUgAEisKC2NoYW5nZV9yb2xlGAsgASgLMhQuYW1waGkudjEuQ2hhbmdlUm9sZUgAEjgKEmFuc3dlcl9yb2xlX2NoYW5nZRgMIAEoCzIaLmFtcGhpLnYxLkFuc3dlclJvbGVDaGFuZ2VIABIrCgt1cGRhdGVfcGVlchgNIAEoCzIULmFtcGhpLnYxLlVwZGF0ZVBlZXJIABItCgxyZW1vdmVfcGVlcnMYDiABKAsyFS5hbXBoaS52MS5SZW1vdmVQZWVyc0gAEjAKC3VwZGF0ZV9yb29tGA8gASgLMhkuYW1waGkudjEuVXBkYXRlUm9vbVN0YXRlSAASJQoIZW5kX3Jvb20YECABKAsyES5hbXBoaS52MS5FbmRSb29tSAASMQoOY29udHJvbF9zdHJlYW0YESABKAsyFy5hbXBoaS52MS5Db250cm9sU3RyZWFtSAASKQoKbGlzdF9wZWVycxgSIAEoCzITLmFtcGhpLnYxLkxpc3RQZWVyc0gAEjMKD3BlZXJfY29ubmVjdGlvbhgTIAEoCzIYLmFtcGhpLnYxLlBlZXJDb25uZWN0aW9uSAASLwoNc3RyZWFtX3JlcG9ydBgUIAEoCzIWLmFtcGhpLnYxLlN0cmVhbVJlcG9ydEgAQgYKBGJvZHkiRQoESm9pbhIMCgRuYW1lGAEgASgJEhAKCG1ldGFkYXRhGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSDAoEcm9sZRgEIAEoCSIqCgpKb2luUmVzdWx0EhwKBHBlZXIYASABKAsyDi5hbXBoaS52MS5QZWVyIgcKBUxlYXZlIqkBCgxQdWJsaXNoVHJhY2sSHAoEa2luZBgBIAEoDjIOLmFtcGhpLnYxLktpbmQSDgoGc291cmNlGAIgASgJEg0KBW11dGVkGAMgASgIEg0KBXdpZHRoGAQgASgNEg4KBmhlaWdodBgFIAEoDRIoCgZsYXllcnMYBiADKAsyGC5hbXBoaS52MS5TaW11bGNhc3RMYXllchITCgtkZXNjcmlwdGlvbhgHIAEoCSIvCg1QdWJsaXNoUmVzdWx0Eh4KBXRyYWNrGAEgASgLMg8uYW1waGkudjEuVHJhY2siIgoOVW5wdWJsaXNoVHJhY2sSEAoIdHJhY2tfaWQYASABKAkiwwEKC1VwZGF0ZVRyYWNrEhAKCHRyYWNrX2lkGAEgASgJEhIKBW11dGVkGAIgASgISACIAQESEgoFd2lkdGgYAyABKA1IAYgBARITCgZoZWlnaHQYBCABKA1IAogBARIYCgtkZXNjcmlwdGlvbhgFIAEoCUgDiAEBEhIKBWNvZGVjGAYgASgJSASIAQFCCAoGX211dGVkQggKBl93aWR0aEIJCgdfaGVpZ2h0Qg4KDF9kZXNjcmlwdGlvbkIICgZfY29kZWMiXAoJTXV0ZVBlZXJzEg0KBXBlZXJzGAEgAygJEg0KBXJvbGVzGAIgAygJEg8KB3NvdXJjZXMYAyADKAkSDQoFbXV0ZWQYBCABKAgSEQoJdHJhY2tfaWRzGAUgAygJIksKC1NlbmRNZXNzYWdlEgwKBHR5cGUYASABKAkSDAoEdGV4dBgCIAEoCRIgCgJ0bxgDIAEoCzIULmFtcGhpLnYxLlJlY2lwaWVudHMiKQoKU2VuZFJlc3VsdBIKCgJpZBgBIAEoBBIPCgd0aW1lX21zGAIgASgDIocBCgxNb2RlcmF0ZUNoYXQSDQoDcGluGAEgASgESAASDwoFdW5waW4YAiABKARIABIOCgRoaWRlGAMgASgESAASFAoKYmxvY2tfcGVlchgEIAEoCUgAEhYKDHVuYmxvY2tfcGVlchgFIAEoCUgAEg8KBXBhdXNlGAYgASgISABCCAoGYWN0aW9uIiwKCVJhaXNlSGFuZBIOCgZyYWlzZWQYASABKAgSDwoHcGVlcl9pZBgCIAEoCSJwCghTZXRTdG9yZRILCgNrZXkYASABKAkSEgoFdmFsdWUYAiABKAlIAIgBARIYCgtpZl9yZXZpc2lvbhgDIAEoBEgBiAEBEg8KB2R1cmFibGUYBCABKAhCCAoGX3ZhbHVlQg4KDF9pZl9yZXZpc2lvbiIfCgtTdG9yZVJlc3VsdBIQCghyZXZpc2lvbhgBIAEoBCJMCgpDaGFuZ2VSb2xlEg0KBXBlZXJzGAEgAygJEhIKCmZyb21fcm9sZXMYAiADKAkSDAoEcm9sZRgDIAEoCRINCgVmb3JjZRgEIAEoCCKeAQoQQ2hhbmdlUm9sZVJlc3VsdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2NoYW5nZWQYAiADKAkSNgoGZmFpbGVkGAMgAygLMiYuYW1waGkudjEuQ2hhbmdlUm9sZVJlc3VsdC5GYWlsZWRFbnRyeRotCgtGYWlsZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjYKEEFuc3dlclJvbGVDaGFuZ2USEgoKcmVxdWVzdF9pZBgBIAEoCRIOCgZhY2NlcHQYAiABKAgiXQoKVXBkYXRlUGVlchIPCgdwZWVyX2lkGAEgASgJEhEKBG5hbWUYAiABKAlIAIgBARIVCghtZXRhZGF0YRgDIAEoCUgBiAEBQgcKBV9uYW1lQgsKCV9tZXRhZGF0YSJICgtSZW1vdmVQZWVycxINCgVwZWVycxgBIAMoCRINCgVyb2xlcxgCIAMoCRIOCgZyZWFzb24YAyABKAkSCwoDYmFuGAQgASgIIlUKD1VwZGF0ZVJvb21TdGF0ZRITCgZsb2NrZWQYASABKAhIAIgBARIVCghtZXRhZGF0YRgCIAEoCUgBiAEBQgkKB19sb2NrZWRCCwoJX21ldGFkYXRhIicKB0VuZFJvb20SDgoGcmVhc29uGAEgASgJEgwKBGxvY2sYAiABKAgiywEKDUNvbnRyb2xTdHJlYW0SDAoEbmFtZRgBIAEoCRIuCgZhY3Rpb24YAiABKA4yHi5hbXBoaS52MS5Db250cm9sU3RyZWFtLkFjdGlvbhIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIlYKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxBQ1RJT05fU1RBUlQQARIPCgtBQ1RJT05fU1RPUBACEhEKDUFDVElPTl9MQVlPVVQQAyJICglMaXN0UGVlcnMSDgoGc2VhcmNoGAEgASgJEg0KBXJvbGVzGAIgAygJEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIk0KD0xpc3RQZWVyc1Jlc3VsdBIdCgVwZWVycxgBIAMoCzIOLmFtcGhpLnYxLlBlZXISDAoEbmV4dBgCIAEoCRINCgV0b3RhbBgDIAEoDSJGCg5QZWVyQ29ubmVjdGlvbhIPCgdwZWVyX2lkGAEgASgJEhEKCWNvbm5lY3RlZBgCIAEoCBIQCghzaW5jZV9tcxgDIAEoAyIwCgxTdHJlYW1SZXBvcnQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIrYCCgZSZXN1bHQSIAoFZXJyb3IYASABKAsyDy5hbXBoaS52MS5FcnJvckgAEiQKBGpvaW4YAiABKAsyFC5hbXBoaS52MS5Kb2luUmVzdWx0SAASKgoHcHVibGlzaBgDIAEoCzIXLmFtcGhpLnYxLlB1Ymxpc2hSZXN1bHRIABIkCgRzZW5kGAQgASgLMhQuYW1waGkudjEuU2VuZFJlc3VsdEgAEiYKBXN0b3JlGAUgASgLMhUuYW1waGkudjEuU3RvcmVSZXN1bHRIABIxCgtjaGFuZ2Vfcm9sZRgGIAEoCzIaLmFtcGhpLnYxLkNoYW5nZVJvbGVSZXN1bHRIABIvCgpsaXN0X3BlZXJzGAcgASgLMhkuYW1waGkudjEuTGlzdFBlZXJzUmVzdWx0SABCBgoEYm9keSLSBgoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSKwoLcGVlcl9qb2luZWQYAyABKAsyFC5hbXBoaS52MS5QZWVySm9pbmVkSAASLQoMcGVlcl91cGRhdGVkGAQgASgLMhUuYW1waGkudjEuUGVlclVwZGF0ZWRIABInCglwZWVyX2xlZnQYBSABKAsyEi5hbXBoaS52MS5QZWVyTGVmdEgAEjMKD3RyYWNrX3B1Ymxpc2hlZBgGIAEoCzIYLmFtcGhpLnYxLlRyYWNrUHVibGlzaGVkSAASLwoNdHJhY2tfdXBkYXRlZBgHIAEoCzIWLmFtcGhpLnYxLlRyYWNrVXBkYXRlZEgAEjcKEXRyYWNrX3VucHVibGlzaGVkGAggASgLMhouYW1waGkudjEuVHJhY2tVbnB1Ymxpc2hlZEgAEiQKB21lc3NhZ2UYCSABKAsyES5hbXBoaS52MS5NZXNzYWdlSAASMQoOY2hhdF9tb2RlcmF0ZWQYCiABKAsyFy5hbXBoaS52MS5DaGF0TW9kZXJhdGVkSAASLwoNc3RvcmVfY2hhbmdlZBgLIAEoCzIWLmFtcGhpLnYxLlN0b3JlQ2hhbmdlZEgAEj4KFXJvbGVfY2hhbmdlX3JlcXVlc3RlZBgMIAEoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWRIABI8ChRyb2xlX2NoYW5nZV9hbnN3ZXJlZBgNIAEoCzIcLmFtcGhpLnYxLlJvbGVDaGFuZ2VBbnN3ZXJlZEgAEjUKEHVubXV0ZV9yZXF1ZXN0ZWQYDiABKAsyGS5hbXBoaS52MS5Vbm11dGVSZXF1ZXN0ZWRIABItCgxyb29tX3VwZGF0ZWQYDyABKAsyFS5hbXBoaS52MS5Sb29tVXBkYXRlZEgAEikKCnJvb21fZW5kZWQYECABKAsyEy5hbXBoaS52MS5Sb29tRW5kZWRIABIxCg5zdHJlYW1fY2hhbmdlZBgRIAEoCzIXLmFtcGhpLnYxLlN0cmVhbUNoYW5nZWRIABIzCg9zZXNzaW9uX3N0YXJ0ZWQYEiABKAsyGC5hbXBoaS52MS5TZXNzaW9uU3RhcnRlZEgAQgYKBGJvZHkiKgoKUGVlckpvaW5lZBIcCgRwZWVyGAEgASgLMg4uYW1waGkudjEuUGVlciLkAQoLUGVlclVwZGF0ZWQSHAoEcGVlchgBIAEoCzIOLmFtcGhpLnYxLlBlZXISKAoEd2hhdBgCIAEoDjIaLmFtcGhpLnYxLlBlZXJVcGRhdGVkLldoYXQSCgoCYnkYAyABKAkSDgoGZm9yY2VkGAQgASgIInEKBFdoYXQSFAoQV0hBVF9VTlNQRUNJRklFRBAAEg0KCVdIQVRfTkFNRRABEhEKDVdIQVRfTUVUQURBVEEQAhINCglXSEFUX1JPTEUQAxINCglXSEFUX0hBTkQQBBITCg9XSEFUX0NIQVRfQkxPQ0sQBSJvCghQZWVyTGVmdBIPCgdwZWVyX2lkGAEgASgJEiUKBnJlYXNvbhgCIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uEg8KB21lc3NhZ2UYAyABKAkSCgoCYnkYBCABKAkSDgoGYmFubmVkGAUgASgIIkEKDlRyYWNrUHVibGlzaGVkEg8KB3BlZXJfaWQYASABKAkSHgoFdHJhY2sYAiABKAsyDy5hbXBoaS52MS5UcmFjayJLCgxUcmFja1VwZGF0ZWQSDwoHcGVlcl9pZBgBIAEoCRIeCgV0cmFjaxgCIAEoCzIPLmFtcGhpLnYxLlRyYWNrEgoKAmJ5GAMgASgJIjUKEFRyYWNrVW5wdWJsaXNoZWQSDwoHcGVlcl9pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSJDCg1DaGF0TW9kZXJhdGVkEiYKBmFjdGlvbhgBIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdBIKCgJieRgCIAEoCSJECgxTdG9yZUNoYW5nZWQSIwoFZW50cnkYASABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAiABKAgidgoTUm9sZUNoYW5nZVJlcXVlc3RlZBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB3BlZXJfaWQYAiABKAkSDAoEcm9sZRgDIAEoCRIKCgJieRgEIAEoCRIPCgdieV9uYW1lGAUgASgJEg8KB3RpbWVfbXMYBiABKAMiaAoSUm9sZUNoYW5nZUFuc3dlcmVkEhIKCnJlcXVlc3RfaWQYASABKAkSDwoHcGVlcl9pZBgCIAEoCRIQCghhY2NlcHRlZBgDIAEoCBIKCgJieRgEIAEoCRIPCgdleHBpcmVkGAUgASgIIlIKD1VubXV0ZVJlcXVlc3RlZBIPCgdwZWVyX2lkGAEgASgJEhEKCXRyYWNrX2lkcxgCIAMoCRIKCgJieRgDIAEoCRIPCgdzb3VyY2VzGAQgAygJIi8KC1Jvb21VcGRhdGVkEg4KBmxvY2tlZBgBIAEoCBIQCghtZXRhZGF0YRgCIAEoCSInCglSb29tRW5kZWQSDgoGcmVhc29uGAEgASgJEgoKAmJ5GAIgASgJIjEKDVN0cmVhbUNoYW5nZWQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIiQKDlNlc3Npb25TdGFydGVkEhIKCnNlc3Npb25faWQYASABKAki7QQKCVJvb21TdGF0ZRILCgNzZXEYASABKAQSDAoEcm9vbRgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhIKCnN0YXJ0ZWRfbXMYBCABKAMSJAoIdGVtcGxhdGUYBSABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIdCgVwZWVycxgGIAMoCzIOLmFtcGhpLnYxLlBlZXISIwoFc3RvcmUYByADKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5EiMKCG1lc3NhZ2VzGAggAygLMhEuYW1waGkudjEuTWVzc2FnZRIhCgdzdHJlYW1zGAkgAygLMhAuYW1waGkudjEuU3RyZWFtEg4KBmxvY2tlZBgKIAEoCBIQCghtZXRhZGF0YRgLIAEoCRITCgtjaGF0X3BhdXNlZBgMIAEoCBI4Cgtyb2xlX2NvdW50cxgNIAMoCzIjLmFtcGhpLnYxLlJvb21TdGF0ZS5Sb2xlQ291bnRzRW50cnkSDQoFZW5kZWQYDiABKAgSLgoHcGVuZGluZxgPIAMoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWQSFAoMYmFubmVkX3VzZXJzGBAgAygJEjAKB2xvc3RfbXMYESADKAsyHy5hbXBoaS52MS5Sb29tU3RhdGUuTG9zdE1zRW50cnkSEQoJYW5ub3VuY2VkGBIgAygJGjEKD1JvbGVDb3VudHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKA06AjgBGi0KC0xvc3RNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoAzoCOAEi1AMKC1Jvb21NZXNzYWdlEgwKBHJvb20YASABKAkSDQoFZXBvY2gYAiABKAQSIgoGYXR0YWNoGAMgASgLMhAuYW1waGkudjEuQXR0YWNoSAASIgoGZGV0YWNoGAQgASgLMhAuYW1waGkudjEuRGV0YWNoSAASKAoHcmVxdWVzdBgFIAEoCzIVLmFtcGhpLnYxLlJvb21SZXF1ZXN0SAASKgoIcmVzcG9uc2UYBiABKAsyFi5hbXBoaS52MS5Sb29tUmVzcG9uc2VIABImCgZldmVudHMYByABKAsyFC5hbXBoaS52MS5Sb29tRXZlbnRzSAASJAoFc3RhdGUYCCABKAsyEy5hbXBoaS52MS5Sb29tU3RhdGVIABIpCgpwZWVyX21vdmVkGAkgASgLMhMuYW1waGkudjEuUGVlck1vdmVkSAASMQoOc3RhbmRieV91cGRhdGUYCiABKAsyFy5hbXBoaS52MS5TdGFuZGJ5VXBkYXRlSAASKwoLc3RhbmRieV9hY2sYCyABKAsyFC5hbXBoaS52MS5TdGFuZGJ5QWNrSAASKQoKcmVsYXlfcGxhbhgMIAEoCzITLmFtcGhpLnYxLlJlbGF5UGxhbkgAQgYKBGJvZHkiwwEKDVN0YW5kYnlVcGRhdGUSDgoGbnVtYmVyGAEgASgEEg0KBXdob2xlGAIgASgIEiIKBXN0YXRlGAMgASgLMhMuYW1waGkudjEuUm9vbVN0YXRlEh8KBmV2ZW50cxgEIAMoCzIPLmFtcGhpLnYxLkV2ZW50EigKB2Fuc3dlcnMYBSADKAsyFy5hbXBoaS52MS5TdGFuZGJ5QW5zd2VyEiQKBXNlYXRzGAYgAygLMhUuYW1waGkudjEuU3RhbmRieVNlYXQiRwoNU3RhbmRieUFuc3dlchIMCgRub2RlGAEgASgJEigKCHJlc3BvbnNlGAIgASgLMhYuYW1waGkudjEuUm9vbVJlc3BvbnNlIj8KC1N0YW5kYnlTZWF0Eg8KB3BlZXJfaWQYASABKAkSDAoEbm9kZRgCIAEoCRIRCgljb25uZWN0ZWQYAyABKAgiMAoKU3RhbmRieUFjaxIOCgZudW1iZXIYASABKAQSEgoKd2FudF93aG9sZRgCIAEoCCKsAQoJUmVsYXlQbGFuEg8KB3ZlcnNpb24YASABKAQSDQoFbm9kZXMYAiADKAkSIgoFdHJlZXMYAyADKAsyEy5hbXBoaS52MS5SZWxheVRyZWUSLQoFaG9tZXMYBCADKAsyHi5hbXBoaS52MS5SZWxheVBsYW4uSG9tZXNFbnRyeRosCgpIb21lc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEiOwoJUmVsYXlUcmVlEgwKBGhvbWUYASABKA0SIAoEaG9wcxgCIAMoCzISLmFtcGhpLnYxLlJlbGF5SG9wIjgKCFJlbGF5SG9wEgwKBG5vZGUYASABKA0SDgoGcGFyZW50GAIgASgNEg4KBmJhY2t1cBgDIAEoDSIcCglQZWVyTW92ZWQSDwoHcGVlcl9pZBgBIAEoCSI+CgZBdHRhY2gSEAoIaGF2ZV9zZXEYASABKAQSEwoLbGlzdHNfcGVlcnMYAiABKAgSDQoFcGVlcnMYAyADKAkiCAoGRGV0YWNoIk4KC1Jvb21SZXF1ZXN0EgoKAmlkGAEgASgEEg8KB3BlZXJfaWQYAiABKAkSIgoHY29tbWFuZBgDIAEoCzIRLmFtcGhpLnYxLkNvbW1hbmQiSQoMUm9vbVJlc3BvbnNlEgoKAmlkGAEgASgEEiAKBnJlc3VsdBgCIAEoCzIQLmFtcGhpLnYxLlJlc3VsdBILCgNzZXEYAyABKAQiLQoKUm9vbUV2ZW50cxIfCgZldmVudHMYASADKAsyDy5hbXBoaS52MS5FdmVudEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model]);
+  fileDesc("ChNhbXBoaS92MS9yb29tLnByb3RvEghhbXBoaS52MSKOBwoHQ29tbWFuZBIeCgRqb2luGAEgASgLMg4uYW1waGkudjEuSm9pbkgAEiAKBWxlYXZlGAIgASgLMg8uYW1waGkudjEuTGVhdmVIABIpCgdwdWJsaXNoGAMgASgLMhYuYW1waGkudjEuUHVibGlzaFRyYWNrSAASLQoJdW5wdWJsaXNoGAQgASgLMhguYW1waGkudjEuVW5wdWJsaXNoVHJhY2tIABItCgx1cGRhdGVfdHJhY2sYBSABKAsyFS5hbXBoaS52MS5VcGRhdGVUcmFja0gAEikKCm11dGVfcGVlcnMYBiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnNIABIlCgRzZW5kGAcgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2VIABIqCghtb2RlcmF0ZRgIIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdEgAEikKCnJhaXNlX2hhbmQYCSABKAsyEy5hbXBoaS52MS5SYWlzZUhhbmRIABInCglzZXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5TZXRTdG9yZUgAEisKC2NoYW5nZV9yb2xlGAsgASgLMhQuYW1waGkudjEuQ2hhbmdlUm9sZUgAEjgKEmFuc3dlcl9yb2xlX2NoYW5nZRgMIAEoCzIaLmFtcGhpLnYxLkFuc3dlclJvbGVDaGFuZ2VIABIrCgt1cGRhdGVfcGVlchgNIAEoCzIULmFtcGhpLnYxLlVwZGF0ZVBlZXJIABItCgxyZW1vdmVfcGVlcnMYDiABKAsyFS5hbXBoaS52MS5SZW1vdmVQZWVyc0gAEjAKC3VwZGF0ZV9yb29tGA8gASgLMhkuYW1waGkudjEuVXBkYXRlUm9vbVN0YXRlSAASJQoIZW5kX3Jvb20YECABKAsyES5hbXBoaS52MS5FbmRSb29tSAASMQoOY29udHJvbF9zdHJlYW0YESABKAsyFy5hbXBoaS52MS5Db250cm9sU3RyZWFtSAASKQoKbGlzdF9wZWVycxgSIAEoCzITLmFtcGhpLnYxLkxpc3RQZWVyc0gAEjMKD3BlZXJfY29ubmVjdGlvbhgTIAEoCzIYLmFtcGhpLnYxLlBlZXJDb25uZWN0aW9uSAASLwoNc3RyZWFtX3JlcG9ydBgUIAEoCzIWLmFtcGhpLnYxLlN0cmVhbVJlcG9ydEgAQgYKBGJvZHkiRQoESm9pbhIMCgRuYW1lGAEgASgJEhAKCG1ldGFkYXRhGAIgASgJEg8KB3VzZXJfaWQYAyABKAkSDAoEcm9sZRgEIAEoCSIqCgpKb2luUmVzdWx0EhwKBHBlZXIYASABKAsyDi5hbXBoaS52MS5QZWVyIgcKBUxlYXZlIqkBCgxQdWJsaXNoVHJhY2sSHAoEa2luZBgBIAEoDjIOLmFtcGhpLnYxLktpbmQSDgoGc291cmNlGAIgASgJEg0KBW11dGVkGAMgASgIEg0KBXdpZHRoGAQgASgNEg4KBmhlaWdodBgFIAEoDRIoCgZsYXllcnMYBiADKAsyGC5hbXBoaS52MS5TaW11bGNhc3RMYXllchITCgtkZXNjcmlwdGlvbhgHIAEoCSIvCg1QdWJsaXNoUmVzdWx0Eh4KBXRyYWNrGAEgASgLMg8uYW1waGkudjEuVHJhY2siIgoOVW5wdWJsaXNoVHJhY2sSEAoIdHJhY2tfaWQYASABKAkiwwEKC1VwZGF0ZVRyYWNrEhAKCHRyYWNrX2lkGAEgASgJEhIKBW11dGVkGAIgASgISACIAQESEgoFd2lkdGgYAyABKA1IAYgBARITCgZoZWlnaHQYBCABKA1IAogBARIYCgtkZXNjcmlwdGlvbhgFIAEoCUgDiAEBEhIKBWNvZGVjGAYgASgJSASIAQFCCAoGX211dGVkQggKBl93aWR0aEIJCgdfaGVpZ2h0Qg4KDF9kZXNjcmlwdGlvbkIICgZfY29kZWMiXAoJTXV0ZVBlZXJzEg0KBXBlZXJzGAEgAygJEg0KBXJvbGVzGAIgAygJEg8KB3NvdXJjZXMYAyADKAkSDQoFbXV0ZWQYBCABKAgSEQoJdHJhY2tfaWRzGAUgAygJIksKC1NlbmRNZXNzYWdlEgwKBHR5cGUYASABKAkSDAoEdGV4dBgCIAEoCRIgCgJ0bxgDIAEoCzIULmFtcGhpLnYxLlJlY2lwaWVudHMiKQoKU2VuZFJlc3VsdBIKCgJpZBgBIAEoBBIPCgd0aW1lX21zGAIgASgDIocBCgxNb2RlcmF0ZUNoYXQSDQoDcGluGAEgASgESAASDwoFdW5waW4YAiABKARIABIOCgRoaWRlGAMgASgESAASFAoKYmxvY2tfcGVlchgEIAEoCUgAEhYKDHVuYmxvY2tfcGVlchgFIAEoCUgAEg8KBXBhdXNlGAYgASgISABCCAoGYWN0aW9uIiwKCVJhaXNlSGFuZBIOCgZyYWlzZWQYASABKAgSDwoHcGVlcl9pZBgCIAEoCSJwCghTZXRTdG9yZRILCgNrZXkYASABKAkSEgoFdmFsdWUYAiABKAlIAIgBARIYCgtpZl9yZXZpc2lvbhgDIAEoBEgBiAEBEg8KB2R1cmFibGUYBCABKAhCCAoGX3ZhbHVlQg4KDF9pZl9yZXZpc2lvbiIfCgtTdG9yZVJlc3VsdBIQCghyZXZpc2lvbhgBIAEoBCJMCgpDaGFuZ2VSb2xlEg0KBXBlZXJzGAEgAygJEhIKCmZyb21fcm9sZXMYAiADKAkSDAoEcm9sZRgDIAEoCRINCgVmb3JjZRgEIAEoCCKeAQoQQ2hhbmdlUm9sZVJlc3VsdBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB2NoYW5nZWQYAiADKAkSNgoGZmFpbGVkGAMgAygLMiYuYW1waGkudjEuQ2hhbmdlUm9sZVJlc3VsdC5GYWlsZWRFbnRyeRotCgtGYWlsZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjYKEEFuc3dlclJvbGVDaGFuZ2USEgoKcmVxdWVzdF9pZBgBIAEoCRIOCgZhY2NlcHQYAiABKAgiXQoKVXBkYXRlUGVlchIPCgdwZWVyX2lkGAEgASgJEhEKBG5hbWUYAiABKAlIAIgBARIVCghtZXRhZGF0YRgDIAEoCUgBiAEBQgcKBV9uYW1lQgsKCV9tZXRhZGF0YSJICgtSZW1vdmVQZWVycxINCgVwZWVycxgBIAMoCRINCgVyb2xlcxgCIAMoCRIOCgZyZWFzb24YAyABKAkSCwoDYmFuGAQgASgIIlUKD1VwZGF0ZVJvb21TdGF0ZRITCgZsb2NrZWQYASABKAhIAIgBARIVCghtZXRhZGF0YRgCIAEoCUgBiAEBQgkKB19sb2NrZWRCCwoJX21ldGFkYXRhIicKB0VuZFJvb20SDgoGcmVhc29uGAEgASgJEgwKBGxvY2sYAiABKAgiywEKDUNvbnRyb2xTdHJlYW0SDAoEbmFtZRgBIAEoCRIuCgZhY3Rpb24YAiABKA4yHi5hbXBoaS52MS5Db250cm9sU3RyZWFtLkFjdGlvbhIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIlYKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxBQ1RJT05fU1RBUlQQARIPCgtBQ1RJT05fU1RPUBACEhEKDUFDVElPTl9MQVlPVVQQAyJICglMaXN0UGVlcnMSDgoGc2VhcmNoGAEgASgJEg0KBXJvbGVzGAIgAygJEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIk0KD0xpc3RQZWVyc1Jlc3VsdBIdCgVwZWVycxgBIAMoCzIOLmFtcGhpLnYxLlBlZXISDAoEbmV4dBgCIAEoCRINCgV0b3RhbBgDIAEoDSJGCg5QZWVyQ29ubmVjdGlvbhIPCgdwZWVyX2lkGAEgASgJEhEKCWNvbm5lY3RlZBgCIAEoCBIQCghzaW5jZV9tcxgDIAEoAyIwCgxTdHJlYW1SZXBvcnQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIrYCCgZSZXN1bHQSIAoFZXJyb3IYASABKAsyDy5hbXBoaS52MS5FcnJvckgAEiQKBGpvaW4YAiABKAsyFC5hbXBoaS52MS5Kb2luUmVzdWx0SAASKgoHcHVibGlzaBgDIAEoCzIXLmFtcGhpLnYxLlB1Ymxpc2hSZXN1bHRIABIkCgRzZW5kGAQgASgLMhQuYW1waGkudjEuU2VuZFJlc3VsdEgAEiYKBXN0b3JlGAUgASgLMhUuYW1waGkudjEuU3RvcmVSZXN1bHRIABIxCgtjaGFuZ2Vfcm9sZRgGIAEoCzIaLmFtcGhpLnYxLkNoYW5nZVJvbGVSZXN1bHRIABIvCgpsaXN0X3BlZXJzGAcgASgLMhkuYW1waGkudjEuTGlzdFBlZXJzUmVzdWx0SABCBgoEYm9keSLSBgoFRXZlbnQSCwoDc2VxGAEgASgEEg8KB3RpbWVfbXMYAiABKAMSKwoLcGVlcl9qb2luZWQYAyABKAsyFC5hbXBoaS52MS5QZWVySm9pbmVkSAASLQoMcGVlcl91cGRhdGVkGAQgASgLMhUuYW1waGkudjEuUGVlclVwZGF0ZWRIABInCglwZWVyX2xlZnQYBSABKAsyEi5hbXBoaS52MS5QZWVyTGVmdEgAEjMKD3RyYWNrX3B1Ymxpc2hlZBgGIAEoCzIYLmFtcGhpLnYxLlRyYWNrUHVibGlzaGVkSAASLwoNdHJhY2tfdXBkYXRlZBgHIAEoCzIWLmFtcGhpLnYxLlRyYWNrVXBkYXRlZEgAEjcKEXRyYWNrX3VucHVibGlzaGVkGAggASgLMhouYW1waGkudjEuVHJhY2tVbnB1Ymxpc2hlZEgAEiQKB21lc3NhZ2UYCSABKAsyES5hbXBoaS52MS5NZXNzYWdlSAASMQoOY2hhdF9tb2RlcmF0ZWQYCiABKAsyFy5hbXBoaS52MS5DaGF0TW9kZXJhdGVkSAASLwoNc3RvcmVfY2hhbmdlZBgLIAEoCzIWLmFtcGhpLnYxLlN0b3JlQ2hhbmdlZEgAEj4KFXJvbGVfY2hhbmdlX3JlcXVlc3RlZBgMIAEoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWRIABI8ChRyb2xlX2NoYW5nZV9hbnN3ZXJlZBgNIAEoCzIcLmFtcGhpLnYxLlJvbGVDaGFuZ2VBbnN3ZXJlZEgAEjUKEHVubXV0ZV9yZXF1ZXN0ZWQYDiABKAsyGS5hbXBoaS52MS5Vbm11dGVSZXF1ZXN0ZWRIABItCgxyb29tX3VwZGF0ZWQYDyABKAsyFS5hbXBoaS52MS5Sb29tVXBkYXRlZEgAEikKCnJvb21fZW5kZWQYECABKAsyEy5hbXBoaS52MS5Sb29tRW5kZWRIABIxCg5zdHJlYW1fY2hhbmdlZBgRIAEoCzIXLmFtcGhpLnYxLlN0cmVhbUNoYW5nZWRIABIzCg9zZXNzaW9uX3N0YXJ0ZWQYEiABKAsyGC5hbXBoaS52MS5TZXNzaW9uU3RhcnRlZEgAQgYKBGJvZHkiKgoKUGVlckpvaW5lZBIcCgRwZWVyGAEgASgLMg4uYW1waGkudjEuUGVlciLkAQoLUGVlclVwZGF0ZWQSHAoEcGVlchgBIAEoCzIOLmFtcGhpLnYxLlBlZXISKAoEd2hhdBgCIAEoDjIaLmFtcGhpLnYxLlBlZXJVcGRhdGVkLldoYXQSCgoCYnkYAyABKAkSDgoGZm9yY2VkGAQgASgIInEKBFdoYXQSFAoQV0hBVF9VTlNQRUNJRklFRBAAEg0KCVdIQVRfTkFNRRABEhEKDVdIQVRfTUVUQURBVEEQAhINCglXSEFUX1JPTEUQAxINCglXSEFUX0hBTkQQBBITCg9XSEFUX0NIQVRfQkxPQ0sQBSJvCghQZWVyTGVmdBIPCgdwZWVyX2lkGAEgASgJEiUKBnJlYXNvbhgCIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uEg8KB21lc3NhZ2UYAyABKAkSCgoCYnkYBCABKAkSDgoGYmFubmVkGAUgASgIIkEKDlRyYWNrUHVibGlzaGVkEg8KB3BlZXJfaWQYASABKAkSHgoFdHJhY2sYAiABKAsyDy5hbXBoaS52MS5UcmFjayJLCgxUcmFja1VwZGF0ZWQSDwoHcGVlcl9pZBgBIAEoCRIeCgV0cmFjaxgCIAEoCzIPLmFtcGhpLnYxLlRyYWNrEgoKAmJ5GAMgASgJIjUKEFRyYWNrVW5wdWJsaXNoZWQSDwoHcGVlcl9pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSJDCg1DaGF0TW9kZXJhdGVkEiYKBmFjdGlvbhgBIAEoCzIWLmFtcGhpLnYxLk1vZGVyYXRlQ2hhdBIKCgJieRgCIAEoCSJECgxTdG9yZUNoYW5nZWQSIwoFZW50cnkYASABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAiABKAgidgoTUm9sZUNoYW5nZVJlcXVlc3RlZBISCgpyZXF1ZXN0X2lkGAEgASgJEg8KB3BlZXJfaWQYAiABKAkSDAoEcm9sZRgDIAEoCRIKCgJieRgEIAEoCRIPCgdieV9uYW1lGAUgASgJEg8KB3RpbWVfbXMYBiABKAMiaAoSUm9sZUNoYW5nZUFuc3dlcmVkEhIKCnJlcXVlc3RfaWQYASABKAkSDwoHcGVlcl9pZBgCIAEoCRIQCghhY2NlcHRlZBgDIAEoCBIKCgJieRgEIAEoCRIPCgdleHBpcmVkGAUgASgIIlIKD1VubXV0ZVJlcXVlc3RlZBIPCgdwZWVyX2lkGAEgASgJEhEKCXRyYWNrX2lkcxgCIAMoCRIKCgJieRgDIAEoCRIPCgdzb3VyY2VzGAQgAygJIi8KC1Jvb21VcGRhdGVkEg4KBmxvY2tlZBgBIAEoCBIQCghtZXRhZGF0YRgCIAEoCSInCglSb29tRW5kZWQSDgoGcmVhc29uGAEgASgJEgoKAmJ5GAIgASgJIjEKDVN0cmVhbUNoYW5nZWQSIAoGc3RyZWFtGAEgASgLMhAuYW1waGkudjEuU3RyZWFtIiQKDlNlc3Npb25TdGFydGVkEhIKCnNlc3Npb25faWQYASABKAkigAUKCVJvb21TdGF0ZRILCgNzZXEYASABKAQSDAoEcm9vbRgCIAEoCRISCgpzZXNzaW9uX2lkGAMgASgJEhIKCnN0YXJ0ZWRfbXMYBCABKAMSJAoIdGVtcGxhdGUYBSABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIdCgVwZWVycxgGIAMoCzIOLmFtcGhpLnYxLlBlZXISIwoFc3RvcmUYByADKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5EiMKCG1lc3NhZ2VzGAggAygLMhEuYW1waGkudjEuTWVzc2FnZRIhCgdzdHJlYW1zGAkgAygLMhAuYW1waGkudjEuU3RyZWFtEg4KBmxvY2tlZBgKIAEoCBIQCghtZXRhZGF0YRgLIAEoCRITCgtjaGF0X3BhdXNlZBgMIAEoCBI4Cgtyb2xlX2NvdW50cxgNIAMoCzIjLmFtcGhpLnYxLlJvb21TdGF0ZS5Sb2xlQ291bnRzRW50cnkSDQoFZW5kZWQYDiABKAgSLgoHcGVuZGluZxgPIAMoCzIdLmFtcGhpLnYxLlJvbGVDaGFuZ2VSZXF1ZXN0ZWQSFAoMYmFubmVkX3VzZXJzGBAgAygJEjAKB2xvc3RfbXMYESADKAsyHy5hbXBoaS52MS5Sb29tU3RhdGUuTG9zdE1zRW50cnkSEQoJYW5ub3VuY2VkGBIgAygJEhEKCXNlcV9lcG9jaBgTIAEoBBoxCg9Sb2xlQ291bnRzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ARotCgtMb3N0TXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAM6AjgBIrQECgtSb29tTWVzc2FnZRIMCgRyb29tGAEgASgJEg0KBWVwb2NoGAIgASgEEiIKBmF0dGFjaBgDIAEoCzIQLmFtcGhpLnYxLkF0dGFjaEgAEiIKBmRldGFjaBgEIAEoCzIQLmFtcGhpLnYxLkRldGFjaEgAEigKB3JlcXVlc3QYBSABKAsyFS5hbXBoaS52MS5Sb29tUmVxdWVzdEgAEioKCHJlc3BvbnNlGAYgASgLMhYuYW1waGkudjEuUm9vbVJlc3BvbnNlSAASJgoGZXZlbnRzGAcgASgLMhQuYW1waGkudjEuUm9vbUV2ZW50c0gAEiQKBXN0YXRlGAggASgLMhMuYW1waGkudjEuUm9vbVN0YXRlSAASKQoKcGVlcl9tb3ZlZBgJIAEoCzITLmFtcGhpLnYxLlBlZXJNb3ZlZEgAEjEKDnN0YW5kYnlfdXBkYXRlGAogASgLMhcuYW1waGkudjEuU3RhbmRieVVwZGF0ZUgAEisKC3N0YW5kYnlfYWNrGAsgASgLMhQuYW1waGkudjEuU3RhbmRieUFja0gAEikKCnJlbGF5X3BsYW4YDCABKAsyEy5hbXBoaS52MS5SZWxheVBsYW5IABItCgxzdGF0ZV93YW50ZWQYDSABKAsyFS5hbXBoaS52MS5TdGF0ZVdhbnRlZEgAEi8KDXJlcGxpY2Ffc3RhdGUYDiABKAsyFi5hbXBoaS52MS5SZXBsaWNhU3RhdGVIAEIGCgRib2R5IowCCg1TdGFuZGJ5VXBkYXRlEg4KBm51bWJlchgBIAEoBBINCgV3aG9sZRgCIAEoCBIiCgVzdGF0ZRgDIAEoCzITLmFtcGhpLnYxLlJvb21TdGF0ZRIfCgZldmVudHMYBCADKAsyDy5hbXBoaS52MS5FdmVudBIoCgdhbnN3ZXJzGAUgAygLMhcuYW1waGkudjEuU3RhbmRieUFuc3dlchIkCgVzZWF0cxgGIAMoCzIVLmFtcGhpLnYxLlN0YW5kYnlTZWF0EiQKBmVwb2NocxgHIAMoCzIULmFtcGhpLnYxLkVwb2NoU3RhcnQSIQoEcGxhbhgIIAEoCzITLmFtcGhpLnYxLlJlbGF5UGxhbiIoCgpFcG9jaFN0YXJ0Eg0KBWVwb2NoGAEgASgEEgsKA3NlcRgCIAEoBCINCgtTdGF0ZVdhbnRlZCIyCgxSZXBsaWNhU3RhdGUSIgoFc3RhdGUYASABKAsyEy5hbXBoaS52MS5Sb29tU3RhdGUiRwoNU3RhbmRieUFuc3dlchIMCgRub2RlGAEgASgJEigKCHJlc3BvbnNlGAIgASgLMhYuYW1waGkudjEuUm9vbVJlc3BvbnNlIj8KC1N0YW5kYnlTZWF0Eg8KB3BlZXJfaWQYASABKAkSDAoEbm9kZRgCIAEoCRIRCgljb25uZWN0ZWQYAyABKAgiMAoKU3RhbmRieUFjaxIOCgZudW1iZXIYASABKAQSEgoKd2FudF93aG9sZRgCIAEoCCKsAQoJUmVsYXlQbGFuEg8KB3ZlcnNpb24YASABKAQSDQoFbm9kZXMYAiADKAkSIgoFdHJlZXMYAyADKAsyEy5hbXBoaS52MS5SZWxheVRyZWUSLQoFaG9tZXMYBCADKAsyHi5hbXBoaS52MS5SZWxheVBsYW4uSG9tZXNFbnRyeRosCgpIb21lc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoDToCOAEiOwoJUmVsYXlUcmVlEgwKBGhvbWUYASABKA0SIAoEaG9wcxgCIAMoCzISLmFtcGhpLnYxLlJlbGF5SG9wIjgKCFJlbGF5SG9wEgwKBG5vZGUYASABKA0SDgoGcGFyZW50GAIgASgNEg4KBmJhY2t1cBgDIAEoDSIcCglQZWVyTW92ZWQSDwoHcGVlcl9pZBgBIAEoCSJmCgZBdHRhY2gSEAoIaGF2ZV9zZXEYASABKAQSEwoLbGlzdHNfcGVlcnMYAiABKAgSDQoFcGVlcnMYAyADKAkSEgoKc2Vzc2lvbl9pZBgEIAEoCRISCgpoYXZlX2Vwb2NoGAUgASgEIggKBkRldGFjaCJOCgtSb29tUmVxdWVzdBIKCgJpZBgBIAEoBBIPCgdwZWVyX2lkGAIgASgJEiIKB2NvbW1hbmQYAyABKAsyES5hbXBoaS52MS5Db21tYW5kIkkKDFJvb21SZXNwb25zZRIKCgJpZBgBIAEoBBIgCgZyZXN1bHQYAiABKAsyEC5hbXBoaS52MS5SZXN1bHQSCwoDc2VxGAMgASgEImMKClJvb21FdmVudHMSHwoGZXZlbnRzGAEgAygLMg8uYW1waGkudjEuRXZlbnQSEgoKcHJldl9lcG9jaBgCIAEoBBIgCgRtb2RlGAMgASgOMhIuYW1waGkudjEuUm9vbU1vZGUqfQoIUm9vbU1vZGUSGQoVUk9PTV9NT0RFX1VOU1BFQ0lGSUVEEAASFAoQUk9PTV9NT0RFX05PUk1BTBABEhIKDlJPT01fTU9ERV9TT0xPEAISFAoQUk9PTV9NT0RFX0ZST1pFThADEhYKElJPT01fTU9ERV9OT19PV05FUhAEQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model]);
 
 /**
  * Command is everything that asks the owner of a room to decide something.
@@ -2842,6 +2842,13 @@ export type RoomState = Message<"amphi.v1.RoomState"> & {
    * @generated from field: repeated string announced = 18;
    */
   announced: string[];
+
+  /**
+   * The epoch in which event seq was decided; owner, replicas and standby only.
+   *
+   * @generated from field: uint64 seq_epoch = 19;
+   */
+  seqEpoch: bigint;
 };
 
 /**
@@ -2949,6 +2956,13 @@ export type RoomStateJson = {
    * @generated from field: repeated string announced = 18;
    */
   announced?: string[];
+
+  /**
+   * The epoch in which event seq was decided; owner, replicas and standby only.
+   *
+   * @generated from field: uint64 seq_epoch = 19;
+   */
+  seqEpoch?: string;
 };
 
 /**
@@ -3039,6 +3053,18 @@ export type RoomMessage = Message<"amphi.v1.RoomMessage"> & {
      */
     value: RelayPlan;
     case: "relayPlan";
+  } | {
+    /**
+     * @generated from field: amphi.v1.StateWanted state_wanted = 13;
+     */
+    value: StateWanted;
+    case: "stateWanted";
+  } | {
+    /**
+     * @generated from field: amphi.v1.ReplicaState replica_state = 14;
+     */
+    value: ReplicaState;
+    case: "replicaState";
   } | { case: undefined; value?: undefined };
 };
 
@@ -3109,6 +3135,16 @@ export type RoomMessageJson = {
    * @generated from field: amphi.v1.RelayPlan relay_plan = 12;
    */
   relayPlan?: RelayPlanJson;
+
+  /**
+   * @generated from field: amphi.v1.StateWanted state_wanted = 13;
+   */
+  stateWanted?: StateWantedJson;
+
+  /**
+   * @generated from field: amphi.v1.ReplicaState replica_state = 14;
+   */
+  replicaState?: ReplicaStateJson;
 };
 
 /**
@@ -3164,6 +3200,20 @@ export type StandbyUpdate = Message<"amphi.v1.StandbyUpdate"> & {
    * @generated from field: repeated amphi.v1.StandbySeat seats = 6;
    */
   seats: StandbySeat[];
+
+  /**
+   * With whole: in which epochs the last events were decided.
+   *
+   * @generated from field: repeated amphi.v1.EpochStart epochs = 7;
+   */
+  epochs: EpochStart[];
+
+  /**
+   * The plan that the owner sent last, when it is another one.
+   *
+   * @generated from field: amphi.v1.RelayPlan plan = 8;
+   */
+  plan?: RelayPlan | undefined;
 };
 
 /**
@@ -3212,6 +3262,20 @@ export type StandbyUpdateJson = {
    * @generated from field: repeated amphi.v1.StandbySeat seats = 6;
    */
   seats?: StandbySeatJson[];
+
+  /**
+   * With whole: in which epochs the last events were decided.
+   *
+   * @generated from field: repeated amphi.v1.EpochStart epochs = 7;
+   */
+  epochs?: EpochStartJson[];
+
+  /**
+   * The plan that the owner sent last, when it is another one.
+   *
+   * @generated from field: amphi.v1.RelayPlan plan = 8;
+   */
+  plan?: RelayPlanJson;
 };
 
 /**
@@ -3220,6 +3284,103 @@ export type StandbyUpdateJson = {
  */
 export const StandbyUpdateSchema: GenMessage<StandbyUpdate, {jsonType: StandbyUpdateJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_room, 46);
+
+/**
+ * EpochStart says which event was the first that an epoch's owner decided.
+ *
+ * @generated from message amphi.v1.EpochStart
+ */
+export type EpochStart = Message<"amphi.v1.EpochStart"> & {
+  /**
+   * @generated from field: uint64 epoch = 1;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: uint64 seq = 2;
+   */
+  seq: bigint;
+};
+
+/**
+ * EpochStart says which event was the first that an epoch's owner decided.
+ *
+ * @generated from message amphi.v1.EpochStart
+ */
+export type EpochStartJson = {
+  /**
+   * @generated from field: uint64 epoch = 1;
+   */
+  epoch?: string;
+
+  /**
+   * @generated from field: uint64 seq = 2;
+   */
+  seq?: string;
+};
+
+/**
+ * Describes the message amphi.v1.EpochStart.
+ * Use `create(EpochStartSchema)` to create a new message.
+ */
+export const EpochStartSchema: GenMessage<EpochStart, {jsonType: EpochStartJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 47);
+
+/**
+ * StateWanted asks a node that has attached for its replica's state: a new owner that no standby has given a copy
+ * goes on from the furthest replica.
+ *
+ * @generated from message amphi.v1.StateWanted
+ */
+export type StateWanted = Message<"amphi.v1.StateWanted"> & {
+};
+
+/**
+ * StateWanted asks a node that has attached for its replica's state: a new owner that no standby has given a copy
+ * goes on from the furthest replica.
+ *
+ * @generated from message amphi.v1.StateWanted
+ */
+export type StateWantedJson = {
+};
+
+/**
+ * Describes the message amphi.v1.StateWanted.
+ * Use `create(StateWantedSchema)` to create a new message.
+ */
+export const StateWantedSchema: GenMessage<StateWanted, {jsonType: StateWantedJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 48);
+
+/**
+ * ReplicaState answers StateWanted.
+ *
+ * @generated from message amphi.v1.ReplicaState
+ */
+export type ReplicaState = Message<"amphi.v1.ReplicaState"> & {
+  /**
+   * @generated from field: amphi.v1.RoomState state = 1;
+   */
+  state?: RoomState | undefined;
+};
+
+/**
+ * ReplicaState answers StateWanted.
+ *
+ * @generated from message amphi.v1.ReplicaState
+ */
+export type ReplicaStateJson = {
+  /**
+   * @generated from field: amphi.v1.RoomState state = 1;
+   */
+  state?: RoomStateJson;
+};
+
+/**
+ * Describes the message amphi.v1.ReplicaState.
+ * Use `create(ReplicaStateSchema)` to create a new message.
+ */
+export const ReplicaStateSchema: GenMessage<ReplicaState, {jsonType: ReplicaStateJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_room, 49);
 
 /**
  * @generated from message amphi.v1.StandbyAnswer
@@ -3256,7 +3417,7 @@ export type StandbyAnswerJson = {
  * Use `create(StandbyAnswerSchema)` to create a new message.
  */
 export const StandbyAnswerSchema: GenMessage<StandbyAnswer, {jsonType: StandbyAnswerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 47);
+  messageDesc(file_amphi_v1_room, 50);
 
 /**
  * @generated from message amphi.v1.StandbySeat
@@ -3307,7 +3468,7 @@ export type StandbySeatJson = {
  * Use `create(StandbySeatSchema)` to create a new message.
  */
 export const StandbySeatSchema: GenMessage<StandbySeat, {jsonType: StandbySeatJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 48);
+  messageDesc(file_amphi_v1_room, 51);
 
 /**
  * StandbyAck acknowledges updates up to number; with want_whole the standby cannot follow and asks for everything.
@@ -3348,7 +3509,7 @@ export type StandbyAckJson = {
  * Use `create(StandbyAckSchema)` to create a new message.
  */
 export const StandbyAckSchema: GenMessage<StandbyAck, {jsonType: StandbyAckJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 49);
+  messageDesc(file_amphi_v1_room, 52);
 
 /**
  * RelayPlan is over which nodes the tracks of a room travel; the owner computes it and sends it to all attached nodes.
@@ -3421,7 +3582,7 @@ export type RelayPlanJson = {
  * Use `create(RelayPlanSchema)` to create a new message.
  */
 export const RelayPlanSchema: GenMessage<RelayPlan, {jsonType: RelayPlanJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 50);
+  messageDesc(file_amphi_v1_room, 53);
 
 /**
  * RelayTree is how tracks of one home reach the others.
@@ -3462,7 +3623,7 @@ export type RelayTreeJson = {
  * Use `create(RelayTreeSchema)` to create a new message.
  */
 export const RelayTreeSchema: GenMessage<RelayTree, {jsonType: RelayTreeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 51);
+  messageDesc(file_amphi_v1_room, 54);
 
 /**
  * @generated from message amphi.v1.RelayHop
@@ -3513,7 +3674,7 @@ export type RelayHopJson = {
  * Use `create(RelayHopSchema)` to create a new message.
  */
 export const RelayHopSchema: GenMessage<RelayHop, {jsonType: RelayHopJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 52);
+  messageDesc(file_amphi_v1_room, 55);
 
 /**
  * PeerMoved tells the node that had a peer's client that another node has it now.
@@ -3544,7 +3705,7 @@ export type PeerMovedJson = {
  * Use `create(PeerMovedSchema)` to create a new message.
  */
 export const PeerMovedSchema: GenMessage<PeerMoved, {jsonType: PeerMovedJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 53);
+  messageDesc(file_amphi_v1_room, 56);
 
 /**
  * Attach subscribes a node's replica; it is answered with state, then events follow. Repeated as a keepalive.
@@ -3571,6 +3732,19 @@ export type Attach = Message<"amphi.v1.Attach"> & {
    * @generated from field: repeated string peers = 3;
    */
   peers: string[];
+
+  /**
+   * Of which session event have_seq is, and in which epoch it was decided: events of the same number and epoch are the
+   * same, and so are all before them.
+   *
+   * @generated from field: string session_id = 4;
+   */
+  sessionId: string;
+
+  /**
+   * @generated from field: uint64 have_epoch = 5;
+   */
+  haveEpoch: bigint;
 };
 
 /**
@@ -3598,6 +3772,19 @@ export type AttachJson = {
    * @generated from field: repeated string peers = 3;
    */
   peers?: string[];
+
+  /**
+   * Of which session event have_seq is, and in which epoch it was decided: events of the same number and epoch are the
+   * same, and so are all before them.
+   *
+   * @generated from field: string session_id = 4;
+   */
+  sessionId?: string;
+
+  /**
+   * @generated from field: uint64 have_epoch = 5;
+   */
+  haveEpoch?: string;
 };
 
 /**
@@ -3605,7 +3792,7 @@ export type AttachJson = {
  * Use `create(AttachSchema)` to create a new message.
  */
 export const AttachSchema: GenMessage<Attach, {jsonType: AttachJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 54);
+  messageDesc(file_amphi_v1_room, 57);
 
 /**
  * @generated from message amphi.v1.Detach
@@ -3624,7 +3811,7 @@ export type DetachJson = {
  * Use `create(DetachSchema)` to create a new message.
  */
 export const DetachSchema: GenMessage<Detach, {jsonType: DetachJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 55);
+  messageDesc(file_amphi_v1_room, 58);
 
 /**
  * @generated from message amphi.v1.RoomRequest
@@ -3679,7 +3866,7 @@ export type RoomRequestJson = {
  * Use `create(RoomRequestSchema)` to create a new message.
  */
 export const RoomRequestSchema: GenMessage<RoomRequest, {jsonType: RoomRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 56);
+  messageDesc(file_amphi_v1_room, 59);
 
 /**
  * @generated from message amphi.v1.RoomResponse
@@ -3734,7 +3921,7 @@ export type RoomResponseJson = {
  * Use `create(RoomResponseSchema)` to create a new message.
  */
 export const RoomResponseSchema: GenMessage<RoomResponse, {jsonType: RoomResponseJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 57);
+  messageDesc(file_amphi_v1_room, 60);
 
 /**
  * @generated from message amphi.v1.RoomEvents
@@ -3744,6 +3931,18 @@ export type RoomEvents = Message<"amphi.v1.RoomEvents"> & {
    * @generated from field: repeated amphi.v1.Event events = 1;
    */
   events: Event[];
+
+  /**
+   * The epoch in which the event before the first was decided: a replica whose last event is of another one attaches again.
+   *
+   * @generated from field: uint64 prev_epoch = 2;
+   */
+  prevEpoch: bigint;
+
+  /**
+   * @generated from field: amphi.v1.RoomMode mode = 3;
+   */
+  mode: RoomMode;
 };
 
 /**
@@ -3754,6 +3953,18 @@ export type RoomEventsJson = {
    * @generated from field: repeated amphi.v1.Event events = 1;
    */
   events?: EventJson[];
+
+  /**
+   * The epoch in which the event before the first was decided: a replica whose last event is of another one attaches again.
+   *
+   * @generated from field: uint64 prev_epoch = 2;
+   */
+  prevEpoch?: string;
+
+  /**
+   * @generated from field: amphi.v1.RoomMode mode = 3;
+   */
+  mode?: RoomModeJson;
 };
 
 /**
@@ -3761,5 +3972,56 @@ export type RoomEventsJson = {
  * Use `create(RoomEventsSchema)` to create a new message.
  */
 export const RoomEventsSchema: GenMessage<RoomEvents, {jsonType: RoomEventsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_room, 58);
+  messageDesc(file_amphi_v1_room, 61);
+
+/**
+ * RoomMode is how far the room's owner can decide (PROTOCOL.md section 6).
+ *
+ * @generated from enum amphi.v1.RoomMode
+ */
+export enum RoomMode {
+  /**
+   * @generated from enum value: ROOM_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: ROOM_MODE_NORMAL = 1;
+   */
+  NORMAL = 1,
+
+  /**
+   * Everything goes on, but nobody has a copy.
+   *
+   * @generated from enum value: ROOM_MODE_SOLO = 2;
+   */
+  SOLO = 2,
+
+  /**
+   * The owner may not be the owner any more: people come, go and mute themselves; the rest waits.
+   *
+   * @generated from enum value: ROOM_MODE_FROZEN = 3;
+   */
+  FROZEN = 3,
+
+  /**
+   * The owner does not answer.
+   *
+   * @generated from enum value: ROOM_MODE_NO_OWNER = 4;
+   */
+  NO_OWNER = 4,
+}
+
+/**
+ * RoomMode is how far the room's owner can decide (PROTOCOL.md section 6).
+ *
+ * @generated from enum amphi.v1.RoomMode
+ */
+export type RoomModeJson = "ROOM_MODE_UNSPECIFIED" | "ROOM_MODE_NORMAL" | "ROOM_MODE_SOLO" | "ROOM_MODE_FROZEN" | "ROOM_MODE_NO_OWNER";
+
+/**
+ * Describes the enum amphi.v1.RoomMode.
+ */
+export const RoomModeSchema: GenEnum<RoomMode, RoomModeJson> = /*@__PURE__*/
+  enumDesc(file_amphi_v1_room, 0);
 

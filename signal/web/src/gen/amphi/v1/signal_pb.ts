@@ -8,7 +8,7 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Error, ErrorJson, Template, TemplateJson } from "./model_pb.js";
 import { file_amphi_v1_model } from "./model_pb.js";
-import type { Command, CommandJson, Event, EventJson, Result, ResultJson, RoomState, RoomStateJson } from "./room_pb.js";
+import type { Command, CommandJson, Event, EventJson, Result, ResultJson, RoomMode, RoomModeJson, RoomState, RoomStateJson } from "./room_pb.js";
 import { file_amphi_v1_room } from "./room_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/signal.proto.
  */
 export const file_amphi_v1_signal: GenFile = /*@__PURE__*/
-  fileDesc("ChVhbXBoaS92MS9zaWduYWwucHJvdG8SCGFtcGhpLnYxIpICCg1DbGllbnRNZXNzYWdlEgoKAmlkGAEgASgNEiAKBWhlbGxvGAIgASgLMg8uYW1waGkudjEuSGVsbG9IABIiCgZyZXN1bWUYAyABKAsyEC5hbXBoaS52MS5SZXN1bWVIABIkCgdjb21tYW5kGAQgASgLMhEuYW1waGkudjEuQ29tbWFuZEgAEigKCW5lZ290aWF0ZRgFIAEoCzITLmFtcGhpLnYxLk5lZ290aWF0ZUgAEjcKEXNldF9zdWJzY3JpcHRpb25zGAYgASgLMhouYW1waGkudjEuU2V0U3Vic2NyaXB0aW9uc0gAEh4KBHBpbmcYByABKAsyDi5hbXBoaS52MS5QaW5nSABCBgoEYm9keSL4AwoNU2VydmVyTWVzc2FnZRIkCgd3ZWxjb21lGAEgASgLMhEuYW1waGkudjEuV2VsY29tZUgAEiIKBmpvaW5lZBgCIAEoCzIQLmFtcGhpLnYxLkpvaW5lZEgAEiIKBmFuc3dlchgDIAEoCzIQLmFtcGhpLnYxLkFuc3dlckgAEiAKBWV2ZW50GAQgASgLMg8uYW1waGkudjEuRXZlbnRIABIeCgRwb25nGAUgASgLMg4uYW1waGkudjEuUG9uZ0gAEiAKBXNsb3RzGAYgASgLMg8uYW1waGkudjEuU2xvdHNIABItCgxzbG90c19uZWVkZWQYByABKAsyFS5hbXBoaS52MS5TbG90c05lZWRlZEgAEiYKCHNwZWFrZXJzGAggASgLMhIuYW1waGkudjEuU3BlYWtlcnNIABIkCgdxdWFsaXR5GAkgASgLMhEuYW1waGkudjEuUXVhbGl0eUgAEiIKBmNvdW50cxgKIAEoCzIQLmFtcGhpLnYxLkNvdW50c0gAEiQKB2dvb2RieWUYCyABKAsyES5hbXBoaS52MS5Hb29kYnllSAASJgoIaW50ZXJlc3QYDCABKAsyEi5hbXBoaS52MS5JbnRlcmVzdEgAEh4KBG1vdmUYFCABKAsyDi5hbXBoaS52MS5Nb3ZlSABCBgoEYm9keSIhCgRNb3ZlEgsKA3VybBgBIAEoCRIMCgRub2RlGAIgASgJIjoKBUhlbGxvEg0KBXRva2VuGAEgASgJEg4KBmNsaWVudBgCIAEoCRISCgpyZWRpcmVjdGVkGAMgASgIIlQKBlJlc3VtZRIUCgxyZXN1bWVfdG9rZW4YASABKAkSEAoIbGFzdF9zZXEYAiABKAQSDgoGY2xpZW50GAMgASgJEhIKCnJlZGlyZWN0ZWQYBCABKAgiugEKB1dlbGNvbWUSEgoKcmVxdWVzdF9pZBgBIAEoDRIMCgRyb29tGAIgASgJEgwKBHJvbGUYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIkCgh0ZW1wbGF0ZRgFIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlEiIKBXN0YXRlGAYgASgLMhMuYW1waGkudjEuUm9vbVN0YXRlEiQKBnNlcnZlchgHIAEoCzIULmFtcGhpLnYxLlNlcnZlckluZm8iwwEKClNlcnZlckluZm8SDAoEbm9kZRgBIAEoCRIOCgZyZWdpb24YAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIoCgtpY2Vfc2VydmVycxgEIAMoCzITLmFtcGhpLnYxLkljZVNlcnZlchIYChBwaW5nX2ludGVydmFsX21zGAUgASgNEhcKD3BpbmdfdGltZW91dF9tcxgGIAEoDRIYChByZXN1bWVfd2luZG93X21zGAcgASgNEg8KB3RpbWVfbXMYCCABKAMiPwoJSWNlU2VydmVyEgwKBHVybHMYASADKAkSEAoIdXNlcm5hbWUYAiABKAkSEgoKY3JlZGVudGlhbBgDIAEoCSLDAQoGSm9pbmVkEhIKCnJlcXVlc3RfaWQYASABKA0SDwoHcGVlcl9pZBgCIAEoCRIUCgxyZXN1bWVfdG9rZW4YAyABKAkSDwoHcmVzdW1lZBgEIAEoCBIiCgVzdGF0ZRgFIAEoCzITLmFtcGhpLnYxLlJvb21TdGF0ZRIkCgZzZXJ2ZXIYBiABKAsyFC5hbXBoaS52MS5TZXJ2ZXJJbmZvEhIKCm1lZGlhX2tlcHQYByABKAgSDwoHYmFja3VwcxgIIAMoCSKWAQoGQW5zd2VyEhIKCnJlcXVlc3RfaWQYASABKA0SIAoFZXJyb3IYAiABKAsyDy5hbXBoaS52MS5FcnJvckgAEiIKBnJlc3VsdBgDIAEoCzIQLmFtcGhpLnYxLlJlc3VsdEgAEioKCm5lZ290aWF0ZWQYBCABKAsyFC5hbXBoaS52MS5OZWdvdGlhdGVkSABCBgoEYm9keSJZCglOZWdvdGlhdGUSCwoDc2RwGAEgASgJEisKB3B1Ymxpc2gYAiADKAsyGi5hbXBoaS52MS5QdWJsaXNoZWRTZWN0aW9uEhIKCmdlbmVyYXRpb24YAyABKA0iMQoQUHVibGlzaGVkU2VjdGlvbhILCgNtaWQYASABKAkSEAoIdHJhY2tfaWQYAiABKAkiGQoKTmVnb3RpYXRlZBILCgNzZHAYASABKAkiSAoQU2V0U3Vic2NyaXB0aW9ucxImCgZ0cmFja3MYASADKAsyFi5hbXBoaS52MS5TdWJzY3JpcHRpb24SDAoEYXV0bxgCIAEoCCJ5CgxTdWJzY3JpcHRpb24SEAoIdHJhY2tfaWQYASABKAkSDQoFd2lkdGgYAiABKA0SDgoGaGVpZ2h0GAMgASgNEhgKC21heF9zcGF0aWFsGAQgASgNSACIAQESDgoGcGF1c2VkGAUgASgIQg4KDF9tYXhfc3BhdGlhbCIlCgRTbG90EgsKA21pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSI6CgVTbG90cxIdCgVzbG90cxgBIAMoCzIOLmFtcGhpLnYxLlNsb3QSEgoKZ2VuZXJhdGlvbhgCIAEoDSIrCgtTbG90c05lZWRlZBINCgVhdWRpbxgBIAEoDRINCgV2aWRlbxgCIAEoDSI7CgdTcGVha2VyEg8KB3BlZXJfaWQYASABKAkSEAoIdHJhY2tfaWQYAiABKAkSDQoFbGV2ZWwYAyABKAUiLwoIU3BlYWtlcnMSIwoIc3BlYWtlcnMYASADKAsyES5hbXBoaS52MS5TcGVha2VyInQKDFRyYWNrUXVhbGl0eRIQCgh0cmFja19pZBgBIAEoCRILCgNtYXgYAiABKAUSDgoGdGFyZ2V0GAMgASgFEg8KB2N1cnJlbnQYBCABKAUSDgoGcmVhc29uGAUgASgJEhQKDGJpdHJhdGVfa2JwcxgGIAEoDSJZCgdRdWFsaXR5Eg8KB25ldHdvcmsYASABKBESJgoGdHJhY2tzGAIgAygLMhYuYW1waGkudjEuVHJhY2tRdWFsaXR5EhUKDWVzdGltYXRlX2ticHMYAyABKA0iMQoISW50ZXJlc3QSEAoIdHJhY2tfaWQYASABKAkSEwoLbWF4X3NwYXRpYWwYAiABKAUidQoGQ291bnRzEg0KBXRvdGFsGAEgASgNEi0KB2J5X3JvbGUYAiADKAsyHC5hbXBoaS52MS5Db3VudHMuQnlSb2xlRW50cnkaLQoLQnlSb2xlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASIpCgRQaW5nEg8KB3RpbWVfbXMYASABKAMSEAoIbGFzdF9zZXEYAiABKAQiKgoEUG9uZxIPCgd0aW1lX21zGAEgASgDEhEKCXNlcnZlcl9tcxgCIAEoAyI6CgdHb29kYnllEh8KBnJlYXNvbhgBIAEoCzIPLmFtcGhpLnYxLkVycm9yEg4KBnJlc3VtZRgCIAEoCEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model, file_amphi_v1_room]);
+  fileDesc("ChVhbXBoaS92MS9zaWduYWwucHJvdG8SCGFtcGhpLnYxIpICCg1DbGllbnRNZXNzYWdlEgoKAmlkGAEgASgNEiAKBWhlbGxvGAIgASgLMg8uYW1waGkudjEuSGVsbG9IABIiCgZyZXN1bWUYAyABKAsyEC5hbXBoaS52MS5SZXN1bWVIABIkCgdjb21tYW5kGAQgASgLMhEuYW1waGkudjEuQ29tbWFuZEgAEigKCW5lZ290aWF0ZRgFIAEoCzITLmFtcGhpLnYxLk5lZ290aWF0ZUgAEjcKEXNldF9zdWJzY3JpcHRpb25zGAYgASgLMhouYW1waGkudjEuU2V0U3Vic2NyaXB0aW9uc0gAEh4KBHBpbmcYByABKAsyDi5hbXBoaS52MS5QaW5nSABCBgoEYm9keSKnBAoNU2VydmVyTWVzc2FnZRIkCgd3ZWxjb21lGAEgASgLMhEuYW1waGkudjEuV2VsY29tZUgAEiIKBmpvaW5lZBgCIAEoCzIQLmFtcGhpLnYxLkpvaW5lZEgAEiIKBmFuc3dlchgDIAEoCzIQLmFtcGhpLnYxLkFuc3dlckgAEiAKBWV2ZW50GAQgASgLMg8uYW1waGkudjEuRXZlbnRIABIeCgRwb25nGAUgASgLMg4uYW1waGkudjEuUG9uZ0gAEiAKBXNsb3RzGAYgASgLMg8uYW1waGkudjEuU2xvdHNIABItCgxzbG90c19uZWVkZWQYByABKAsyFS5hbXBoaS52MS5TbG90c05lZWRlZEgAEiYKCHNwZWFrZXJzGAggASgLMhIuYW1waGkudjEuU3BlYWtlcnNIABIkCgdxdWFsaXR5GAkgASgLMhEuYW1waGkudjEuUXVhbGl0eUgAEiIKBmNvdW50cxgKIAEoCzIQLmFtcGhpLnYxLkNvdW50c0gAEiQKB2dvb2RieWUYCyABKAsyES5hbXBoaS52MS5Hb29kYnllSAASJgoIaW50ZXJlc3QYDCABKAsyEi5hbXBoaS52MS5JbnRlcmVzdEgAEh4KBG1vdmUYFCABKAsyDi5hbXBoaS52MS5Nb3ZlSAASLQoMbW9kZV9jaGFuZ2VkGBUgASgLMhUuYW1waGkudjEuTW9kZUNoYW5nZWRIAEIGCgRib2R5Ii8KC01vZGVDaGFuZ2VkEiAKBG1vZGUYASABKA4yEi5hbXBoaS52MS5Sb29tTW9kZSIhCgRNb3ZlEgsKA3VybBgBIAEoCRIMCgRub2RlGAIgASgJIjoKBUhlbGxvEg0KBXRva2VuGAEgASgJEg4KBmNsaWVudBgCIAEoCRISCgpyZWRpcmVjdGVkGAMgASgIIlQKBlJlc3VtZRIUCgxyZXN1bWVfdG9rZW4YASABKAkSEAoIbGFzdF9zZXEYAiABKAQSDgoGY2xpZW50GAMgASgJEhIKCnJlZGlyZWN0ZWQYBCABKAgiugEKB1dlbGNvbWUSEgoKcmVxdWVzdF9pZBgBIAEoDRIMCgRyb29tGAIgASgJEgwKBHJvbGUYAyABKAkSDwoHdXNlcl9pZBgEIAEoCRIkCgh0ZW1wbGF0ZRgFIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlEiIKBXN0YXRlGAYgASgLMhMuYW1waGkudjEuUm9vbVN0YXRlEiQKBnNlcnZlchgHIAEoCzIULmFtcGhpLnYxLlNlcnZlckluZm8iwwEKClNlcnZlckluZm8SDAoEbm9kZRgBIAEoCRIOCgZyZWdpb24YAiABKAkSDwoHdmVyc2lvbhgDIAEoCRIoCgtpY2Vfc2VydmVycxgEIAMoCzITLmFtcGhpLnYxLkljZVNlcnZlchIYChBwaW5nX2ludGVydmFsX21zGAUgASgNEhcKD3BpbmdfdGltZW91dF9tcxgGIAEoDRIYChByZXN1bWVfd2luZG93X21zGAcgASgNEg8KB3RpbWVfbXMYCCABKAMiPwoJSWNlU2VydmVyEgwKBHVybHMYASADKAkSEAoIdXNlcm5hbWUYAiABKAkSEgoKY3JlZGVudGlhbBgDIAEoCSLDAQoGSm9pbmVkEhIKCnJlcXVlc3RfaWQYASABKA0SDwoHcGVlcl9pZBgCIAEoCRIUCgxyZXN1bWVfdG9rZW4YAyABKAkSDwoHcmVzdW1lZBgEIAEoCBIiCgVzdGF0ZRgFIAEoCzITLmFtcGhpLnYxLlJvb21TdGF0ZRIkCgZzZXJ2ZXIYBiABKAsyFC5hbXBoaS52MS5TZXJ2ZXJJbmZvEhIKCm1lZGlhX2tlcHQYByABKAgSDwoHYmFja3VwcxgIIAMoCSKWAQoGQW5zd2VyEhIKCnJlcXVlc3RfaWQYASABKA0SIAoFZXJyb3IYAiABKAsyDy5hbXBoaS52MS5FcnJvckgAEiIKBnJlc3VsdBgDIAEoCzIQLmFtcGhpLnYxLlJlc3VsdEgAEioKCm5lZ290aWF0ZWQYBCABKAsyFC5hbXBoaS52MS5OZWdvdGlhdGVkSABCBgoEYm9keSJZCglOZWdvdGlhdGUSCwoDc2RwGAEgASgJEisKB3B1Ymxpc2gYAiADKAsyGi5hbXBoaS52MS5QdWJsaXNoZWRTZWN0aW9uEhIKCmdlbmVyYXRpb24YAyABKA0iMQoQUHVibGlzaGVkU2VjdGlvbhILCgNtaWQYASABKAkSEAoIdHJhY2tfaWQYAiABKAkiGQoKTmVnb3RpYXRlZBILCgNzZHAYASABKAkiSAoQU2V0U3Vic2NyaXB0aW9ucxImCgZ0cmFja3MYASADKAsyFi5hbXBoaS52MS5TdWJzY3JpcHRpb24SDAoEYXV0bxgCIAEoCCJ5CgxTdWJzY3JpcHRpb24SEAoIdHJhY2tfaWQYASABKAkSDQoFd2lkdGgYAiABKA0SDgoGaGVpZ2h0GAMgASgNEhgKC21heF9zcGF0aWFsGAQgASgNSACIAQESDgoGcGF1c2VkGAUgASgIQg4KDF9tYXhfc3BhdGlhbCIlCgRTbG90EgsKA21pZBgBIAEoCRIQCgh0cmFja19pZBgCIAEoCSI6CgVTbG90cxIdCgVzbG90cxgBIAMoCzIOLmFtcGhpLnYxLlNsb3QSEgoKZ2VuZXJhdGlvbhgCIAEoDSIrCgtTbG90c05lZWRlZBINCgVhdWRpbxgBIAEoDRINCgV2aWRlbxgCIAEoDSI7CgdTcGVha2VyEg8KB3BlZXJfaWQYASABKAkSEAoIdHJhY2tfaWQYAiABKAkSDQoFbGV2ZWwYAyABKAUiLwoIU3BlYWtlcnMSIwoIc3BlYWtlcnMYASADKAsyES5hbXBoaS52MS5TcGVha2VyInQKDFRyYWNrUXVhbGl0eRIQCgh0cmFja19pZBgBIAEoCRILCgNtYXgYAiABKAUSDgoGdGFyZ2V0GAMgASgFEg8KB2N1cnJlbnQYBCABKAUSDgoGcmVhc29uGAUgASgJEhQKDGJpdHJhdGVfa2JwcxgGIAEoDSJZCgdRdWFsaXR5Eg8KB25ldHdvcmsYASABKBESJgoGdHJhY2tzGAIgAygLMhYuYW1waGkudjEuVHJhY2tRdWFsaXR5EhUKDWVzdGltYXRlX2ticHMYAyABKA0iMQoISW50ZXJlc3QSEAoIdHJhY2tfaWQYASABKAkSEwoLbWF4X3NwYXRpYWwYAiABKAUidQoGQ291bnRzEg0KBXRvdGFsGAEgASgNEi0KB2J5X3JvbGUYAiADKAsyHC5hbXBoaS52MS5Db3VudHMuQnlSb2xlRW50cnkaLQoLQnlSb2xlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgNOgI4ASIpCgRQaW5nEg8KB3RpbWVfbXMYASABKAMSEAoIbGFzdF9zZXEYAiABKAQiKgoEUG9uZxIPCgd0aW1lX21zGAEgASgDEhEKCXNlcnZlcl9tcxgCIAEoAyI6CgdHb29kYnllEh8KBnJlYXNvbhgBIAEoCzIPLmFtcGhpLnYxLkVycm9yEg4KBnJlc3VtZRgCIAEoCEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model, file_amphi_v1_room]);
 
 /**
  * @generated from message amphi.v1.ClientMessage
@@ -209,6 +209,12 @@ export type ServerMessage = Message<"amphi.v1.ServerMessage"> & {
      */
     value: Move;
     case: "move";
+  } | {
+    /**
+     * @generated from field: amphi.v1.ModeChanged mode_changed = 21;
+     */
+    value: ModeChanged;
+    case: "modeChanged";
   } | { case: undefined; value?: undefined };
 };
 
@@ -280,6 +286,11 @@ export type ServerMessageJson = {
    * @generated from field: amphi.v1.Move move = 20;
    */
   move?: MoveJson;
+
+  /**
+   * @generated from field: amphi.v1.ModeChanged mode_changed = 21;
+   */
+  modeChanged?: ModeChangedJson;
 };
 
 /**
@@ -288,6 +299,37 @@ export type ServerMessageJson = {
  */
 export const ServerMessageSchema: GenMessage<ServerMessage, {jsonType: ServerMessageJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_signal, 1);
+
+/**
+ * ModeChanged tells how far the room's owner can decide now; before the first one the mode is normal.
+ *
+ * @generated from message amphi.v1.ModeChanged
+ */
+export type ModeChanged = Message<"amphi.v1.ModeChanged"> & {
+  /**
+   * @generated from field: amphi.v1.RoomMode mode = 1;
+   */
+  mode: RoomMode;
+};
+
+/**
+ * ModeChanged tells how far the room's owner can decide now; before the first one the mode is normal.
+ *
+ * @generated from message amphi.v1.ModeChanged
+ */
+export type ModeChangedJson = {
+  /**
+   * @generated from field: amphi.v1.RoomMode mode = 1;
+   */
+  mode?: RoomModeJson;
+};
+
+/**
+ * Describes the message amphi.v1.ModeChanged.
+ * Use `create(ModeChangedSchema)` to create a new message.
+ */
+export const ModeChangedSchema: GenMessage<ModeChanged, {jsonType: ModeChangedJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_signal, 2);
 
 /**
  * Move asks a client that has joined to go on at another node: it resumes there, keeps the media of this connection until the
@@ -334,7 +376,7 @@ export type MoveJson = {
  * Use `create(MoveSchema)` to create a new message.
  */
 export const MoveSchema: GenMessage<Move, {jsonType: MoveJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 2);
+  messageDesc(file_amphi_v1_signal, 3);
 
 /**
  * Hello is the first message of a new client. Answered with Welcome; the peer has not joined yet (preview).
@@ -393,7 +435,7 @@ export type HelloJson = {
  * Use `create(HelloSchema)` to create a new message.
  */
 export const HelloSchema: GenMessage<Hello, {jsonType: HelloJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 3);
+  messageDesc(file_amphi_v1_signal, 4);
 
 /**
  * Resume is the first message of a client that comes back. Answered with Joined.
@@ -458,7 +500,7 @@ export type ResumeJson = {
  * Use `create(ResumeSchema)` to create a new message.
  */
 export const ResumeSchema: GenMessage<Resume, {jsonType: ResumeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 4);
+  messageDesc(file_amphi_v1_signal, 5);
 
 /**
  * @generated from message amphi.v1.Welcome
@@ -549,7 +591,7 @@ export type WelcomeJson = {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome, {jsonType: WelcomeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 5);
+  messageDesc(file_amphi_v1_signal, 6);
 
 /**
  * @generated from message amphi.v1.ServerInfo
@@ -650,7 +692,7 @@ export type ServerInfoJson = {
  * Use `create(ServerInfoSchema)` to create a new message.
  */
 export const ServerInfoSchema: GenMessage<ServerInfo, {jsonType: ServerInfoJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 6);
+  messageDesc(file_amphi_v1_signal, 7);
 
 /**
  * @generated from message amphi.v1.IceServer
@@ -697,7 +739,7 @@ export type IceServerJson = {
  * Use `create(IceServerSchema)` to create a new message.
  */
 export const IceServerSchema: GenMessage<IceServer, {jsonType: IceServerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 7);
+  messageDesc(file_amphi_v1_signal, 8);
 
 /**
  * Joined answers the Join command and Resume.
@@ -810,7 +852,7 @@ export type JoinedJson = {
  * Use `create(JoinedSchema)` to create a new message.
  */
 export const JoinedSchema: GenMessage<Joined, {jsonType: JoinedJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 8);
+  messageDesc(file_amphi_v1_signal, 9);
 
 /**
  * Answer answers every other request.
@@ -879,7 +921,7 @@ export type AnswerJson = {
  * Use `create(AnswerSchema)` to create a new message.
  */
 export const AnswerSchema: GenMessage<Answer, {jsonType: AnswerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 9);
+  messageDesc(file_amphi_v1_signal, 10);
 
 /**
  * Negotiate carries the client's complete offer; there is no trickle.
@@ -934,7 +976,7 @@ export type NegotiateJson = {
  * Use `create(NegotiateSchema)` to create a new message.
  */
 export const NegotiateSchema: GenMessage<Negotiate, {jsonType: NegotiateJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 10);
+  messageDesc(file_amphi_v1_signal, 11);
 
 /**
  * @generated from message amphi.v1.PublishedSection
@@ -971,7 +1013,7 @@ export type PublishedSectionJson = {
  * Use `create(PublishedSectionSchema)` to create a new message.
  */
 export const PublishedSectionSchema: GenMessage<PublishedSection, {jsonType: PublishedSectionJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 11);
+  messageDesc(file_amphi_v1_signal, 12);
 
 /**
  * @generated from message amphi.v1.Negotiated
@@ -998,7 +1040,7 @@ export type NegotiatedJson = {
  * Use `create(NegotiatedSchema)` to create a new message.
  */
 export const NegotiatedSchema: GenMessage<Negotiated, {jsonType: NegotiatedJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 12);
+  messageDesc(file_amphi_v1_signal, 13);
 
 /**
  * SetSubscriptions states the whole of what the client wants to receive.
@@ -1043,7 +1085,7 @@ export type SetSubscriptionsJson = {
  * Use `create(SetSubscriptionsSchema)` to create a new message.
  */
 export const SetSubscriptionsSchema: GenMessage<SetSubscriptions, {jsonType: SetSubscriptionsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 13);
+  messageDesc(file_amphi_v1_signal, 14);
 
 /**
  * @generated from message amphi.v1.Subscription
@@ -1122,7 +1164,7 @@ export type SubscriptionJson = {
  * Use `create(SubscriptionSchema)` to create a new message.
  */
 export const SubscriptionSchema: GenMessage<Subscription, {jsonType: SubscriptionJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 14);
+  messageDesc(file_amphi_v1_signal, 15);
 
 /**
  * @generated from message amphi.v1.Slot
@@ -1159,7 +1201,7 @@ export type SlotJson = {
  * Use `create(SlotSchema)` to create a new message.
  */
 export const SlotSchema: GenMessage<Slot, {jsonType: SlotJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 15);
+  messageDesc(file_amphi_v1_signal, 16);
 
 /**
  * Slots is the whole list of what each receiving section carries now.
@@ -1200,7 +1242,7 @@ export type SlotsJson = {
  * Use `create(SlotsSchema)` to create a new message.
  */
 export const SlotsSchema: GenMessage<Slots, {jsonType: SlotsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 16);
+  messageDesc(file_amphi_v1_signal, 17);
 
 /**
  * SlotsNeeded asks the client to offer at least this many recvonly sections.
@@ -1241,7 +1283,7 @@ export type SlotsNeededJson = {
  * Use `create(SlotsNeededSchema)` to create a new message.
  */
 export const SlotsNeededSchema: GenMessage<SlotsNeeded, {jsonType: SlotsNeededJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 17);
+  messageDesc(file_amphi_v1_signal, 18);
 
 /**
  * @generated from message amphi.v1.Speaker
@@ -1292,7 +1334,7 @@ export type SpeakerJson = {
  * Use `create(SpeakerSchema)` to create a new message.
  */
 export const SpeakerSchema: GenMessage<Speaker, {jsonType: SpeakerJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 18);
+  messageDesc(file_amphi_v1_signal, 19);
 
 /**
  * Speakers is the list of who speaks now, loudest first; the first is the dominant one.
@@ -1323,7 +1365,7 @@ export type SpeakersJson = {
  * Use `create(SpeakersSchema)` to create a new message.
  */
 export const SpeakersSchema: GenMessage<Speakers, {jsonType: SpeakersJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 19);
+  messageDesc(file_amphi_v1_signal, 20);
 
 /**
  * @generated from message amphi.v1.TrackQuality
@@ -1410,7 +1452,7 @@ export type TrackQualityJson = {
  * Use `create(TrackQualitySchema)` to create a new message.
  */
 export const TrackQualitySchema: GenMessage<TrackQuality, {jsonType: TrackQualityJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 20);
+  messageDesc(file_amphi_v1_signal, 21);
 
 /**
  * @generated from message amphi.v1.Quality
@@ -1461,7 +1503,7 @@ export type QualityJson = {
  * Use `create(QualitySchema)` to create a new message.
  */
 export const QualitySchema: GenMessage<Quality, {jsonType: QualityJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 21);
+  messageDesc(file_amphi_v1_signal, 22);
 
 /**
  * Interest says which simulcast layers of the client's own tracks somebody wants. What is not wanted need not be sent;
@@ -1508,7 +1550,7 @@ export type InterestJson = {
  * Use `create(InterestSchema)` to create a new message.
  */
 export const InterestSchema: GenMessage<Interest, {jsonType: InterestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 22);
+  messageDesc(file_amphi_v1_signal, 23);
 
 /**
  * @generated from message amphi.v1.Counts
@@ -1545,7 +1587,7 @@ export type CountsJson = {
  * Use `create(CountsSchema)` to create a new message.
  */
 export const CountsSchema: GenMessage<Counts, {jsonType: CountsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 23);
+  messageDesc(file_amphi_v1_signal, 24);
 
 /**
  * @generated from message amphi.v1.Ping
@@ -1590,7 +1632,7 @@ export type PingJson = {
  * Use `create(PingSchema)` to create a new message.
  */
 export const PingSchema: GenMessage<Ping, {jsonType: PingJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 24);
+  messageDesc(file_amphi_v1_signal, 25);
 
 /**
  * @generated from message amphi.v1.Pong
@@ -1627,7 +1669,7 @@ export type PongJson = {
  * Use `create(PongSchema)` to create a new message.
  */
 export const PongSchema: GenMessage<Pong, {jsonType: PongJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 25);
+  messageDesc(file_amphi_v1_signal, 26);
 
 /**
  * Goodbye is the last message before the server closes.
@@ -1672,5 +1714,5 @@ export type GoodbyeJson = {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye, {jsonType: GoodbyeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_signal, 26);
+  messageDesc(file_amphi_v1_signal, 27);
 
