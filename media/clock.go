@@ -19,6 +19,7 @@ func (e *Engine) runClock(done <-chan struct{}) {
 		case <-done:
 			return
 		case <-tick.C:
+		case <-e.sooner:
 		}
 		now := e.now()
 		e.connector.tick(now)
@@ -32,8 +33,12 @@ func (e *Engine) runClock(done <-chan struct{}) {
 				ep.tellInterest(u, now)
 			}
 		}
+		remotes := e.remotes.list()
+		for _, m := range remotes {
+			m.tick(now)
+		}
 		wanted := clockPeriod
-		if len(publishers) == 0 { // what is left is not urgent, and wake-ups are what idling costs
+		if len(publishers)+len(remotes) == 0 { // what is left is not urgent, and wake-ups are what idling costs
 			wanted = idleClockPeriod
 		}
 		if wanted != period {
@@ -55,6 +60,14 @@ func (e *Engine) runClock(done <-chan struct{}) {
 			attrs, total := log.since(func(d drop) uint64 { return e.drops[d].Load() })
 			tellDrops(e.log, "dropping packets", attrs, total)
 		}
+	}
+}
+
+// kickClock makes the clock look at once: something is wanted that was not.
+func (e *Engine) kickClock() {
+	select {
+	case e.sooner <- struct{}{}:
+	default:
 	}
 }
 

@@ -29,8 +29,9 @@ type demand struct {
 	begun   bool                           // it was told; belongs to the clock
 	tracker *interest.Tracker              // belongs to the clock
 
-	mu    sync.Mutex // guards the field below
-	sizes map[any]pictureSize
+	mu     sync.Mutex // guards the fields below
+	sizes  map[any]pictureSize
+	layers map[any]int8 // what other nodes want
 }
 
 type pictureSize struct{ width, height int }
@@ -63,6 +64,9 @@ func (w *wish) set(u *UpTrack, layer int8) {
 	}{{*w, -1}, {wish{u, layer}, 1}} {
 		if c.track != nil {
 			c.track.demand.wishes[c.layer].Add(c.n)
+			if c.n > 0 && int32(c.layer) > c.track.demand.told.Load() {
+				c.track.router.e.kickClock()
+			}
 			c.track.heard(c.n)
 		}
 	}
@@ -157,9 +161,20 @@ func (u *UpTrack) coming(now int64) bool { return now-u.demand.raised.Load() < c
 // tellInterest tells the publisher of a track up to which layer it should send, when that has
 // changed. It belongs to the clock.
 func (ep *Endpoint) tellInterest(u *UpTrack, now int64) {
+	if told, changed := u.updateInterest(now); changed {
+		ep.tell(func(o Observer) { o.PublisherInterest(u.id, int(told)) })
+	}
+}
+
+// updateInterest finds up to which layer the track should be sent to this node, and whether that
+// has to be told. It belongs to the clock.
+func (u *UpTrack) updateInterest(now int64) (told int8, changed bool) {
 	d := &u.demand
-	before := d.tracker.Told()
-	told := d.tracker.Update(u.wanted(), time.Duration(now))
+	before := int8(d.told.Load())
+	told = d.tracker.Update(u.wanted(), time.Duration(now))
+	d.mu.Lock()
+	told = max(told, d.relayedLocked())
+	d.mu.Unlock()
 	if told < before {
 		d.told.Store(int32(told))
 	} else if told > before {
@@ -171,10 +186,9 @@ func (ep *Endpoint) tellInterest(u *UpTrack, now int64) {
 			enc.rest(now)
 		}
 	}
-	if told != before || !d.begun {
-		d.begun = true
-		ep.tell(func(o Observer) { o.PublisherInterest(u.id, int(told)) })
-	}
+	changed = told != before || !d.begun
+	d.begun = true
+	return told, changed
 }
 
 // encodingRest is what an encoding knows of its pauses; guarded by its mutex.
@@ -202,8 +216,13 @@ func (e *Encoding) wake(p *packet.Packet) {
 	e.rested = false
 }
 
-// sinksChanged notes how many sinks there are. e.mu is held.
+// sinksChanged notes how many sinks there are of this node's own. e.mu is held.
 func (e *Encoding) sinksChanged() {
-	n := int32(len(e.sinks))
+	n := int32(0)
+	for _, s := range e.sinks {
+		if _, relay := s.(packet.RelaySink); !relay {
+			n++
+		}
+	}
 	e.track.heard(n - e.attached.Swap(n))
 }

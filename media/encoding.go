@@ -43,7 +43,7 @@ type Encoding struct {
 	gate     meter.Gate
 	last     atomic.Int64 // arrival of the newest packet
 	subs     [maxWorkers]subscribers
-	attached atomic.Int32 // sinks
+	attached atomic.Int32 // sinks that are not relays
 	media    *inStream    // guarded by the inbound's mutex: where the generator of NACKs is
 	// lostTooMuch is set when so much is missing that only a keyframe helps.
 	lostTooMuch atomic.Bool
@@ -186,6 +186,12 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 		drops.add(dropJump)
 		return 0, false
 	}
+	return e.take(p, c, recovered)
+}
+
+// take is write for a packet that has its place. Called with mu held.
+func (e *Encoding) take(p *packet.Packet, c codec.Codec, recovered bool) (ext uint64, fresh bool) {
+	drops := &e.track.router.e.drops
 	p.PayloadType = c.PayloadType
 	if len(p.Payload) > 0 && e.inspect.Differs(c, p) {
 		if p.ExtSeq < e.numbers.Highest() { // it was under way when the publisher changed
@@ -235,9 +241,11 @@ func (e *Encoding) write(p *packet.Packet, s uint16, c codec.Codec, recovered bo
 			w.push(e, p, more && n >= holdSubscribers)
 		}
 	}
-	if len(p.Payload) > 0 {
-		for _, sink := range e.sinks {
+	for _, sink := range e.sinks {
+		if len(p.Payload) > 0 {
 			sink.WriteRTP(p)
+		} else if s, ok := sink.(packet.RelaySink); ok {
+			s.WritePadding(p)
 		}
 	}
 	return p.ExtSeq, true

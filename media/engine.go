@@ -48,6 +48,8 @@ type Engine struct {
 	done       chan struct{} // closed when the engine is closed
 	closeOnce  sync.Once
 	nextSource atomic.Uint32
+	remotes    remotes
+	sooner     chan struct{} // wakes the clock
 
 	mu        sync.Mutex // guards the fields below
 	routers   map[string]*Router
@@ -100,6 +102,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg: cfg, log: cfg.Logger, start: time.Now(), conn: conn, identity: id,
 		notify:     newNotifier(),
 		done:       make(chan struct{}),
+		sooner:     make(chan struct{}, 1),
 		handshakes: make(chan struct{}, handshakesPerCore*runtime.GOMAXPROCS(0)),
 		routers:    map[string]*Router{},
 		endpoints:  map[*Endpoint]struct{}{},

@@ -82,6 +82,12 @@ func (in *Inspector) Differs(c Codec, p *packet.Packet) bool {
 	return c != in.codec || in.structure != nil && in.described != (p.Descriptor != nil)
 }
 
+// Expect says what the stream will be, before anything of it has come.
+func (in *Inspector) Expect(c Codec, top Size) {
+	*in = Inspector{codec: c}
+	in.learn(0, top)
+}
+
 // Size returns the newest known size of a spatial layer, zero before the first keyframe;
 // of the highest one when there are fewer.
 func (in *Inspector) Size(spatial int8) Size {

@@ -64,6 +64,9 @@ func New(cfg Config, now time.Duration) (*Tracker, error) {
 	return t, nil
 }
 
+// Forget makes nothing count as wanted: for a track of which all is known before it is sent.
+func (t *Tracker) Forget() { t.told, t.layers = None, [Top + 1]layer{} }
+
 // Told is the last decision; Top at first.
 func (t *Tracker) Told() int8 { return t.told }
 

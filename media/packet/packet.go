@@ -88,3 +88,11 @@ type Sink interface {
 	WriteRTP(p *Packet)
 	WriteSenderReport(sr SenderReport)
 }
+
+// RelaySink is a Sink that passes packets on to another node, where numbers have to be the same.
+// So it takes packets without payload too, with which some publishers probe. It does not count as
+// somebody who wants the encoding: what the other node wants is said apart.
+type RelaySink interface {
+	Sink
+	WritePadding(p *Packet)
+}

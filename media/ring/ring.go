@@ -120,6 +120,22 @@ func (r *Ring) SinceKeyframe(dst []*packet.Packet, limit int) []*packet.Packet {
 	return dst
 }
 
+// Keyframe returns the first packet of the newest keyframe, when SinceKeyframe with the same limit
+// would return something.
+func (r *Ring) Keyframe(limit int) (ext uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keyframe == 0 || r.highest-r.keyframe >= uint64(min(limit, len(r.slots))) {
+		return 0, false
+	}
+	for ext := r.keyframe; ext <= r.highest; ext++ {
+		if p := r.slots[ext&uint64(len(r.slots)-1)]; p == nil || p.ExtSeq != ext {
+			return 0, false
+		}
+	}
+	return r.keyframe, true
+}
+
 // Newest appends to dst the newest packets, at most limit and without a gap, with references
 // for the caller.
 func (r *Ring) Newest(dst []*packet.Packet, limit int) []*packet.Packet {

@@ -56,6 +56,12 @@ func TestSinceKeyframe(t *testing.T) {
 	for ext := uint64(1); ext <= 9; ext++ {
 		put(t, r, &pool, ext, ext == 5)
 	}
+	if ext, ok := r.Keyframe(10); !ok || ext != 5 {
+		t.Fatalf("the newest keyframe is %d, %v", ext, ok)
+	}
+	if _, ok := r.Keyframe(4); ok {
+		t.Fatal("a keyframe that is too long ago")
+	}
 	got := r.SinceKeyframe(nil, 10)
 	if len(got) != 5 || got[0].ExtSeq != 5 || got[4].ExtSeq != 9 {
 		t.Fatalf("%d packets", len(got))

@@ -80,6 +80,11 @@ func (t *Tracker) restart(s uint16) uint64 {
 	return t.highest
 }
 
+// Place notes a number that somebody else has extended.
+func (t *Tracker) Place(ext uint64) {
+	t.highest, t.started = max(t.highest, ext), true
+}
+
 // Restart makes the tracker begin anew with s and returns its extended number.
 func (t *Tracker) Restart(s uint16) uint64 { return t.restart(s) }
 
