@@ -113,20 +113,22 @@ func TestLoadRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-func TestParseStat(t *testing.T) {
+func TestProcessIsRead(t *testing.T) {
 	t.Parallel()
-	line := "12 (a) b) c) S 1 12 12 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 9 0 100 1000000 2000 18446744073709551615 1 1"
-	cpu, rss, err := parseStat([]byte(line), 4096)
-	if err != nil || cpu != 2*time.Second || rss != 2000*4096 {
-		t.Errorf("%v, %d, %v", cpu, rss, err)
+	if rss, err := parseStatm([]byte("9000 2000 30 4 0 5 0\n"), 4096); err != nil || rss != 2000*4096 {
+		t.Errorf("%d, %v", rss, err)
 	}
-	for _, bad := range []string{"", "1 (x) S", "1 (x) S a b c d e f g h i j k l m n o p q r s t u v"} {
-		if _, _, err := parseStat([]byte(bad), 4096); err == nil {
+	for _, bad := range []string{"", "1", "1 x", "1 -2"} {
+		if _, err := parseStatm([]byte(bad), 4096); err == nil {
 			t.Errorf("%q was parsed", bad)
 		}
 	}
-	if _, _, err := process(os.Getpid()); err != nil {
-		t.Error(err)
+	cpu, rss, err := process(os.Getpid())
+	if err != nil || cpu <= 0 || rss < 1<<20 {
+		t.Errorf("%v, %d, %v", cpu, rss, err)
+	}
+	if _, _, err := process(1 << 29); err == nil {
+		t.Error("a process that is not there was read")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // meter reads what the server's process costs. With pid 0 only the generator itself is read.
@@ -59,30 +60,40 @@ func (m *meter) end(packets uint64) (err error) {
 	return err
 }
 
-// process reads CPU time and resident memory of a process; proc(5).
+// process reads CPU time and resident memory of a process.
 func process(pid int) (cpu time.Duration, rss uint64, err error) {
-	dir := "/proc/" + strconv.Itoa(pid)
-	stat, err := os.ReadFile(dir + "/stat")
+	if cpu, err = processClock(pid); err != nil {
+		return 0, 0, err
+	}
+	statm, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
 	if err != nil {
 		return 0, 0, err
 	}
-	return parseStat(stat, os.Getpagesize())
+	rss, err = parseStatm(statm, os.Getpagesize())
+	return cpu, rss, err
 }
 
-// parseStat finds utime, stime (in ticks of 10 ms, which Linux fixes for user space) and rss (in pages).
-func parseStat(stat []byte, page int) (cpu time.Duration, rss uint64, err error) {
-	// The name in brackets may hold anything, brackets too.
-	_, rest, ok := bytes.Cut(stat[max(0, bytes.LastIndexByte(stat, ')')):], []byte(") "))
-	fields := bytes.Fields(rest)
-	const utime, stime, resident = 14 - 3, 15 - 3, 24 - 3
-	if !ok || len(fields) <= resident {
-		return 0, 0, fmt.Errorf("%q is no process status", stat)
+// processClock is the user and system time of a process. Its clock has the resolution of the
+// scheduler, where proc(5) has ticks of 10 ms; clock_getcpuclockid(3) makes its id like this.
+func processClock(pid int) (time.Duration, error) {
+	const scheduler = 2
+	var ts syscall.Timespec
+	id := ^uintptr(pid)<<3 | scheduler
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		return 0, fmt.Errorf("reading the clock of process %d: %w", pid, errno)
 	}
-	var values [3]uint64
-	for i, f := range []int{utime, stime, resident} {
-		if values[i], err = strconv.ParseUint(string(fields[f]), 10, 63); err != nil {
-			return 0, 0, fmt.Errorf("reading a process status: %w", err)
-		}
+	return time.Duration(ts.Nano()), nil
+}
+
+// parseStatm finds the resident size, in pages the second number of proc(5)'s statm.
+func parseStatm(statm []byte, page int) (rss uint64, err error) {
+	fields := bytes.Fields(statm)
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("%q is no process status", statm)
 	}
-	return time.Duration(values[0]+values[1]) * 10 * time.Millisecond, values[2] * uint64(page), nil
+	pages, err := strconv.ParseUint(string(fields[1]), 10, 50)
+	if err != nil {
+		return 0, fmt.Errorf("reading a process status: %w", err)
+	}
+	return pages * uint64(page), nil
 }
