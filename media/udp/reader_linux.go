@@ -132,7 +132,7 @@ func (r *Reader) recvmmsg(fd uintptr) bool {
 		r.hdrs[i].hdr.SetControllen(controlSpace)
 		r.hdrs[i].hdr.Flags = 0
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd,
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
 		uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(batch), unix.MSG_DONTWAIT, 0, 0)
 	switch errno {
 	case 0:

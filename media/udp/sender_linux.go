@@ -150,7 +150,7 @@ func (t *transmitter) submit(s *Sender) {
 }
 
 func (t *transmitter) sendmmsg(fd uintptr) {
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd,
 		uintptr(unsafe.Pointer(&t.hdrs[t.at])), uintptr(t.n-t.at), unix.MSG_DONTWAIT, 0, 0)
 	t.errno = errno
 	if errno == 0 {
