@@ -1,0 +1,45 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+func TestPlansChangeOnlyWithTheirRoom(t *testing.T) {
+	t.Parallel()
+	nodes := town()
+	p := newPlanner("s1", func() []member { return nodes }, func(string) time.Duration { return time.Millisecond })
+	all := []string{"s1", "s2", "a1", "t1"}
+	homes := map[string]string{"pe_a": "s1"}
+	first := p.Plan("hall", nil, all, homes)
+	if first.GetVersion() != 1 || len(first.GetTrees()) != 1 || len(first.GetTrees()[0].GetHops()) != 3 {
+		t.Fatalf("%v", first)
+	}
+	if again := p.Plan("hall", first, all, homes); again != nil {
+		t.Errorf("nothing changed, and yet %v", again)
+	}
+	second := p.Plan("hall", first, all, map[string]string{"pe_a": "s1", "pe_b": "s1"})
+	if second.GetVersion() != 2 || len(second.GetHomes()) != 2 {
+		t.Errorf("another publisher: %v", second)
+	}
+	// Another owner goes on with what is in use.
+	heir := newPlanner("s2", func() []member { return nodes }, func(string) time.Duration { return 0 })
+	if got := heir.Plan("hall", second, all, map[string]string{"pe_a": "s1", "pe_b": "s1"}); got != nil {
+		t.Errorf("the heir changed the plan to %v", got)
+	}
+	without := heir.Plan("hall", second, []string{"s1", "s2", "t1"}, map[string]string{"pe_a": "s1", "pe_b": "t1"})
+	if without.GetVersion() != 3 || len(without.GetTrees()) != 2 {
+		t.Errorf("a node less and a home more: %v", without)
+	}
+}
+
+func TestPlansLeaveOutNodesThatAreNotKnown(t *testing.T) {
+	t.Parallel()
+	p := newPlanner("s1", town, func(string) time.Duration { return 0 })
+	got := p.Plan("hall", &amphiv1.RelayPlan{Nodes: []string{"x"}, Trees: []*amphiv1.RelayTree{{Home: 7}}}, []string{"s1", "x"}, map[string]string{"pe_a": "s1", "pe_x": "x"})
+	if len(got.GetTrees()) != 1 || len(got.GetTrees()[0].GetHops()) != 0 || len(got.GetHomes()) != 1 {
+		t.Errorf("%v", got)
+	}
+}
