@@ -62,7 +62,7 @@ func (p *planner) Plan(room string, before *amphiv1.RelayPlan, nodes []string, h
 	in.Before = p.before(room, before, known)
 	made := plan.Make(in)
 	wire := plan.Encode(made, before.GetVersion()+1, homes)
-	same := before != nil && made.Same(in.Before) && maps.Equal(named(before), named(wire))
+	same := before != nil && made.Same(in.Before) && maps.Equal(homesOf(before), homesOf(wire))
 	if same {
 		wire = before
 	}
@@ -99,8 +99,8 @@ func (p *planner) keep(room string, made planned) {
 	maps.DeleteFunc(p.rooms, func(_ string, k planned) bool { return made.used-k.used > forgetPlan })
 }
 
-// named is the home of each peer by its name.
-func named(wire *amphiv1.RelayPlan) map[string]string {
+// homesOf is the home of each peer by its name.
+func homesOf(wire *amphiv1.RelayPlan) map[string]string {
 	homes := make(map[string]string, len(wire.GetHomes()))
 	for peer, i := range wire.GetHomes() {
 		if int(i) < len(wire.GetNodes()) {
