@@ -2808,8 +2808,10 @@ type RelayStatus struct {
 	From    string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To      string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
 	// The highest encoding sent, -1 none.
-	Layer         int32  `protobuf:"varint,4,opt,name=layer,proto3" json:"layer,omitempty"`
-	BitrateKbps   uint32 `protobuf:"varint,5,opt,name=bitrate_kbps,json=bitrateKbps,proto3" json:"bitrate_kbps,omitempty"`
+	Layer       int32  `protobuf:"varint,4,opt,name=layer,proto3" json:"layer,omitempty"`
+	BitrateKbps uint32 `protobuf:"varint,5,opt,name=bitrate_kbps,json=bitrateKbps,proto3" json:"bitrate_kbps,omitempty"`
+	// The home of the track.
+	Home          string `protobuf:"bytes,6,opt,name=home,proto3" json:"home,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2877,6 +2879,13 @@ func (x *RelayStatus) GetBitrateKbps() uint32 {
 		return x.BitrateKbps
 	}
 	return 0
+}
+
+func (x *RelayStatus) GetHome() string {
+	if x != nil {
+		return x.Home
+	}
+	return ""
 }
 
 type RoomStatus struct {
@@ -3759,13 +3768,14 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"rooms_left\x18\x02 \x01(\rR\troomsLeft\x12!\n" +
 	"\fclients_left\x18\x03 \x01(\rR\vclientsLeft\x12\x1f\n" +
 	"\vrelays_left\x18\x04 \x01(\rR\n" +
-	"relaysLeft\"\x85\x01\n" +
+	"relaysLeft\"\x99\x01\n" +
 	"\vRelayStatus\x12\x19\n" +
 	"\btrack_id\x18\x01 \x01(\tR\atrackId\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x14\n" +
 	"\x05layer\x18\x04 \x01(\x05R\x05layer\x12!\n" +
-	"\fbitrate_kbps\x18\x05 \x01(\rR\vbitrateKbps\"\xac\x03\n" +
+	"\fbitrate_kbps\x18\x05 \x01(\rR\vbitrateKbps\x12\x12\n" +
+	"\x04home\x18\x06 \x01(\tR\x04home\"\xac\x03\n" +
 	"\n" +
 	"RoomStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +

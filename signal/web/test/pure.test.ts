@@ -17,6 +17,7 @@ import { slotsToStartWith, wantedTracks } from "../src/sdk/subscriptions.js";
 import { qualityInWords, reasonInWords } from "../src/app/words.js";
 import type { TrackQuality } from "../src/sdk/model.js";
 import { downTrackRows, matches, worthALook } from "../src/ops/rows.js";
+import { byRegion, relayTrees } from "../src/ops/tree.js";
 import { template } from "./fake-server.js";
 
 type Body = NonNullable<MessageInitShape<typeof EventSchema>["body"]>;
@@ -225,4 +226,29 @@ test("ops rows join DownTracks with who publishes them; a search needs every wor
   assert.equal(matches("bea hidden", "Bea", "bandwidth"), false);
   assert.equal(worthALook("bandwidth"), true);
   assert.equal(worthALook("size"), false);
+});
+
+test("relay trees are drawn from the plan, with what each hop carries", () => {
+  const plan = {
+    nodes: ["s1", "t1", "t2"],
+    trees: [{ home: 0, hops: [{ node: 1, parent: 0, backup: 0 }, { node: 2, parent: 1, backup: 0 }] }],
+  };
+  const relays = [
+    { trackId: "a", home: "s1", from: "s1", to: "t1", bitrateKbps: 500 },
+    { trackId: "b", home: "s1", from: "s1", to: "t1", bitrateKbps: 40 },
+    { trackId: "c", home: "t1", from: "t1", to: "s1", bitrateKbps: 7 },
+  ];
+  const [tree] = relayTrees({ plan, relays });
+  assert.equal(tree?.node, "s1");
+  assert.deepEqual(tree?.children.map((b) => [b.node, b.tracks, b.kbps, b.backup]), [["t1", 2, 540, ""]]);
+  assert.deepEqual(tree?.children[0]?.children.map((b) => [b.node, b.backup]), [["t2", "s1"]]);
+  assert.deepEqual(relayTrees({}), []);
+  // A plan that makes no sense is drawn as far as it does, and ends.
+  const loop = { nodes: ["a", "b"], trees: [{ home: 0, hops: [{ node: 1, parent: 1 }, { node: 0, parent: 0 }] }] };
+  assert.equal(relayTrees({ plan: loop })[0]?.node, "a");
+});
+
+test("nodes are shown by region, in the order of their names", () => {
+  const nodes = [{ id: "b", region: "y" }, { id: "a", region: "y" }, { id: "c", region: "x" }, { id: "d" }];
+  assert.deepEqual(byRegion(nodes).map(([region, list]) => [region, list.map((n) => n.id)]), [["–", ["d"]], ["x", ["c"]], ["y", ["a", "b"]]]);
 });

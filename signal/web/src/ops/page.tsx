@@ -1,11 +1,14 @@
 import { useEffect, useState } from "preact/hooks";
-import type { NodeStatusJson } from "../gen/amphi/v1/api_pb.js";
-import { keepToken, nodeStatus, RefusedError } from "./api.js";
+import type { NodeInfoJson, NodeStatusJson } from "../gen/amphi/v1/api_pb.js";
+import { keepToken, listNodes, nodeStatus, RefusedError } from "./api.js";
+import { ClusterFacts, ClusterMap, RelayTrees, Trunks } from "./cluster.js";
 import { bytes, count, downTrackRows, duration, matches, number, peerRows, streamRows, upTrackRows } from "./rows.js";
 import { Drops, DownTracks, Peers, Rooms, Streams, UpTracks } from "./sections.js";
 
 const pollMs = 2_000;
-const tabs = ["Rooms", "Peers", "DownTracks", "UpTracks", "Streams", "Drops"] as const;
+const tabs = ["Rooms", "Peers", "DownTracks", "UpTracks", "Streams", "Drops", "Trunks", "Trees"] as const;
+// What only a node of a cluster has.
+const clusterTabs: ReadonlySet<string> = new Set(["Trunks", "Trees"]);
 type Tab = (typeof tabs)[number];
 
 export function OpsPage({ start }: { start: string }) {
@@ -61,16 +64,19 @@ function TokenForm({ refusal, use }: { refusal: string; use: (token: string) => 
 }
 
 function Dashboard({ token, refused }: { token: string; refused: (why: string) => void }) {
-  const { status, failure } = useNode(token, refused);
+  const [node, setNode] = useState("");
+  const { status, nodes, failure } = useNode(token, node, refused);
   const [tab, setTab] = useState<Tab>("Rooms");
   const [search, setSearch] = useState("");
   if (!status) return <main class="token-form">{failure ? <p class="alert" role="alert">{failure}</p> : <p>Asking the node…</p>}</main>;
   return (
     <main class="ops" data-testid="ops">
       <Head status={status} failure={failure} />
+      {nodes.length > 1 && <ClusterMap token={token} nodes={nodes} shown={status.info?.id ?? ""} show={setNode} />}
+      <ClusterFacts status={status} />
       <Figures status={status} />
       <nav class="tabs" role="tablist">
-        {tabs.map((name) => (
+        {tabs.filter((name) => status.cluster || !clusterTabs.has(name)).map((name) => (
           <button key={name} type="button" role="tab" aria-selected={tab === name} data-testid={`tab-${name}`} onClick={() => setTab(name)}>
             {name} <span>{rowCount(status, name)}</span>
           </button>
@@ -107,6 +113,10 @@ function Section({ status, tab, search, open }: { status: NodeStatusJson; tab: T
       );
     case "Streams":
       return <Streams rows={streamRows(status).filter((s) => matches(search, s.room, s.stream?.name, s.stream?.state))} />;
+    case "Trunks":
+      return <Trunks rows={(status.trunks ?? []).filter((t) => matches(search, t.node, t.state))} />;
+    case "Trees":
+      return <RelayTrees rooms={rooms.filter((r) => matches(search, r.name, r.owner))} />;
     case "Drops":
       return <Drops drops={status.drops ?? {}} search={search} />;
   }
@@ -125,6 +135,10 @@ function rowCount(status: NodeStatusJson, tab: Tab): number {
       return upTrackRows(rooms).length;
     case "Streams":
       return streamRows(status).length;
+    case "Trunks":
+      return status.trunks?.length ?? 0;
+    case "Trees":
+      return rooms.filter((room) => (room.plan?.trees ?? []).length > 0).length;
     case "Drops":
       return Object.keys(status.drops ?? {}).length;
   }
@@ -180,9 +194,16 @@ function Figures({ status }: { status: NodeStatusJson }) {
   );
 }
 
-/** The node's status, asked again and again while the page is seen. */
-function useNode(token: string, refused: (why: string) => void): { status: NodeStatusJson | undefined; failure: string } {
+interface Seen {
+  readonly status: NodeStatusJson | undefined;
+  readonly nodes: readonly NodeInfoJson[];
+  readonly failure: string;
+}
+
+/** A node's status and the list of all, asked again and again while the page is seen. */
+function useNode(token: string, node: string, refused: (why: string) => void): Seen {
   const [status, setStatus] = useState<NodeStatusJson>();
+  const [nodes, setNodes] = useState<readonly NodeInfoJson[]>([]);
   const [failure, setFailure] = useState("");
   useEffect(() => {
     const stop = new AbortController();
@@ -190,7 +211,8 @@ function useNode(token: string, refused: (why: string) => void): { status: NodeS
     const poll = async (): Promise<void> => {
       try {
         if (document.visibilityState === "visible") {
-          setStatus(await nodeStatus(token, stop.signal));
+          setNodes(await listNodes(token, stop.signal));
+          setStatus(await nodeStatus(token, node, stop.signal));
           setFailure("");
         }
       } catch (thrown) {
@@ -206,6 +228,6 @@ function useNode(token: string, refused: (why: string) => void): { status: NodeS
       stop.abort();
       clearTimeout(timer);
     };
-  }, [token]);
-  return { status, failure };
+  }, [token, node]);
+  return { status, nodes, failure };
 }

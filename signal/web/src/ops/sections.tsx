@@ -23,7 +23,9 @@ export function Rooms({ rows, open }: { rows: readonly RoomStatusJson[]; open: (
         },
         { name: "Session", cell: (r) => <code>{r.sessionId}</code> },
         { name: "Owner", cell: (r) => <code>{r.owner}</code> },
+        { name: "Standby", cell: (r) => <code>{r.standby || "–"}</code> },
         { name: "Epoch", numeric: true, cell: (r) => r.epoch ?? 0 },
+        { name: "Mode", order: (r) => r.mode ?? "", cell: (r) => <Chip text={r.mode} bad={r.mode !== "normal"} /> },
         { name: "Peers", numeric: true, order: total, cell: total },
         ...([1, 2, 3] as const).map((level) => ({
           name: `Level ${level}`,
@@ -172,7 +174,7 @@ export function Drops({ drops, search }: { drops: Readonly<Record<string, string
   );
 }
 
-function Chip({ text, bad }: { text: string | undefined; bad: boolean }) {
+export function Chip({ text, bad }: { text: string | undefined; bad: boolean }) {
   return text ? <span class={`chip ${bad ? "bad" : ""}`}>{text}</span> : null;
 }
 
