@@ -359,8 +359,8 @@ func TestChangesOfARoomsRecordDoNotUndoEachOther(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			r.write(t.Context(), &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
-				Name: "hall", Locked: true, Metadata: fmt.Sprint(i)}}})
+			r.write(t.Context(), kept{cmd: &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
+				Name: "hall", Locked: true, Metadata: fmt.Sprint(i)}}}})
 		})
 	}
 	wg.Wait()
@@ -369,7 +369,7 @@ func TestChangesOfARoomsRecordDoNotUndoEachOther(t *testing.T) {
 		t.Errorf("%v, %v", room, err)
 	}
 	// A room that was deleted meanwhile does not come back.
-	r.write(t.Context(), &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{Name: "gone"}}})
+	r.write(t.Context(), kept{cmd: &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{Name: "gone"}}}})
 	if _, err := r.room("gone"); err == nil || r.lost.Load() != 0 {
 		t.Errorf("%v, %d lost", err, r.lost.Load())
 	}

@@ -17,18 +17,14 @@ import (
 type records struct {
 	registry Registry
 	log      *slog.Logger
-	queue    chan *amphiv1.RegistryCommand
 	lost     atomic.Uint64
 	// turn is taken while a room's record is read, changed and written, so that no change undoes another.
-	turn chan struct{}
+	turn  chan struct{}
+	lanes lanes
 }
 
-// recordsQueue is how many durable changes may wait.
-const recordsQueue = 4096
-
 func newRecords(r Registry, log *slog.Logger) *records {
-	return &records{registry: r, log: log, queue: make(chan *amphiv1.RegistryCommand, recordsQueue),
-		turn: make(chan struct{}, 1)}
+	return &records{registry: r, log: log, turn: make(chan struct{}, 1), lanes: newLanes()}
 }
 
 // room finds a room's record, without regard to case.
@@ -91,62 +87,86 @@ func (r *records) Open(name string) (owner.Start, error) {
 	if err != nil {
 		return owner.Start{}, err
 	}
-	start := owner.Start{Room: room, Template: template}
+	start := owner.Start{Room: room, Template: template, Record: r.session(name)}
 	r.registry.Read(func(reg *amphiv1.Registry) { start.Durable = reg.GetStore()[key(name)].GetEntries() })
 	return start, nil
 }
 
+// Running implements owner.Records.
+func (r *records) Running(name string) bool { return r.session(name) != nil }
+
+// session is the record of the room's running session; nil: there is none.
+func (r *records) session(name string) *amphiv1.Session {
+	var found *amphiv1.Session
+	r.registry.Read(func(reg *amphiv1.Registry) {
+		for _, s := range reg.GetSessions() {
+			if s.GetEndedMs() == 0 && key(s.GetRoom()) == key(name) {
+				found = s
+			}
+		}
+	})
+	return found
+}
+
 // Keep implements owner.Records.
-func (r *records) Keep(cmd *amphiv1.RegistryCommand) {
+func (r *records) Keep(cmd *amphiv1.RegistryCommand) { r.Commit(cmd, nil) }
+
+// Commit implements owner.Records.
+func (r *records) Commit(cmd *amphiv1.RegistryCommand, done func(error)) {
 	cmd.Id = proto.NewID(proto.RequestPrefix)
 	if cmd.TimeMs == 0 {
 		cmd.TimeMs = time.Now().UnixMilli()
 	}
-	select {
-	case r.queue <- cmd:
-	default:
+	lane := "other"
+	switch b := cmd.GetBody().(type) {
+	case *amphiv1.RegistryCommand_PutStore:
+		lane = "store " + key(b.PutStore.GetRoom()) + " " + b.PutStore.GetEntry().GetKey()
+	case *amphiv1.RegistryCommand_PutSession:
+		lane = "session " + b.PutSession.GetId()
+	case *amphiv1.RegistryCommand_PutRoom:
+		lane = "room"
+	}
+	if !r.lanes.put(lane, kept{cmd, done}) {
 		r.lost.Add(1)
 		r.log.Error("durable change lost: the registry is too slow")
+		if done != nil {
+			done(proto.Errorf(proto.Unavailable, "the registry is too slow"))
+		}
 	}
 }
 
-// run writes what is kept, in order.
+// run writes what is kept until ctx ends.
 func (r *records) run(ctx context.Context) {
-	for {
-		select {
-		case cmd := <-r.queue:
-			r.write(ctx, cmd)
-		case <-ctx.Done():
-			return
-		}
-	}
+	r.lanes.run(ctx, r.write)
 }
 
 // flush writes what was kept while everything ended.
 func (r *records) flush() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	for len(r.queue) > 0 {
-		r.write(ctx, <-r.queue)
-	}
+	r.lanes.flush(ctx, r.write)
 }
 
-// write tries again while the registry has no quorum; commands may be repeated.
-func (r *records) write(ctx context.Context, cmd *amphiv1.RegistryCommand) {
+// write tries again while the registry has no quorum; commands may be repeated. That a room is to go on without its
+// standby is not worth repeating: the owner asks again while it is.
+func (r *records) write(ctx context.Context, k kept) {
+	var err error
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := r.propose(ctx, cmd)
-		if err == nil {
-			return
-		}
-		if code := proto.CodeOf(err); !code.Retryable() || ctx.Err() != nil {
-			r.lost.Add(1)
-			r.log.Error("durable change lost", "err", err)
-			return
+		err = r.propose(ctx, k.cmd)
+		if err == nil || !proto.CodeOf(err).Retryable() || ctx.Err() != nil || k.cmd.GetPlaceRoom() != nil {
+			break
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}
+	}
+	if err != nil && k.cmd.GetPlaceRoom() == nil {
+		r.lost.Add(1)
+		r.log.Error("durable change lost", "err", err)
+	}
+	if k.done != nil {
+		k.done(err)
 	}
 }
 

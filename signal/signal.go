@@ -19,6 +19,7 @@ import (
 	"github.com/amphi-sfu/amphi/signal/owner"
 	"github.com/amphi-sfu/amphi/signal/replica"
 	"github.com/amphi-sfu/amphi/signal/room"
+	"github.com/amphi-sfu/amphi/signal/standby"
 	"github.com/amphi-sfu/amphi/signal/ws"
 )
 
@@ -66,6 +67,7 @@ type Server struct {
 	records  *records
 	owner    *owner.Owner
 	replicas *replica.Set
+	standbys *standby.Keeper
 	sockets  *ws.Server
 	clients  clients
 	stages   stages
@@ -94,8 +96,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.streams, s.headless, s.addresses = newStreams(s), newHeadless(s), newAddresses(cfg.TokensPerMinute)
 	s.sockets = ws.New(cfg.WebSocket)
 	var err error
+	s.standbys, err = standby.New(standby.Config{Logger: cfg.Logger, Node: cfg.Node}, carrier{s}, deps.Directory)
+	if err != nil {
+		return nil, fmt.Errorf("making a signal server: %w", err)
+	}
 	s.owner, err = owner.New(owner.Config{Logger: cfg.Logger, Node: cfg.Node},
-		owner.Deps{Carrier: carrier{s}, Directory: deps.Directory, Records: s.records, Streams: s.streams})
+		owner.Deps{Carrier: carrier{s}, Directory: deps.Directory, Records: s.records, Streams: s.streams, Planner: deps.Planner, Copies: s.standbys})
 	if err != nil {
 		return nil, fmt.Errorf("making a signal server: %w", err)
 	}
@@ -116,6 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.records.run(inner) })
 	wg.Go(func() { s.streams.run(inner) })
 	wg.Go(func() { _ = s.replicas.Run(inner) })
+	wg.Go(func() { _ = s.standbys.Run(inner) })
 	<-ctx.Done()
 	s.clients.drain(s.cfg.Drain)
 	stop()
@@ -137,10 +144,20 @@ func (s *Server) Deliver(from string, msg []byte) error {
 	if err != nil {
 		return err
 	}
-	if exchange.Upwards(m) {
+	switch {
+	case exchange.Upwards(m):
 		return s.owner.Deliver(from, m)
+	case m.GetStandbyUpdate() != nil:
+		return s.standbys.Deliver(from, m)
 	}
 	return s.replicas.Deliver(from, m)
+}
+
+// Handover gives a room of this node to its standby: move has the directory name the standby as the owner, and is called when
+// the standby knows all that was answered. Requests that come meanwhile are decided there, or here if move fails. An error
+// has a code: "unavailable" where there is no standby, "not_found" where this node does not own the room or nobody uses it.
+func (s *Server) Handover(ctx context.Context, room string, move func(context.Context) error) error {
+	return s.owner.Handover(ctx, key(room), move)
 }
 
 // carrier keeps messages for this node itself inside the process.
@@ -234,13 +251,14 @@ type Stats struct {
 	Clients ws.Stats
 	Owner   owner.Stats
 	Replica replica.Stats
+	Standby standby.Stats
 	// Lost counts durable changes that could not be written.
 	Lost uint64
 }
 
 // Stats is a snapshot.
 func (s *Server) Stats() Stats {
-	return Stats{Clients: s.sockets.Stats(), Owner: s.owner.Stats(), Replica: s.replicas.Stats(), Lost: s.records.lost.Load()}
+	return Stats{Clients: s.sockets.Stats(), Owner: s.owner.Stats(), Replica: s.replicas.Stats(), Standby: s.standbys.Stats(), Lost: s.records.lost.Load()}
 }
 
 // clients is the open connections, for the goodbye.

@@ -57,10 +57,11 @@ func Decode(b []byte) (*amphiv1.RoomMessage, error) {
 	return m, nil
 }
 
-// Upwards tells whether the message goes from a replica to the owner.
+// Upwards tells whether the message goes to the owner, from a replica or the standby.
 func Upwards(m *amphiv1.RoomMessage) bool {
 	switch m.GetBody().(type) {
-	case *amphiv1.RoomMessage_Attach, *amphiv1.RoomMessage_Detach, *amphiv1.RoomMessage_Request:
+	case *amphiv1.RoomMessage_Attach, *amphiv1.RoomMessage_Detach, *amphiv1.RoomMessage_Request,
+		*amphiv1.RoomMessage_StandbyAck, *amphiv1.RoomMessage_ReplicaState:
 		return true
 	}
 	return false

@@ -21,8 +21,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // nodes collects what the owner sends to each node.
 type nodes struct {
-	mu   sync.Mutex // guards the field below
+	mu   sync.Mutex // guards the fields below
 	sent map[string][]*amphiv1.RoomMessage
+	// session and epoch are those of each node's last state.
+	session map[string]string
+	epoch   map[string]uint64
 }
 
 func (n *nodes) Send(node, _ string, msg []byte) error {
@@ -33,6 +36,9 @@ func (n *nodes) Send(node, _ string, msg []byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.sent[node] = append(n.sent[node], m)
+	if st := m.GetState(); st != nil {
+		n.session[node], n.epoch[node] = st.GetSessionId(), st.GetSeqEpoch()
+	}
 	return nil
 }
 
@@ -71,6 +77,13 @@ func (s *shelf) Open(room string) (Start, error) {
 	}}, nil
 }
 
+func (s *shelf) Running(string) bool { return false }
+
+func (s *shelf) Commit(cmd *amphiv1.RegistryCommand, done func(error)) {
+	s.Keep(cmd)
+	done(nil)
+}
+
 func (s *shelf) Keep(cmd *amphiv1.RegistryCommand) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +115,7 @@ type desk struct {
 func run(t *testing.T, f func(d *desk)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		d := &desk{t: t, nodes: &nodes{sent: map[string][]*amphiv1.RoomMessage{}}, dir: &directory{"me", 7}, shelf: &shelf{}, wishes: &wishes{}, nextID: 100}
+		d := &desk{t: t, nodes: &nodes{sent: map[string][]*amphiv1.RoomMessage{}, session: map[string]string{}, epoch: map[string]uint64{}}, dir: &directory{"me", 7}, shelf: &shelf{}, wishes: &wishes{}, nextID: 100}
 		var err error
 		d.owner, err = New(Config{Node: "me"}, Deps{Carrier: d.nodes, Directory: d.dir, Records: d.shelf, Streams: d.wishes})
 		if err != nil {
@@ -129,7 +142,10 @@ func (d *desk) deliver(from string, m *amphiv1.RoomMessage) error {
 
 func (d *desk) attach(node string, have uint64) {
 	d.t.Helper()
-	if err := d.deliver(node, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: &amphiv1.Attach{HaveSeq: have}}}); err != nil {
+	d.nodes.mu.Lock()
+	a := &amphiv1.Attach{HaveSeq: have, SessionId: d.nodes.session[node], HaveEpoch: d.nodes.epoch[node]}
+	d.nodes.mu.Unlock()
+	if err := d.deliver(node, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: a}}); err != nil {
 		d.t.Fatal(err)
 	}
 }
@@ -338,8 +354,8 @@ func TestEpochFences(t *testing.T) {
 			t.Error("a message of an older epoch was taken")
 		}
 		d.dir.epoch = 9
-		d.attach("a", 0)
-		if got := d.nodes.take("a"); len(got) != 1 || got[0].GetEpoch() != 9 {
+		d.attach("c", 0)
+		if got := d.nodes.take("c"); len(got) != 1 || got[0].GetEpoch() != 9 {
 			t.Errorf("got %v", got)
 		}
 		d.dir.node = "other"
@@ -430,7 +446,11 @@ type nothing struct{}
 
 func (nothing) Open(room string) (Start, error) { return (&shelf{}).Open(room) }
 
+func (nothing) Running(string) bool { return false }
+
 func (nothing) Keep(*amphiv1.RegistryCommand) {}
+
+func (nothing) Commit(_ *amphiv1.RegistryCommand, done func(error)) { done(nil) }
 
 // FuzzDeliver shows that no message of another node, however odd, breaks a room.
 func FuzzDeliver(f *testing.F) {
@@ -456,7 +476,8 @@ func FuzzDeliver(f *testing.F) {
 			return
 		}
 		r := newOwned(o, "hall", 7)
-		r.handle(time.Now(), inbound{"a", m})
+		r.begin(time.Now())
+		r.handle(time.Now(), inbound{from: "a", msg: m})
 		r.tick(time.Now().Add(time.Minute))
 	})
 }

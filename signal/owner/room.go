@@ -2,6 +2,7 @@ package owner
 
 import (
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -20,29 +21,49 @@ const (
 	tailLen = 1024
 )
 
+// inbound is a message of a node, or something to do in the room's turn.
 type inbound struct {
 	from string
 	msg  *amphiv1.RoomMessage
+	do   func(now time.Time)
 }
 
-// owned is one room; everything in it belongs to the goroutine in run, but for the inbox.
+// owned is one room at one epoch; everything in it belongs to the goroutine in run, but for the inbox.
 type owned struct {
 	owner *Owner
 	log   *slog.Logger
 	name  string
 	inbox *exchange.Inbox[inbound]
 	peers atomic.Int64 // how many have a place
-
 	epoch uint64
+	// before is closed when this node's owner of an earlier epoch has stopped, nil: there is none; over when this one has.
+	before <-chan struct{}
+	over   chan struct{}
+
+	// recovery is nil once it is clear where the room stands.
+	recovery *recovery
+	// leased: this node may decide, as far as was known when the present work began; lax: it may not, and the standby is
+	// silent; moved: another node or epoch owns the room.
+	leased, lax, moved bool
+
 	// state is nil while nobody has asked for the room since its last session.
 	state    *room.State
 	session  string
 	template *amphiv1.Template
 	seq      uint64
 	tail     []*amphiv1.Event
+	epochs   []*amphiv1.EpochStart
 	nodes    map[string]*node
-	// seats tells which node has each peer's client.
-	seats map[string]seat
+	// seats tells which node has each peer's client; unclaimed is until when nodes may claim those of unknown peers.
+	seats     map[string]seat
+	unclaimed time.Time
+	// writes counts the durable values being written, by key.
+	writes map[string]int
+	mirror mirror
+	plan   planning
+	// handing: the room is being handed over.
+	handing  bool
+	handover handover
 	// recorded is when the session's record was kept last; outdated: people came or went since.
 	recorded time.Time
 	outdated bool
@@ -59,23 +80,26 @@ type seat struct {
 type node struct {
 	attached bool
 	heard    time.Time
-	// session is that of the state or events sent last.
-	session string
-	answers answers
+	answers  answers
 }
 
 func newOwned(o *Owner, name string, epoch uint64) *owned {
 	return &owned{
-		owner: o, name: name, epoch: epoch, inbox: exchange.NewInbox[inbound](),
+		owner: o, name: name, epoch: epoch, inbox: exchange.NewInbox[inbound](), over: make(chan struct{}),
 		log:   o.cfg.Logger.With("room", name, "epoch", epoch),
-		nodes: map[string]*node{}, seats: map[string]seat{},
+		nodes: map[string]*node{}, seats: map[string]seat{}, writes: map[string]int{},
 	}
 }
 
-// run decides one message after the other until the node stops or nobody needs the room.
+// run decides one message after the other until the node stops, another owner decides, or nobody needs the room.
 func (r *owned) run() {
-	timer := time.NewTimer(silence)
+	defer close(r.over)
+	if r.before != nil {
+		<-r.before
+	}
+	timer := time.NewTimer(0)
 	defer timer.Stop()
+	r.begin(time.Now())
 	defer r.finish()
 	for {
 		select {
@@ -83,13 +107,22 @@ func (r *owned) run() {
 			return
 		case <-r.inbox.Ready():
 			now := time.Now()
+			r.lease(now)
 			for _, in := range r.inbox.Take() {
+				if r.moved {
+					return
+				}
 				r.handle(now, in)
 			}
 		case <-timer.C:
+			r.locate()
+		}
+		if r.moved {
+			return
 		}
 		now := time.Now()
 		next := r.tick(now)
+		r.settle(now)
 		r.peers.Store(int64(len(r.seats)))
 		if r.unused() && r.owner.retire(r) {
 			return
@@ -98,30 +131,94 @@ func (r *owned) run() {
 	}
 }
 
-// finish keeps the record of a session that the node's end has cut off.
+// begin finds out what there is to go on from.
+func (r *owned) begin(now time.Time) {
+	r.recovery = &recovery{seen: map[string]position{}}
+	if r.owner.deps.Copies != nil {
+		r.recovery.copy = r.owner.deps.Copies.Seal(r.name, r.epoch)
+	}
+	r.locate()
+	if r.recovery.copy != nil && !r.moved {
+		r.found(now)
+	}
+}
+
+// locate looks whether this node is still the owner, and who the standby is.
+func (r *owned) locate() {
+	r.lease(time.Now())
+	placed, err := r.owner.deps.Directory.Owner(r.name)
+	if err != nil {
+		return
+	}
+	if placed.GetEpoch() > r.epoch || placed.GetNode() != r.owner.cfg.Node {
+		r.moved = true
+		r.log.Info("the room has another owner", "owner", placed.GetNode(), "epoch_now", placed.GetEpoch())
+		return
+	}
+	node := placed.GetStandby()
+	if node == r.owner.cfg.Node {
+		node = ""
+	}
+	if node != r.mirror.node {
+		r.log.Info("the room has another standby", "standby", node)
+		r.mirror.follow(node)
+	}
+}
+
+// lease looks whether this node may decide. Who was silent meanwhile may have been cut off, as this node was.
+func (r *owned) lease(now time.Time) {
+	was := r.leased
+	r.leased = r.owner.deps.Directory.Leased()
+	if r.leased && !was {
+		for _, n := range r.nodes {
+			n.heard = now
+		}
+	}
+}
+
+// settle tells the standby what was decided, and others what they may know by now.
+func (r *owned) settle(now time.Time) {
+	r.flush(now)
+	if len(r.mirror.held) > 0 {
+		r.release()
+	}
+	r.handOver()
+}
+
+// finish keeps the record of a session that the node's end has cut off. One that goes on elsewhere is not this node's any
+// more: nothing is said or kept.
 func (r *owned) finish() {
-	if r.state != nil && !r.state.Idle() {
+	r.owner.forget(r)
+	if r.state != nil && !r.state.Idle() && !r.moved {
 		r.record()
 	}
 	r.streamsEnded()
+	r.handover.end(errMoved)
 }
 
 func (r *owned) unused() bool {
-	if len(r.nodes) > 0 {
+	if c := r.recovery; len(r.nodes) > 0 || c != nil && (c.copy != nil || !c.begun.IsZero()) || len(r.writes) > 0 {
 		return false
 	}
 	return r.state == nil || r.state.Idle()
 }
 
 func (r *owned) handle(now time.Time, in inbound) {
-	switch {
-	case in.msg.GetEpoch() < r.epoch:
+	if in.do != nil {
+		in.do(now)
+		return
+	}
+	if in.msg.GetEpoch() != r.epoch {
 		r.owner.stats.stale.Add(1)
 		return
-	case in.msg.GetEpoch() > r.epoch:
-		// The directory gave this node the room anew: what it knows still holds, older replicas do not.
-		r.epoch = in.msg.GetEpoch()
-		r.log = r.owner.cfg.Logger.With("room", r.name, "epoch", r.epoch)
+	}
+	if ack := in.msg.GetStandbyAck(); ack != nil {
+		r.acked(now, in.from, ack)
+		return
+	}
+	if r.recovery != nil {
+		r.recover(now, in)
+		return
 	}
 	n := r.nodes[in.from]
 	if n == nil {
@@ -138,7 +235,7 @@ func (r *owned) handle(now time.Time, in inbound) {
 		for peer, s := range r.seats {
 			if s.node == in.from {
 				// A node lets go of a room only when it has no clients in it.
-				r.seats[peer] = seat{in.from, false, now}
+				r.place(peer, seat{in.from, false, now})
 			}
 		}
 	case *amphiv1.RoomMessage_Request:
@@ -162,10 +259,12 @@ func (r *owned) open(now time.Time) error {
 	})
 	r.template = start.Template
 	r.seq, r.tail = r.state.Snapshot().GetSeq(), nil
+	r.epochs = []*amphiv1.EpochStart{{Epoch: r.epoch, Seq: r.seq}}
+	r.mirror.whole, r.mirror.next = r.mirror.node != "", nil
 	clear(r.seats)
 	for name, n := range r.nodes {
 		if n.attached {
-			r.sendState(name, n)
+			r.sendState(name)
 		}
 	}
 	return nil
@@ -180,29 +279,88 @@ func (r *owned) attach(now time.Time, from string, n *node, a *amphiv1.Attach) {
 		return
 	}
 	if a.GetListsPeers() {
+		r.claim(now, from, a.GetPeers())
 		r.missing(now, from, a.GetPeers())
 	}
 	if !n.attached {
-		n.attached = true
+		n.attached, r.plan.due = true, true
 		r.reconnect(now, from)
 	}
-	missed, ok := r.since(a.GetHaveSeq())
-	if n.session != r.session || a.GetHaveSeq() == 0 || !ok {
-		r.sendState(from, n)
+	missed, ok := r.since(a)
+	if !ok {
+		r.sendState(from)
+	} else {
+		r.sendMissed(from, a.GetHaveSeq(), missed)
+	}
+	r.sendPlan(from)
+}
+
+func (r *owned) sendState(to string) {
+	for i := range r.mirror.held {
+		if h := &r.mirror.held[i]; h.to == to && h.session == r.session {
+			return // it is under way, with the events after it
+		}
+	}
+	if b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_State{State: r.snapshot()}}); b != nil {
+		r.say(held{to: to, msg: b, session: r.session})
+	}
+}
+
+// snapshot is the state with the epoch of its last event.
+func (r *owned) snapshot() *amphiv1.RoomState {
+	st := r.state.Snapshot()
+	st.SeqEpoch = r.epochOf(st.GetSeq())
+	return st
+}
+
+// epochOf answers in which epoch an event was decided; 0: that was too long ago.
+func (r *owned) epochOf(seq uint64) uint64 {
+	for i := len(r.epochs) - 1; i >= 0; i-- {
+		if r.epochs[i].GetSeq() <= seq {
+			return r.epochs[i].GetEpoch()
+		}
+	}
+	return 0
+}
+
+// sendMissed sends events, each epoch's on its own. Without any the answer holds nothing that the standby has to know.
+func (r *owned) sendMissed(to string, after uint64, events []*amphiv1.Event) {
+	if len(events) == 0 {
+		r.send(to, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{
+			PrevEpoch: r.epochOf(after), Mode: r.mode()}}})
 		return
 	}
-	r.send(from, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{Events: missed}}})
+	for len(events) > 0 {
+		epoch := r.epochOf(events[0].GetSeq())
+		n := slices.IndexFunc(events, func(ev *amphiv1.Event) bool { return r.epochOf(ev.GetSeq()) != epoch })
+		if n < 0 {
+			n = len(events)
+		}
+		b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{
+			Events: events[:n], PrevEpoch: r.epochOf(events[0].GetSeq() - 1), Epoch: epoch, Mode: r.mode()}}})
+		if b != nil {
+			r.say(held{to: to, msg: b})
+		}
+		events = events[n:]
+	}
 }
 
-func (r *owned) sendState(to string, n *node) {
-	n.session = r.session
-	r.send(to, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_State{State: r.state.Snapshot()}})
+// mode is how far this owner can decide.
+func (r *owned) mode() amphiv1.RoomMode {
+	switch {
+	case !r.leased:
+		return amphiv1.RoomMode_ROOM_MODE_FROZEN
+	case r.mirror.node == "":
+		return amphiv1.RoomMode_ROOM_MODE_SOLO
+	}
+	return amphiv1.RoomMode_ROOM_MODE_NORMAL
 }
 
-// since lists the events after seq, if the tail reaches back that far.
-func (r *owned) since(seq uint64) ([]*amphiv1.Event, bool) {
+// since lists the events after those that a node has, if it has the same ones and the tail reaches back that far.
+func (r *owned) since(a *amphiv1.Attach) ([]*amphiv1.Event, bool) {
+	seq := a.GetHaveSeq()
 	missing := r.seq - seq
-	if seq > r.seq || missing > uint64(len(r.tail)) {
+	if a.GetSessionId() != r.session || seq > r.seq || missing > uint64(len(r.tail)) || r.epochOf(seq) != a.GetHaveEpoch() {
 		return nil, false
 	}
 	return r.tail[uint64(len(r.tail))-missing:], true
@@ -213,7 +371,7 @@ func (r *owned) detach(now time.Time, from string, n *node) {
 	if !n.attached {
 		return
 	}
-	n.attached = false
+	n.attached, r.plan.due = false, true
 	if r.state != nil {
 		r.state.DetachNode(now, from)
 	}
@@ -226,10 +384,7 @@ func (r *owned) reconnect(now time.Time, from string) {
 		if s.node != from || !s.connected {
 			continue
 		}
-		cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{
-			PeerConnection: &amphiv1.PeerConnection{PeerId: peer, Connected: true}}}
-		_, events := r.state.Apply(now, room.Actor{Node: from}, cmd)
-		r.publish(events)
+		r.connect(now, from, peer)
 	}
 }
 
@@ -245,108 +400,60 @@ func (r *owned) missing(now time.Time, from string, present []string) {
 			continue
 		}
 		r.log.Info("a node does not know of a peer", "node", from, "peer", peer)
-		r.seats[peer] = seat{from, false, now}
-		cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{PeerConnection: &amphiv1.PeerConnection{PeerId: peer}}}
-		_, events := r.state.Apply(now, room.Actor{Node: from}, cmd)
-		r.publish(events)
+		r.place(peer, seat{from, false, now})
+		r.disconnect(now, from, peer)
 	}
 }
 
-// request executes a command once, and answers after its events.
-func (r *owned) request(now time.Time, from string, n *node, q *amphiv1.RoomRequest) {
-	resp, old := n.answers.find(q.GetId())
-	switch {
-	case resp != nil:
-		r.owner.stats.repeated.Add(1)
-	case old:
-		resp = &amphiv1.RoomResponse{Id: q.GetId(), Seq: r.seq, Result: errorResult(
-			proto.Errorf(proto.Timeout, "too late to tell whether this was done"))}
-	default:
-		r.owner.stats.requests.Add(1)
-		resp = &amphiv1.RoomResponse{Id: q.GetId(), Result: r.execute(now, from, q), Seq: r.seq}
-		n.answers.add(now, resp)
-	}
-	r.peers.Store(int64(len(r.seats)))
-	r.send(from, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Response{Response: resp}})
-	r.endIfOver()
-}
-
-func errorResult(err error) *amphiv1.Result {
-	return &amphiv1.Result{Body: &amphiv1.Result_Error{Error: proto.Wire(err)}}
-}
-
-func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) *amphiv1.Result {
-	if err := r.open(now); err != nil {
-		return errorResult(err)
-	}
-	actor := room.Actor{PeerID: q.GetPeerId(), Node: from, Management: q.GetPeerId() == "" && asManagement(q.GetCommand())}
-	result, events := r.state.Apply(now, actor, q.GetCommand())
-	r.seat(now, from, result, q.GetCommand().GetPeerConnection())
-	r.publish(events)
-	return result
-}
-
-// asManagement tells commands of the management API from those that nodes give on their own account: a request
-// that names no peer comes from a node, which has checked the management token.
-func asManagement(cmd *amphiv1.Command) bool {
-	switch cmd.GetBody().(type) {
-	case *amphiv1.Command_Join, *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport:
-		return false
-	}
-	return true
-}
-
-// seat notes which node has a peer's client, and tells the one that had it before.
-func (r *owned) seat(now time.Time, from string, result *amphiv1.Result, conn *amphiv1.PeerConnection) {
-	id := conn.GetPeerId()
-	switch {
-	case result.GetError() != nil:
-	case conn == nil:
-		if peer := result.GetJoin().GetPeer(); peer != nil {
-			r.seats[peer.GetId()] = seat{from, true, now}
-		}
-	case conn.GetConnected():
-		before := r.seats[id].node
-		r.seats[id] = seat{from, true, now}
-		if before != "" && before != from {
-			r.send(before, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_PeerMoved{PeerMoved: &amphiv1.PeerMoved{PeerId: id}}})
-		}
-	case r.seats[id].node == from:
-		r.seats[id] = seat{from, false, now}
-	}
-}
-
-// publish sends decisions to every attached node and keeps what outlives the session.
-func (r *owned) publish(events []*amphiv1.Event) {
+// publish sends decisions to the standby, then to every attached node, and keeps what outlives the session. From and id
+// name the request that caused them, if any.
+func (r *owned) publish(events []*amphiv1.Event, from string, id uint64) {
 	if len(events) == 0 {
 		return
 	}
+	first := events[0].GetSeq()
 	r.seq = events[len(events)-1].GetSeq()
 	r.tail = append(r.tail, events...)
 	if extra := len(r.tail) - tailLen; extra > tailLen {
 		r.tail = append([]*amphiv1.Event(nil), r.tail[extra:]...)
 	}
 	r.owner.stats.events.Add(uint64(len(events)))
-	b, err := exchange.Encode(&amphiv1.RoomMessage{Room: r.name, Epoch: r.epoch,
-		Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{Events: events}}})
-	if err != nil {
-		r.log.Error("events lost", "err", err)
+	if u := r.mirror.added(); u != nil {
+		u.Events = append(u.Events, events...)
+	}
+	for _, ev := range events {
+		r.note(ev)
+	}
+	b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{
+		Events: &amphiv1.RoomEvents{Events: events, PrevEpoch: r.epochOf(first - 1), Mode: r.mode()}}})
+	if b == nil {
 		return
 	}
 	for name, n := range r.nodes {
 		if n.attached {
-			r.sendBytes(name, b)
+			r.say(held{to: name, msg: b})
 		}
 	}
 	for _, ev := range events {
-		r.follow(ev)
+		if consequential(ev) {
+			r.say(held{ev: ev, from: from, id: id})
+		}
 	}
 }
 
 // tick lets time pass and answers when it has to happen again.
 func (r *owned) tick(now time.Time) time.Time {
 	next := now.Add(silence)
+	if r.recovery != nil {
+		r.found(now)
+		if r.recovery != nil {
+			next = now.Add(gather / 10)
+		}
+	}
 	for name, n := range r.nodes {
+		if !r.leased {
+			break
+		}
 		if quiet := n.heard.Add(silence); now.Before(quiet) {
 			next = earlier(next, quiet)
 			continue
@@ -359,15 +466,37 @@ func (r *owned) tick(now time.Time) time.Time {
 			delete(r.nodes, name)
 		}
 	}
+	if due, ok := r.nudge(now); ok {
+		next = earlier(next, due)
+	}
 	if r.state == nil {
 		return next
 	}
+	next = earlier(next, r.tickState(now))
+	if r.state != nil {
+		next = earlier(next, r.replan(now))
+	}
+	return next
+}
+
+// tickState gives up what has waited long enough. Without a lease nobody is given up: another owner may know better.
+func (r *owned) tickState(now time.Time) time.Time {
+	next := now.Add(silence)
+	if !r.leased {
+		return now.Add(frozenLook)
+	}
+	if !r.unclaimed.IsZero() && !now.Before(r.unclaimed) {
+		r.abandon(now)
+	}
 	if due, ok := r.state.Deadline(); ok && !now.Before(due) {
-		r.publish(r.state.Tick(now))
+		r.publish(r.state.Tick(now), "", 0)
 		r.endIfOver()
 	}
 	if due, ok := r.recordDue(); ok && !now.Before(due) {
 		r.record()
+	}
+	if !r.unclaimed.IsZero() {
+		next = earlier(next, r.unclaimed)
 	}
 	if r.state != nil {
 		if due, ok := r.state.Deadline(); ok {
@@ -377,6 +506,9 @@ func (r *owned) tick(now time.Time) time.Time {
 	return next
 }
 
+// frozenLook is how often a room without a lease looks whether there is one again, should nobody tell.
+const frozenLook = 250 * time.Millisecond
+
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
@@ -384,15 +516,22 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// send completes and sends a message for one node.
-func (r *owned) send(to string, m *amphiv1.RoomMessage) {
+// encode completes a message and makes bytes of it; nil: it could not be.
+func (r *owned) encode(m *amphiv1.RoomMessage) []byte {
 	m.Room, m.Epoch = r.name, r.epoch
 	b, err := exchange.Encode(m)
 	if err != nil {
 		r.log.Error("message lost", "err", err)
-		return
+		return nil
 	}
-	r.sendBytes(to, b)
+	return b
+}
+
+// send sends a message at once: one that holds no decision.
+func (r *owned) send(to string, m *amphiv1.RoomMessage) {
+	if b := r.encode(m); b != nil {
+		r.sendBytes(to, b)
+	}
 }
 
 func (r *owned) sendBytes(to string, b []byte) {

@@ -6,25 +6,43 @@ import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
-// follow does what an event asks of the node beside the room itself.
-func (r *owned) follow(ev *amphiv1.Event) {
+// note takes what an event means for the owner itself.
+func (r *owned) note(ev *amphiv1.Event) {
 	switch b := ev.GetBody().(type) {
 	case *amphiv1.Event_PeerJoined, *amphiv1.Event_PeerUpdated:
 		r.outdated = true
-	case *amphiv1.Event_SessionStarted:
-		r.record()
+	case *amphiv1.Event_TrackPublished, *amphiv1.Event_TrackUnpublished:
+		r.plan.due = true
 	case *amphiv1.Event_PeerLeft:
 		r.outdated = true
 		if b.PeerLeft.GetReason() != amphiv1.LeaveReason_LEAVE_REASON_LOST {
-			delete(r.seats, b.PeerLeft.GetPeerId())
+			r.place(b.PeerLeft.GetPeerId(), seat{})
+		}
+	}
+}
+
+// consequential tells whether an event asks something of the node beside the room itself.
+func consequential(ev *amphiv1.Event) bool {
+	switch b := ev.GetBody().(type) {
+	case *amphiv1.Event_SessionStarted, *amphiv1.Event_RoomUpdated, *amphiv1.Event_StreamChanged:
+		return true
+	case *amphiv1.Event_StoreChanged:
+		return b.StoreChanged.GetEntry().GetDurable()
+	}
+	return false
+}
+
+// follow does what an event asks of the node beside the room itself.
+func (r *owned) follow(h *held) {
+	switch b := h.ev.GetBody().(type) {
+	case *amphiv1.Event_SessionStarted:
+		if r.state != nil {
+			r.record()
 		}
 	case *amphiv1.Event_StoreChanged:
-		if b.StoreChanged.GetEntry().GetDurable() {
-			r.keep(&amphiv1.RegistryCommand{TimeMs: ev.GetTimeMs(), Body: &amphiv1.RegistryCommand_PutStore{PutStore: &amphiv1.PutStore{
-				Room: r.name, Entry: b.StoreChanged.GetEntry(), Deleted: b.StoreChanged.GetDeleted()}}})
-		}
+		r.commit(&amphiv1.PutStore{Entry: b.StoreChanged.GetEntry(), Deleted: b.StoreChanged.GetDeleted()}, h.from, h.id)
 	case *amphiv1.Event_RoomUpdated:
-		r.keep(&amphiv1.RegistryCommand{TimeMs: ev.GetTimeMs(), Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
+		r.keep(&amphiv1.RegistryCommand{TimeMs: h.ev.GetTimeMs(), Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
 			Name: r.name, Locked: b.RoomUpdated.GetLocked(), Metadata: b.RoomUpdated.GetMetadata()}}})
 	case *amphiv1.Event_StreamChanged:
 		if r.owner.deps.Streams != nil {
@@ -63,7 +81,7 @@ func (r *owned) endIfOver() {
 	}
 	r.record()
 	r.streamsEnded()
-	r.state, r.tail = nil, nil
+	r.state, r.tail, r.unclaimed = nil, nil, time.Time{}
 	clear(r.seats)
 }
 

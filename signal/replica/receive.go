@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"errors"
 	"time"
 
 	"github.com/amphi-sfu/amphi/proto"
@@ -9,35 +8,81 @@ import (
 	"github.com/amphi-sfu/amphi/signal/room"
 )
 
-// receive takes one message of an owner; those of older epochs are dropped.
+// receive takes one message of an owner; those of older epochs, and of others than the owner of this one, are dropped.
 func (r *Room) receive(from string, m *amphiv1.RoomMessage) {
-	if m.GetEpoch() < r.epoch {
+	if m.GetEpoch() < r.epoch || m.GetEpoch() == r.epoch && r.owner != "" && from != r.owner {
 		r.set.stats.stale.Add(1)
 		return
 	}
-	r.owner, r.epoch = from, m.GetEpoch()
+	now := time.Now()
+	if m.GetEpoch() > r.epoch {
+		r.owner, r.epoch, r.listed = from, m.GetEpoch(), time.Time{}
+	}
+	r.heard = now
+	first := r.answered != r.epoch
+	r.answered, r.missed = r.epoch, time.Time{}
 	switch b := m.GetBody().(type) {
 	case *amphiv1.RoomMessage_State:
 		r.reset(m.GetEpoch(), b.State)
 	case *amphiv1.RoomMessage_Events:
-		r.apply(b.Events.GetEvents())
+		r.apply(m.GetEpoch(), b.Events)
 	case *amphiv1.RoomMessage_Response:
 		r.answer(b.Response)
 	case *amphiv1.RoomMessage_PeerMoved:
 		r.follower.Moved(b.PeerMoved.GetPeerId())
+	case *amphiv1.RoomMessage_RelayPlan:
+		r.replan(m.GetEpoch(), b.RelayPlan)
+	case *amphiv1.RoomMessage_StateWanted:
+		r.hand()
+		r.answered = 0 // it has yet to begin
+		return
+	}
+	if r.rep != nil && (first || m.GetState() != nil) {
+		// What waited for an owner, and what the one before was asked and this one may not have heard.
+		for _, q := range r.inOrder() {
+			if first || q.sent.IsZero() {
+				r.sendRequest(now, q)
+			}
+		}
+	}
+	if before := r.mode; first || m.GetEvents() != nil {
+		r.judge(now)
+		if r.mode != before {
+			r.follower.Tick(r.rep, now)
+		}
 	}
 }
 
-// reset takes the owner's state in place of what is known, unless that is as new. Another epoch's owner may know
-// less than the one before: then its word counts.
+// hand gives a new owner what this node knows of the room.
+func (r *Room) hand() {
+	if r.rep == nil {
+		return
+	}
+	st := r.rep.Snapshot()
+	st.SeqEpoch = r.seqEpoch
+	r.send(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_ReplicaState{ReplicaState: &amphiv1.ReplicaState{State: st}}})
+}
+
+// replan takes a newer plan.
+func (r *Room) replan(epoch uint64, p *amphiv1.RelayPlan) {
+	if epoch == r.planned && p.GetVersion() <= r.plan.GetVersion() {
+		return
+	}
+	r.plan, r.planned = p, epoch
+	r.follower.Tick(r.rep, time.Now())
+}
+
+// reset takes the owner's state in place of what is known, unless that is as new. A new owner sends its state only where
+// the replica does not continue: then its word counts, even if it knows less than the one before.
 func (r *Room) reset(epoch uint64, state *amphiv1.RoomState) {
 	if r.rep != nil && r.rep.SessionID() == state.GetSessionId() {
-		if have := r.rep.Seq(); state.GetSeq() == have || state.GetSeq() < have && epoch == r.current {
+		have := r.rep.Seq()
+		if state.GetSeq() == have && state.GetSeqEpoch() == r.seqEpoch || state.GetSeq() <= have && epoch == r.current {
 			r.current = epoch
 			return
 		}
 	}
-	r.current = epoch
+	r.current, r.seqEpoch = epoch, state.GetSeqEpoch()
 	other := r.rep != nil && r.rep.SessionID() != state.GetSessionId()
 	r.set.stats.resets.Add(1)
 	r.rep = room.NewReplica(state)
@@ -46,30 +91,45 @@ func (r *Room) reset(epoch uint64, state *amphiv1.RoomState) {
 		w <- nil
 	}
 	r.waiters = nil
-	now := time.Now()
-	for _, q := range r.pending {
-		if q.sent.IsZero() {
-			r.sendRequest(now, q)
-		}
-	}
 	r.release(other)
 }
 
-func (r *Room) apply(events []*amphiv1.Event) {
+// apply takes events that continue the replica. Events of a new owner do so only if the one before them is the replica's
+// last, in number and epoch.
+func (r *Room) apply(epoch uint64, b *amphiv1.RoomEvents) {
+	r.said = b.GetMode()
 	if r.rep == nil {
 		return
 	}
-	for _, ev := range events {
-		if ev.GetSeq() <= r.rep.Seq() {
-			continue
+	decided := b.GetEpoch()
+	if decided == 0 {
+		decided = epoch
+	}
+	events := b.GetEvents()
+	for len(events) > 0 && events[0].GetSeq() <= r.rep.Seq() {
+		events = events[1:]
+	}
+	whole := len(events) == len(b.GetEvents())
+	switch {
+	case len(b.GetEvents()) == 0:
+		if b.GetPrevEpoch() == r.seqEpoch {
+			r.current = epoch
 		}
+		return
+	case len(events) == 0:
+		return
+	case events[0].GetSeq() != r.rep.Seq()+1, whole && b.GetPrevEpoch() != r.seqEpoch, !whole && decided != r.seqEpoch:
+		r.missing()
+		return
+	}
+	r.current = epoch
+	for _, ev := range events {
 		if err := r.rep.Apply(ev); err != nil {
-			if !errors.Is(err, room.ErrGap) {
-				r.log.Error("event not applied", "seq", ev.GetSeq(), "err", err)
-			}
+			r.log.Error("event not applied", "seq", ev.GetSeq(), "err", err)
 			r.missing()
 			return
 		}
+		r.seqEpoch = decided
 		r.follower.Applied(r.rep, ev)
 	}
 	r.release(false)

@@ -26,7 +26,7 @@ type Follower interface {
 	Applied(rep *room.Replica, ev *amphiv1.Event)
 	// Moved is called when another node has a peer's client.
 	Moved(peerID string)
-	// Tick is called at least every 2 s; rep is nil until there is one.
+	// Tick is called at least every 2 s, and when the room's plan or mode is another; rep is nil until there is one.
 	Tick(rep *room.Replica, now time.Time)
 	// Stopped is the last call.
 	Stopped()
@@ -85,7 +85,20 @@ func New(cfg Config, carrier exchange.Carrier, directory exchange.Directory) (*S
 	s := &Set{cfg: cfg, carrier: carrier, directory: directory, done: make(chan struct{}), rooms: map[string]*Room{}}
 	// Ids rise over restarts of the node too: the owner may remember answers to the node's earlier life.
 	s.lastID.Store(uint64(time.Now().UnixNano()))
+	directory.Watch(s.changed)
 	return s, nil
+}
+
+// changed is told that a room, or with "" any, may have another owner.
+func (s *Set) changed(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rooms {
+		if name == "" || name == r.name {
+			// A room that is too busy looks again by itself.
+			_ = r.inbox.Put(r.moved)
+		}
+	}
 }
 
 // Run returns when ctx is done and all rooms have stopped.

@@ -90,7 +90,11 @@ func (shelf) Open(room string) (owner.Start, error) {
 		Roles: []*amphiv1.Role{{Name: "one", Permissions: &amphiv1.Permissions{SendBroadcast: true}}}}}, nil
 }
 
+func (shelf) Running(string) bool { return false }
+
 func (shelf) Keep(*amphiv1.RegistryCommand) {}
+
+func (shelf) Commit(_ *amphiv1.RegistryCommand, done func(error)) { done(nil) }
 
 // line carries messages with a delay and loses some of them.
 type line struct {

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/amphi-sfu/amphi/proto"
@@ -14,6 +16,8 @@ import (
 const (
 	// listEvery is how often it tells the owner which peers are here.
 	listEvery = 10 * time.Second
+	// silence is after what time without a word the owner counts as lost to this node.
+	silence = 3 * time.Second
 	// keepalive is how often the replica attaches again.
 	keepalive = 2 * time.Second
 	// hurry is how often it looks after what is pending.
@@ -36,8 +40,17 @@ type Room struct {
 	follower Follower
 	rep      *room.Replica
 	owner    string
-	epoch    uint64    // the highest heard of
-	current  uint64    // that of the replica
+	epoch    uint64 // the highest heard of
+	current  uint64 // the owner's of whom the replica is a copy for certain
+	seqEpoch uint64 // in which the last event was decided
+	// answered is the epoch whose owner has answered: only then requests are sent to it.
+	answered uint64
+	heard    time.Time // when the owner said something last
+	missed   time.Time // since when there is no owner, or none that answers
+	said     amphiv1.RoomMode
+	mode     amphiv1.RoomMode
+	plan     *amphiv1.RelayPlan
+	planned  uint64    // the plan's epoch
 	attached time.Time // when attach was sent last
 	listed   time.Time // when it listed the peers last
 	unused   time.Time // since when nobody holds it
@@ -82,6 +95,12 @@ func (r *Room) Hold() {
 
 // Owner is the node that decides, and its epoch; for the room's goroutine.
 func (r *Room) Owner() (node string, epoch uint64) { return r.owner, r.epoch }
+
+// Mode is how far the room's owner can decide now; for the room's goroutine.
+func (r *Room) Mode() amphiv1.RoomMode { return r.mode }
+
+// Plan is the owner's last relay plan, nil before there is one; for the room's goroutine.
+func (r *Room) Plan() *amphiv1.RelayPlan { return r.plan }
 
 // Over is closed when the room has stopped.
 func (r *Room) Over() <-chan struct{} { return r.over }
@@ -167,7 +186,7 @@ func (r *Room) Request(peerID string, cmd *amphiv1.Command, done func(*amphiv1.R
 		now := time.Now()
 		q := &request{msg: &amphiv1.RoomRequest{Id: id, PeerId: peerID, Command: cmd}, since: now, done: done}
 		r.pending[id] = q
-		if r.rep != nil {
+		if r.rep != nil && r.answered == r.epoch {
 			r.sendRequest(now, q)
 		}
 	})
@@ -250,28 +269,47 @@ func (r *Room) idle(now time.Time) bool {
 // tick keeps the attachment alive and looks after what is pending; it answers when to come again.
 func (r *Room) tick(now time.Time) time.Duration {
 	every := keepalive
-	if r.rep == nil {
+	if r.rep == nil || r.answered != r.epoch || !r.missed.IsZero() {
 		every = hurry
 	}
 	if now.Sub(r.attached) >= every {
 		r.attach(now)
 	}
-	for id, q := range r.pending {
+	for _, q := range r.inOrder() {
 		switch {
 		case now.Sub(q.since) >= giveUp:
 			r.set.stats.timeouts.Add(1)
-			delete(r.pending, id)
+			delete(r.pending, q.msg.GetId())
 			q.done(errorResult(proto.Errorf(proto.Timeout, "the room's owner does not answer")))
-		case r.rep != nil && now.Sub(q.sent) >= repeatAfter:
+		case r.rep != nil && r.answered == r.epoch && now.Sub(q.sent) >= repeatAfter:
 			r.set.stats.repeated.Add(1)
 			r.sendRequest(now, q)
 		}
 	}
+	r.judge(now)
 	r.follower.Tick(r.rep, now)
-	if r.rep == nil || len(r.pending) > 0 {
+	if every == hurry || len(r.pending) > 0 {
 		return hurry
 	}
 	return keepalive / 2
+}
+
+// inOrder lists what is pending as it was asked.
+func (r *Room) inOrder() []*request {
+	list := make([]*request, 0, len(r.pending))
+	for _, q := range r.pending {
+		list = append(list, q)
+	}
+	slices.SortFunc(list, func(a, b *request) int { return cmp.Compare(a.msg.GetId(), b.msg.GetId()) })
+	return list
+}
+
+// judge finds the room's mode.
+func (r *Room) judge(now time.Time) {
+	r.mode = r.said
+	if !r.missed.IsZero() && now.Sub(r.missed) >= hurry || r.rep != nil && now.Sub(r.heard) >= silence {
+		r.mode = amphiv1.RoomMode_ROOM_MODE_NO_OWNER
+	}
 }
 
 func errorResult(err error) *amphiv1.Result {
@@ -281,24 +319,43 @@ func errorResult(err error) *amphiv1.Result {
 // attach asks the present owner for what is missing; it is the keepalive too.
 func (r *Room) attach(now time.Time) {
 	r.attached = now
-	placed, err := r.set.directory.Owner(r.name)
-	if err != nil {
-		r.log.Debug("no owner", "err", err)
+	if !r.locate(now) {
 		return
 	}
-	if placed.GetEpoch() >= r.epoch {
-		r.owner, r.epoch = placed.GetNode(), placed.GetEpoch()
-	}
-	var have uint64
+	a := &amphiv1.Attach{}
 	if r.rep != nil {
-		have = r.rep.Seq()
+		a.HaveSeq, a.SessionId, a.HaveEpoch = r.rep.Seq(), r.rep.SessionID(), r.seqEpoch
 	}
-	a := &amphiv1.Attach{HaveSeq: have}
 	if r.rep != nil && r.set.cfg.Present != nil && now.Sub(r.listed) >= listEvery {
 		r.listed = now
 		a.ListsPeers, a.Peers = true, r.set.cfg.Present(r.follower)
 	}
 	r.send(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: a}})
+}
+
+// locate asks the directory who the owner is; false: nobody.
+func (r *Room) locate(now time.Time) bool {
+	placed, err := r.set.directory.Owner(r.name)
+	if err != nil {
+		r.log.Debug("no owner", "err", err)
+	} else if placed.GetEpoch() > r.epoch || placed.GetEpoch() == r.epoch && placed.GetNode() != r.owner {
+		r.owner, r.epoch, r.listed = placed.GetNode(), placed.GetEpoch(), time.Time{}
+	}
+	switch {
+	case err == nil && r.answered == r.epoch:
+		r.missed = time.Time{}
+	case r.missed.IsZero():
+		r.missed = now
+	}
+	return err == nil
+}
+
+// moved attaches at once to another owner.
+func (r *Room) moved() {
+	now := time.Now()
+	if before := r.epoch; r.locate(now) && r.epoch > before {
+		r.attach(now)
+	}
 }
 
 func (r *Room) sendRequest(now time.Time, q *request) {

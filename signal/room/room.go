@@ -37,6 +37,10 @@ type Config struct {
 	Durable []*pb.StoreEntry
 	// Now is when the owner made the state.
 	Now time.Time
+	// Homes tells the node of each peer's client, as far as it is known, and Record is the session's earlier one, nil if
+	// there is none; both are of Restore.
+	Homes  map[string]string
+	Record *pb.Session
 	// IDs makes identifiers; the default is proto.NewID. Tests count instead.
 	IDs func(prefix string) string
 }
@@ -89,7 +93,7 @@ func New(cfg Config) *State {
 }
 
 // Restore goes on from a snapshot, as a standby does that takes over. Peers count as connected until their
-// nodes say otherwise; Config gives the ids and the time, the rest of it is ignored.
+// nodes say otherwise; of Config only ids, time, homes and record count.
 func Restore(cfg Config, snapshot *pb.RoomState) *State {
 	if cfg.IDs == nil {
 		cfg.IDs = proto.NewID
@@ -100,8 +104,25 @@ func Restore(cfg Config, snapshot *pb.RoomState) *State {
 	for _, p := range s.peers {
 		s.lastHand = max(s.lastHand, p.GetHandRaisedMs())
 	}
+	for id, node := range cfg.Homes {
+		if s.peers[id] != nil {
+			s.home[id] = node
+		}
+	}
+	s.session.resume(cfg.Record, &s.view, cfg.Now.UnixMilli())
 	s.restoreTimers()
 	return s
+}
+
+// Publishers tells the node of each peer that publishes.
+func (s *State) Publishers() map[string]string {
+	homes := map[string]string{}
+	for _, id := range s.publisher {
+		if home := s.home[id]; home != "" {
+			homes[id] = home
+		}
+	}
+	return homes
 }
 
 func (s *State) start(cfg Config) {

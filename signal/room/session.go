@@ -148,6 +148,34 @@ func newRecord(v *view) record {
 	return r
 }
 
+// resume takes over the attendance of an earlier record of the same session. Who is not here any more left meanwhile.
+func (r *record) resume(old *pb.Session, v *view, now int64) {
+	if old == nil || old.GetId() != v.sessionID {
+		return
+	}
+	present := r.list
+	*r = record{at: map[string]int{}, peak: max(r.peak, old.GetPeakPeers())}
+	for _, a := range old.GetAttendance() {
+		a = proto.Clone(a).(*pb.Attendance)
+		r.at[a.GetPeerId()] = len(r.list)
+		r.list = append(r.list, a)
+		switch p := v.peers[a.GetPeerId()]; {
+		case p == nil:
+			r.left(a, now, pb.LeaveReason_LEAVE_REASON_LEFT)
+		case p.GetLost():
+			r.left(a, v.lost[p.GetId()], pb.LeaveReason_LEAVE_REASON_LOST)
+		default:
+			a.LeftMs, a.Reason = 0, 0
+		}
+	}
+	for _, a := range present {
+		if r.of(a.GetPeerId()) == nil && len(r.list) < maxAttendance {
+			r.at[a.GetPeerId()] = len(r.list)
+			r.list = append(r.list, a)
+		}
+	}
+}
+
 func (r *record) joined(p *pb.Peer) {
 	if a := r.of(p.GetId()); a != nil {
 		a.LeftMs, a.Reason = 0, 0
@@ -182,7 +210,7 @@ func (r *record) note(v *view, ev *pb.Event) {
 			return
 		}
 		a.Name = p.GetName()
-		if n := len(a.Roles); a.Roles[n-1] != p.GetRole() && n < maxAttendeeRole {
+		if n := len(a.Roles); n == 0 || a.Roles[n-1] != p.GetRole() && n < maxAttendeeRole {
 			a.Roles = append(a.Roles, p.GetRole())
 		}
 	case *pb.Event_PeerLeft:

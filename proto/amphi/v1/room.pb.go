@@ -4047,8 +4047,9 @@ type StandbyUpdate struct {
 	// The whole copy; else what was added since the update before.
 	Whole bool `protobuf:"varint,2,opt,name=whole,proto3" json:"whole,omitempty"`
 	// With whole: the state, nil while there is no session.
-	State  *RoomState `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Events []*Event   `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	State *RoomState `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// With whole: the last events before the state, for replicas that miss a few.
+	Events []*Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// Requests executed, so that their repetitions are answered and not executed again.
 	Answers []*StandbyAnswer `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
 	// Where the clients of peers are, as far as that changed; all of them with whole.
@@ -4926,8 +4927,10 @@ type RoomEvents struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Events []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The epoch in which the event before the first was decided: a replica whose last event is of another one attaches again.
-	PrevEpoch     uint64   `protobuf:"varint,2,opt,name=prev_epoch,json=prevEpoch,proto3" json:"prev_epoch,omitempty"`
-	Mode          RoomMode `protobuf:"varint,3,opt,name=mode,proto3,enum=amphi.v1.RoomMode" json:"mode,omitempty"`
+	PrevEpoch uint64   `protobuf:"varint,2,opt,name=prev_epoch,json=prevEpoch,proto3" json:"prev_epoch,omitempty"`
+	Mode      RoomMode `protobuf:"varint,3,opt,name=mode,proto3,enum=amphi.v1.RoomMode" json:"mode,omitempty"`
+	// In which epoch these were decided; 0: in that of the message.
+	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4981,6 +4984,13 @@ func (x *RoomEvents) GetMode() RoomMode {
 		return x.Mode
 	}
 	return RoomMode_ROOM_MODE_UNSPECIFIED
+}
+
+func (x *RoomEvents) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 var File_amphi_v1_room_proto protoreflect.FileDescriptor
@@ -5365,13 +5375,14 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\fRoomResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x06result\x18\x02 \x01(\v2\x10.amphi.v1.ResultR\x06result\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"|\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\x92\x01\n" +
 	"\n" +
 	"RoomEvents\x12'\n" +
 	"\x06events\x18\x01 \x03(\v2\x0f.amphi.v1.EventR\x06events\x12\x1d\n" +
 	"\n" +
 	"prev_epoch\x18\x02 \x01(\x04R\tprevEpoch\x12&\n" +
-	"\x04mode\x18\x03 \x01(\x0e2\x12.amphi.v1.RoomModeR\x04mode*}\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x12.amphi.v1.RoomModeR\x04mode\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch*}\n" +
 	"\bRoomMode\x12\x19\n" +
 	"\x15ROOM_MODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ROOM_MODE_NORMAL\x10\x01\x12\x12\n" +
