@@ -195,6 +195,25 @@ func (g *Generator) Receive(seq uint64, now time.Duration) bool {
 	return intact
 }
 
+// Skip says that the packets from first to last will not come: nothing of them is asked for.
+func (g *Generator) Skip(first, last uint64) {
+	kept := g.missing[:0]
+	for _, m := range g.missing {
+		if m.seq >= first && m.seq <= last {
+			g.stats.GivenUp++
+			continue
+		}
+		kept = append(kept, m)
+	}
+	g.missing = kept
+	if g.started && first <= g.highest+1 && last > g.highest {
+		g.highest = last
+	}
+}
+
+// Highest is the highest sequence taken, 0 before the first.
+func (g *Generator) Highest() uint64 { return g.highest }
+
 // arrivedLate takes a packet that others have overtaken: so much is allowed for from now on.
 func (g *Generator) arrivedLate(seq uint64, now time.Duration) {
 	i, ok := g.find(seq)

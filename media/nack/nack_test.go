@@ -293,3 +293,29 @@ func BenchmarkReceive(b *testing.B) {
 		})
 	}
 }
+
+func TestSkip(t *testing.T) {
+	t.Parallel()
+	g, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Skip(1, 5) // before the first packet there is nothing to know
+	for _, seq := range []uint64{100, 104, 110} {
+		g.Receive(seq, 0)
+	}
+	g.Skip(102, 105)
+	if got := g.Due(time.Second/2, nil); !slices.Equal(got, []uint16{101, 106, 107, 108, 109}) {
+		t.Errorf("due %v", got)
+	}
+	g.Skip(111, 119) // announced before its gap is seen
+	g.Receive(120, time.Second/2)
+	if g.Missing() != 5 || g.Highest() != 120 || g.Stats().GivenUp != 3 {
+		t.Errorf("%d missing up to %d, %+v", g.Missing(), g.Highest(), g.Stats())
+	}
+	g.Skip(130, 140) // not next: the gap before it is still to be asked for
+	g.Receive(122, time.Second/2)
+	if g.Missing() != 6 {
+		t.Errorf("%d missing", g.Missing())
+	}
+}
