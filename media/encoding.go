@@ -42,9 +42,11 @@ type Encoding struct {
 	upstream upstream
 	gate     meter.Gate
 	last     atomic.Int64 // arrival of the newest packet
-	subs     [maxWorkers]subscribers
-	attached atomic.Int32 // sinks that are not relays
-	media    *inStream    // guarded by the inbound's mutex: where the generator of NACKs is
+	// generation is that of a remote track.
+	generation atomic.Uint64
+	subs       [maxWorkers]subscribers
+	attached   atomic.Int32 // sinks that are not relays
+	media      *inStream    // guarded by the inbound's mutex: where the generator of NACKs is
 	// lostTooMuch is set when so much is missing that only a keyframe helps.
 	lostTooMuch atomic.Bool
 

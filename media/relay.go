@@ -54,16 +54,33 @@ func (d *demand) relayedLocked() int8 {
 // Quiet says that the track is a microphone that is not one of the loudest.
 func (u *UpTrack) Quiet() bool { return u.quiet.Load() }
 
-// Packet returns a recent packet by its number with a reference for the caller, nil when it is
-// not to be had any more.
-func (e *Encoding) Packet(ext uint64) *packet.Packet { return e.ring.Packet(ext) }
+// WireSeq is a packet's extended number as nodes tell each other, without the generation.
+func WireSeq(p *packet.Packet) uint64 { return p.ExtSeq & wireSeqs }
 
-// Highest is the highest number so far, 0 before the first packet.
-func (e *Encoding) Highest() uint64 { return e.ring.Highest() }
+// wireSeqs are the bits of an extended number that nodes tell each other.
+const wireSeqs = 1<<generationShift - 1
 
-// StartFrom is the number of the first packet of the newest keyframe, if a receiver can begin with
+// Packet returns a recent packet of the present generation by its WireSeq with a reference for the
+// caller, nil when it is not to be had any more.
+func (e *Encoding) Packet(ext uint64) *packet.Packet {
+	return e.ring.Packet(ext&wireSeqs | e.generation.Load()<<generationShift)
+}
+
+// Highest is the highest WireSeq of the present generation, 0 before its first packet.
+func (e *Encoding) Highest() uint64 {
+	h := e.ring.Highest()
+	if h>>generationShift != e.generation.Load() {
+		return 0
+	}
+	return h & wireSeqs
+}
+
+// StartFrom is the WireSeq of the first packet of the newest keyframe, if a receiver can begin with
 // that and what followed; ok is false when there is none or it is too long ago.
-func (e *Encoding) StartFrom() (ext uint64, ok bool) { return e.ring.Keyframe(replayLimit) }
+func (e *Encoding) StartFrom() (ext uint64, ok bool) {
+	ext, ok = e.ring.Keyframe(replayLimit)
+	return ext & wireSeqs, ok
+}
 
 // Live says that packets come.
 func (e *Encoding) Live() bool { return e.live(e.track.router.e.now()) }
@@ -110,9 +127,6 @@ func (e *Encoding) writePlaced(p *packet.Packet, c codec.Codec) (fresh bool) {
 func (e *Encoding) expected(info EncodingInfo) (changed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if info.RID != "" && e.rid == "" {
-		e.rid = info.RID
-	}
 	if e.numbers.Highest() != 0 && e.last.Load() != 0 || e.finished {
 		return false
 	}
@@ -123,9 +137,10 @@ func (e *Encoding) expected(info EncodingInfo) (changed bool) {
 }
 
 // beginAnew makes the next packet a new beginning whatever it is.
-func (e *Encoding) beginAnew() {
+func (e *Encoding) beginAnew(generation uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.generation.Store(generation)
 	if e.finished {
 		return
 	}

@@ -60,9 +60,10 @@ type EncodingInfo struct {
 // AddRemote makes an UpTrack of a track that is published at another node. It is an UpTrack like
 // any other, and wanted by nobody at first.
 func (r *Router) AddRemote(cfg RemoteConfig, observer RemoteObserver) (*Remote, error) {
-	u, err := r.addTrack(cfg.ID, cfg.Kind, cfg.Source, cfg.Origin)
-	if err != nil {
-		return nil, err
+	u := newUpTrack(r, cfg.ID, cfg.Kind, cfg.Source, cfg.Origin)
+	u.remote = true
+	if _, _, err := r.replaceTrack(u); err != nil {
+		return nil, fmt.Errorf("adding track %q: %w", cfg.ID, err)
 	}
 	m := &Remote{track: u, observer: observer}
 	m.home.Store(r.e.remotes.clock(cfg.Home))
@@ -70,6 +71,7 @@ func (r *Router) AddRemote(cfg RemoteConfig, observer RemoteObserver) (*Remote, 
 		u.close()
 		return nil, fmt.Errorf("adding track %q: %w", cfg.ID, ErrClosed)
 	}
+	r.tracksChanged()
 	return m, nil
 }
 
@@ -83,7 +85,7 @@ func (m *Remote) UpTrack() *UpTrack { return m.track }
 func (m *Remote) Write(encoding int, ext uint64, b []byte, arrivalNS int64) bool {
 	u := m.track
 	e := u.router.e
-	enc := m.encoding(encoding)
+	enc := m.encoding(encoding, "")
 	if enc == nil || ext>>generationShift != 0 {
 		e.drops.add(dropUnknownSSRC)
 		return false
@@ -112,15 +114,16 @@ func (m *Remote) Write(encoding int, ext uint64, b []byte, arrivalNS int64) bool
 }
 
 // encoding returns the encoding at an index, making it on first use.
-func (m *Remote) encoding(index int) *Encoding {
+func (m *Remote) encoding(index int, rid string) *Encoding {
 	if index < 0 || index >= maxEncodings {
 		return nil
 	}
 	if enc := m.last[index].Load(); enc != nil {
 		return enc
 	}
-	enc := m.track.encoding(index, "", m)
+	enc := m.track.encoding(index, rid, m)
 	if enc != nil {
+		enc.generation.Store(m.generation.Load())
 		m.last[index].Store(enc)
 	}
 	return enc
@@ -134,7 +137,7 @@ func (m *Remote) Describe(list []EncodingInfo) {
 		if info.Codec.Name == 0 || info.Codec.Kind() != m.track.kind {
 			continue
 		}
-		if enc := m.track.encoding(i, info.RID, m); enc != nil {
+		if enc := m.encoding(i, info.RID); enc != nil {
 			changed = enc.expected(info) || changed
 		}
 	}
@@ -146,7 +149,7 @@ func (m *Remote) Describe(list []EncodingInfo) {
 // WriteReport takes a sender report of an encoding, in the time of the publisher's home.
 func (m *Remote) WriteReport(encoding int, sr packet.SenderReport) {
 	e := m.track.router.e
-	enc := m.encoding(encoding)
+	enc := m.encoding(encoding, "")
 	if enc == nil || sr.NTP == 0 {
 		return
 	}
@@ -163,9 +166,9 @@ func (m *Remote) WriteReport(encoding int, sr packet.SenderReport) {
 // first keyframe. No Write of the generation before may be under way or follow.
 func (m *Remote) Restart(home string) {
 	m.home.Store(m.track.router.e.remotes.clock(home))
-	m.generation.Add(1)
+	generation := m.generation.Add(1)
 	for _, enc := range m.track.Encodings() {
-		enc.beginAnew()
+		enc.beginAnew(generation)
 	}
 }
 

@@ -235,8 +235,9 @@ func TestRemoteRestartsAtAKeyframe(t *testing.T) {
 	eventually(t, "the next generation comes", func() bool { return rec.count() > before+60 })
 	continuous(t, rec.all())
 	checkVP8(t, rec.all())
-	if enc := m.track.at(0); enc.Highest()>>generationShift != 1 || at == 0 {
-		t.Errorf("generation %d", enc.Highest()>>generationShift)
+	enc := m.track.at(0)
+	if h := enc.ring.Highest(); h>>generationShift != 1 || at == 0 || enc.Highest() != h&wireSeqs || enc.Packet(enc.Highest()-1) == nil {
+		t.Errorf("number %d of generation %d", enc.Highest(), h>>generationShift)
 	}
 }
 
@@ -319,6 +320,24 @@ func TestReportsOfAHomeShareItsClock(t *testing.T) {
 	}
 	if off := reception.Between(a.NTP, reception.NTP(time.Now())); off > 0 || off < -int64(deadline) {
 		t.Errorf("the report is %v off", time.Duration(off))
+	}
+}
+
+func TestPublisherTakesItsTrackBack(t *testing.T) {
+	t.Parallel()
+	e := startEngine(t, Config{})
+	r := e.Router("room")
+	m := addRemote(t, e, codec.Video)
+	u, err := r.addTrack("cam", codec.Video, "camera", "publisher")
+	if err != nil || r.UpTrack("cam") != u || !m.track.closed.Load() {
+		t.Fatalf("the track is %v: %v", r.UpTrack("cam"), err)
+	}
+	if _, err := r.AddRemote(RemoteConfig{ID: "cam", Kind: codec.Video}, nothing{}); err == nil {
+		t.Error("another node's takes the place of a publisher")
+	}
+	m.Close()
+	if r.UpTrack("cam") != u {
+		t.Error("the old one's end is the new one's")
 	}
 }
 

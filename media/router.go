@@ -94,22 +94,32 @@ func (r *Router) OnTracks(f func()) {
 	r.onTracks = append(r.onTracks, f)
 }
 
-// addTrack makes an UpTrack. origin groups the tracks of one publisher.
+// addTrack makes an UpTrack. origin groups the tracks of one publisher. A publisher that comes to this
+// node takes the place of what came of its track from another one.
 func (r *Router) addTrack(id string, kind codec.Kind, source, origin string) (*UpTrack, error) {
-	r.mu.Lock()
-	if r.closed {
-		r.mu.Unlock()
-		return nil, ErrClosed
+	u, old, err := r.replaceTrack(newUpTrack(r, id, kind, source, origin))
+	if err != nil {
+		return nil, fmt.Errorf("adding track %q: %w", id, err)
 	}
-	if r.tracks[id] != nil {
-		r.mu.Unlock()
-		return nil, fmt.Errorf("adding track %q: %w", id, ErrTrackExists)
+	if old != nil {
+		old.close()
 	}
-	u := newUpTrack(r, id, kind, source, origin)
-	r.tracks[id] = u
-	r.mu.Unlock()
 	r.tracksChanged()
 	return u, nil
+}
+
+// replaceTrack makes a track the one with its id, unless there is one that has to stay.
+func (r *Router) replaceTrack(u *UpTrack) (added, old *UpTrack, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, nil, ErrClosed
+	}
+	if old = r.tracks[u.id]; old != nil && (u.remote || !old.remote) {
+		return nil, nil, ErrTrackExists
+	}
+	r.tracks[u.id] = u
+	return u, old, nil
 }
 
 func (r *Router) removeTrack(u *UpTrack) {

@@ -20,6 +20,7 @@ type UpTrack struct {
 	closed atomic.Bool
 	// quiet: a microphone that is not one of the loudest; only sinks get its packets.
 	quiet  atomic.Bool
+	remote bool // its publisher is at another node
 	demand demand
 
 	mu sync.Mutex // guards the field below
