@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/cli"
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/lab"
 )
 
 func main() {
@@ -32,6 +33,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(devCommand())
 	root.AddCommand(cli.Commands()...)
+	root.AddCommand(lab.Command())
 	return root
 }
 

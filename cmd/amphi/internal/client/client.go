@@ -213,6 +213,9 @@ func (c *Client) PeerID() string { return c.joined.Load().GetPeerId() }
 // LastSeq is the number of the last event that was received.
 func (c *Client) LastSeq() uint64 { return c.lastSeq.Load() }
 
+// Heard is when the last message came.
+func (c *Client) Heard() time.Time { return time.Unix(0, c.heard.Load()) }
+
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 

@@ -19,6 +19,8 @@ type MediaConfig struct {
 	// OnTrack is called for each receiving section when its first packet has come, on a goroutine of its
 	// own, and may block: it usually reads until the error that Media.Close causes. May be nil.
 	OnTrack func(mid string, remote *webrtc.TrackRemote)
+	// Generation of the peer's connections that this one is; 0 is the first.
+	Generation uint32
 }
 
 // Media is the PeerConnection of a joined peer: always the offerer, receiving sections as slots.
@@ -131,7 +133,7 @@ func (m *Media) Negotiate(ctx context.Context) error {
 	if err := m.pc.SetLocalDescription(offer); err != nil {
 		return fmt.Errorf("setting the offer: %w", err)
 	}
-	answer, err := m.client.Negotiate(ctx, &amphiv1.Negotiate{Sdp: offer.SDP, Publish: m.sections(), Generation: 1})
+	answer, err := m.client.Negotiate(ctx, &amphiv1.Negotiate{Sdp: offer.SDP, Publish: m.sections(), Generation: max(1, m.cfg.Generation)})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,310 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/client"
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/lab/record"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+// connection is a peer at one node: signalling and media.
+type connection struct {
+	peer   *Peer
+	began  time.Time
+	client *client.Client
+	media  *client.Media
+	failed chan struct{} // closed when the PeerConnection is lost
+	fail   sync.Once
+	need   chan *amphiv1.SlotsNeeded
+	sender *sender
+
+	mu    sync.Mutex // guards the fields below
+	slots func(*amphiv1.ServerMessage) *amphiv1.SlotsNeeded
+	early []*amphiv1.ServerMessage // what came before the media was made
+}
+
+// open joins or resumes at a node and begins to connect the media.
+func (p *Peer) open(ctx context.Context, url string) (*connection, error) {
+	c := &connection{
+		peer: p, began: time.Now(), failed: make(chan struct{}), need: make(chan *amphiv1.SlotsNeeded, 1),
+	}
+	opening, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	p.mu.Lock()
+	cfg := client.Config{
+		URL: url, Agent: "amphi-lab", HTTPClient: p.cfg.HTTP, OnMessage: c.message, ResumeToken: p.resume, LastSeq: p.lastSeq,
+	}
+	p.generation++
+	generation := p.generation
+	p.mu.Unlock()
+	if cfg.ResumeToken == "" {
+		cfg.Token, cfg.Join = p.cfg.Token, &amphiv1.Join{Name: p.cfg.Name}
+	}
+	var err error
+	if c.client, err = client.Dial(opening, cfg); err != nil {
+		return nil, err
+	}
+	joined := c.client.Joined()
+	c.snapshot(joined.GetState())
+	p.joined(url, c, joined, cfg.ResumeToken != "")
+	if err := c.connectMedia(opening, generation); err != nil {
+		c.close(false)
+		return nil, err
+	}
+	p.mu.Lock()
+	p.conn = c
+	p.mu.Unlock()
+	return c, nil
+}
+
+// joined takes over what the node said.
+func (p *Peer) joined(url string, c *connection, j *amphiv1.Joined, resuming bool) {
+	p.mu.Lock()
+	same := resuming && p.id == j.GetPeerId()
+	p.id, p.node, p.resume, p.backups = j.GetPeerId(), url, j.GetResumeToken(), j.GetBackups()
+	p.mu.Unlock()
+	if same {
+		p.note(Resumed, c.began, nil)
+		return
+	}
+	p.cfg.Messages.Joined(p.cfg.Name, time.Now())
+	p.note(Joined, c.began, nil)
+}
+
+// snapshot notes the messages and tracks that a whole state holds.
+func (c *connection) snapshot(state *amphiv1.RoomState) {
+	if state == nil {
+		return
+	}
+	for _, m := range state.GetMessages() {
+		c.peer.cfg.Messages.Got(c.peer.cfg.Name, m.GetText(), m.GetId(), false)
+	}
+	videos := map[string]bool{}
+	for _, peer := range state.GetPeers() {
+		for _, t := range peer.GetTracks() {
+			if t.GetKind() == amphiv1.Kind_KIND_VIDEO && peer.GetId() != c.client.PeerID() {
+				videos[t.GetId()] = true
+			}
+		}
+	}
+	c.peer.mu.Lock()
+	c.peer.videos = videos
+	c.peer.mu.Unlock()
+}
+
+// tracks keeps the list of what there is to receive.
+func (p *Peer) tracks(e *amphiv1.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := e.GetTrackPublished(); t.GetTrack().GetKind() == amphiv1.Kind_KIND_VIDEO && t.GetPeerId() != p.id {
+		p.videos[t.GetTrack().GetId()] = true
+	}
+	if t := e.GetTrackUnpublished(); t != nil {
+		delete(p.videos, t.GetTrackId())
+	}
+}
+
+// message runs on the reader of the signalling connection.
+func (c *connection) message(msg *amphiv1.ServerMessage) {
+	if m := msg.GetEvent().GetMessage(); m != nil {
+		c.peer.cfg.Messages.Got(c.peer.cfg.Name, m.GetText(), m.GetId(), true)
+	}
+	c.peer.tracks(msg.GetEvent())
+	c.mu.Lock()
+	handle := c.slots
+	if handle == nil {
+		c.early = append(c.early, msg)
+	}
+	c.mu.Unlock()
+	if handle != nil {
+		c.ask(handle(msg))
+	}
+}
+
+// ask passes on how many slots are wanted, the newest request only.
+func (c *connection) ask(need *amphiv1.SlotsNeeded) {
+	if need == nil {
+		return
+	}
+	select {
+	case <-c.need:
+	default:
+	}
+	select {
+	case c.need <- need:
+	default:
+	}
+}
+
+func (c *connection) connectMedia(ctx context.Context, generation uint32) error {
+	p := c.peer
+	api, err := client.NewAPI(client.TransportConfig{
+		NACK: true, Feedback: true, Respond: p.cfg.Publish, Codec: "vp8", Net: p.cfg.Net,
+	})
+	if err != nil {
+		return err
+	}
+	c.media, err = client.NewMedia(c.client, client.MediaConfig{
+		API: api, Certificate: p.cfg.Certificate, OnTrack: c.receive, Generation: generation,
+	})
+	if err != nil {
+		return err
+	}
+	c.media.PeerConnection().OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		if s == webrtc.ICEConnectionStateFailed || s == webrtc.ICEConnectionStateClosed {
+			c.fail.Do(func() { close(c.failed) })
+		}
+	})
+	c.mu.Lock()
+	c.slots = c.media.Handle
+	early := c.early
+	c.early = nil
+	c.mu.Unlock()
+	for _, msg := range early {
+		c.ask(c.media.Handle(msg))
+	}
+	if p.cfg.Publish {
+		if c.sender, err = c.publish(ctx); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	others := len(p.videos)
+	p.mu.Unlock()
+	if err := c.media.AddSlots(max(1, others), max(1, others)); err != nil {
+		return err
+	}
+	if err := c.client.SetSubscriptions(ctx, &amphiv1.SetSubscriptions{Auto: true}); err != nil {
+		return err
+	}
+	return c.media.Negotiate(ctx)
+}
+
+// wanted is a subscription to everything, videos up to a layer.
+func (c *connection) wanted(layer int) *amphiv1.SetSubscriptions {
+	s := &amphiv1.SetSubscriptions{Auto: true}
+	if layer < 0 {
+		return s
+	}
+	c.peer.mu.Lock()
+	defer c.peer.mu.Unlock()
+	for id := range c.peer.videos {
+		top := uint32(layer)
+		s.Tracks = append(s.Tracks, &amphiv1.Subscription{TrackId: id, Width: 1280, Height: 720, MaxSpatial: &top})
+	}
+	return s
+}
+
+// receive reads one section until the connection is closed.
+func (c *connection) receive(_ string, remote *webrtc.TrackRemote) {
+	buf := make([]byte, 1600)
+	var h rtp.Header
+	for {
+		n, _, err := remote.Read(buf)
+		if err != nil {
+			return
+		}
+		skip, err := h.Unmarshal(buf[:n])
+		if err != nil {
+			continue
+		}
+		if s, ok := record.ReadStamp(buf[skip:n]); ok {
+			c.peer.Media.Add(s, time.Now().UnixNano())
+		}
+	}
+}
+
+// serve keeps the connection until it is lost, which it tells, or ctx ends.
+func (c *connection) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if c.sender != nil {
+		wg.Go(func() { c.sender.run(ctx) })
+	}
+	wg.Go(func() { c.negotiate(ctx) })
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	connected := c.media.Connected()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.client.Done():
+			return c.client.Err()
+		case <-c.failed:
+			return errors.New("the media connection failed")
+		case <-connected:
+			connected = nil
+			c.peer.note(MediaUp, c.began, nil)
+		case now := <-tick.C:
+			if err := c.check(now, connected == nil); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// check tells what is wrong: nothing heard at all, or media that doesn't get through.
+func (c *connection) check(now time.Time, connected bool) error {
+	if !connected {
+		if now.Sub(c.began) > mediaTimeout {
+			return fmt.Errorf("no media connection within %v", mediaTimeout)
+		}
+		return nil
+	}
+	media := time.Unix(0, c.peer.Media.Last())
+	if media.Before(c.began) {
+		return nil // nothing is sent: the client's own heartbeat looks after the connection
+	}
+	quiet := min(now.Sub(c.client.Heard()), now.Sub(media))
+	if quiet > silence {
+		return fmt.Errorf("nothing heard for %v", quiet.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// negotiate offers more sections when they are asked for.
+func (c *connection) negotiate(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.client.Done():
+			return
+		case need := <-c.need:
+			offering, cancel := context.WithTimeout(ctx, openTimeout)
+			err := c.media.AddSlots(int(need.GetAudio()), int(need.GetVideo()))
+			if err == nil {
+				err = c.media.Negotiate(offering)
+			}
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				c.peer.cfg.Logger.Warn("offering more sections", "err", err)
+			}
+		}
+	}
+}
+
+// close ends both connections, with a goodbye when the peer is to leave.
+func (c *connection) close(leave bool) {
+	if leave {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_ = c.client.Leave(ctx) // a node that is gone needs no goodbye
+		cancel()
+	} else {
+		c.client.Drop()
+	}
+	if c.media != nil {
+		_ = c.media.Close()
+	}
+}

@@ -1,0 +1,194 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/lab/record"
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/lab/wire"
+)
+
+// Result is what became of one run of a scenario.
+type Result struct {
+	Scenario string `json:"scenario"`
+	Run      int    `json:"run"`
+	// Node is what was hit, Roles what it was for the room besides an edge.
+	Node  string   `json:"node,omitempty"`
+	Roles []string `json:"roles,omitempty"`
+	// Skipped or Failed say why there is nothing to judge.
+	Skipped string `json:"skipped,omitempty"`
+	Failed  string `json:"failed,omitempty"`
+
+	// Direct are gaps of tracks that came from or went to clients of the node, Others all others, Before
+	// those of all tracks in the seconds before.
+	Direct Gaps `json:"direct"`
+	Others Gaps `json:"others"`
+	Before Gaps `json:"before"`
+	// Missing of the Others' packets never came.
+	Packets int `json:"packets"`
+	Missing int `json:"missing"`
+
+	Messages record.Verdict `json:"messages"`
+	// Store says what an acknowledged write to the session store lacks.
+	Store []string `json:"store,omitempty"`
+	// Stall and DurableStall are the longest times between acknowledged writes.
+	Stall        time.Duration `json:"stall_ns"`
+	DurableStall time.Duration `json:"durable_stall_ns"`
+
+	// Back is how long each peer that lost its node was without media connection.
+	Back Spread `json:"back"`
+	// Expired peers had to join as new ones; Refused counts attempts that failed at a node that runs.
+	Expired int `json:"expired"`
+	Refused int `json:"refused"`
+
+	// Normal is the time until everything flowed again: from the fault, and from its end.
+	NormalFromFault time.Duration `json:"normal_from_fault_ns"`
+	NormalFromMend  time.Duration `json:"normal_from_mend_ns"`
+
+	Checks []Check `json:"checks,omitempty"`
+	// Wire is how the emulated network kept up.
+	Wire WireCost `json:"wire"`
+	// NodeCPU is what all nodes used together, in cores.
+	NodeCPU float64 `json:"node_cpu_cores"`
+}
+
+// WireCost is the network's own part in a run.
+type WireCost struct {
+	Packets uint64        `json:"packets"`
+	CPU     float64       `json:"cpu_cores"`
+	LateP99 time.Duration `json:"late_p99_ns"`
+}
+
+// Gaps are the longest silences per viewer and track.
+type Gaps struct {
+	Audio Spread `json:"audio"`
+	Video Spread `json:"video"`
+}
+
+// Spread sums up durations.
+type Spread struct {
+	N   int           `json:"n"`
+	P50 time.Duration `json:"p50_ns"`
+	P95 time.Duration `json:"p95_ns"`
+	Max time.Duration `json:"max_ns"`
+}
+
+func spread(all []time.Duration) Spread {
+	if len(all) == 0 {
+		return Spread{}
+	}
+	slices.Sort(all)
+	at := func(q float64) time.Duration { return all[min(len(all)-1, int(q*float64(len(all))))] }
+	return Spread{N: len(all), P50: at(0.5), P95: at(0.95), Max: all[len(all)-1]}
+}
+
+func (s Spread) String() string {
+	if s.N == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d/%d/%d", s.P50.Milliseconds(), s.P95.Milliseconds(), s.Max.Milliseconds())
+}
+
+// max is the worse of both kinds in each place.
+func (g Gaps) worse() Spread {
+	return Spread{
+		N: g.Audio.N + g.Video.N, P50: max(g.Audio.P50, g.Video.P50), P95: max(g.Audio.P95, g.Video.P95), Max: max(g.Audio.Max, g.Video.Max),
+	}
+}
+
+// Check compares something with its target.
+type Check struct {
+	What   string  `json:"what"`
+	Target string  `json:"target,omitempty"` // its name in the list of targets, as C5
+	Value  float64 `json:"value"`
+	Limit  float64 `json:"limit"`
+	OK     bool    `json:"ok"`
+}
+
+func (r *Result) check(target, what string, value, limit float64) {
+	r.Checks = append(r.Checks, Check{What: what, Target: target, Value: value, Limit: limit, OK: value <= limit})
+}
+
+func (r *Result) checkTime(target, what string, value, limit time.Duration) {
+	r.check(target, what+" ms", float64(value.Milliseconds()), float64(limit.Milliseconds()))
+}
+
+// Passed tells whether every check holds; what was left out has not failed.
+func (r *Result) Passed() bool {
+	return r.Failed == "" && !slices.ContainsFunc(r.Checks, func(c Check) bool { return !c.OK })
+}
+
+func (r *Result) verdict() string {
+	switch {
+	case r.Skipped != "":
+		return "skipped: " + r.Skipped
+	case r.Failed != "":
+		return "FAILED: " + r.Failed
+	}
+	var broken []string
+	for _, c := range r.Checks {
+		if !c.OK {
+			broken = append(broken, strings.TrimSpace(fmt.Sprintf("%s %s %g > %g", c.Target, c.What, c.Value, c.Limit)))
+		}
+	}
+	if len(broken) > 0 {
+		return "MISSED " + strings.Join(broken, "; ")
+	}
+	return "ok"
+}
+
+// Report is a whole run of the lab.
+type Report struct {
+	Topology string     `json:"topology"`
+	Seed     uint64     `json:"seed"`
+	Results  []Result   `json:"results"`
+	Wire     wire.Stats `json:"wire"`
+}
+
+// WriteJSON writes everything.
+func (rep *Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(rep)
+}
+
+// WriteText writes the table. Times are in milliseconds: p50/p95/max of the longest silence per viewer and track.
+func (rep *Report) WriteText(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SCENARIO\tNODE\tGAP DIRECT\tGAP OTHERS\tMISSING\tMSG LOST/REORDERED\tBACK\tSTALL\tNORMAL\tRESULT")
+	passed, skipped := 0, 0
+	for i := range rep.Results {
+		r := &rep.Results[i]
+		if r.Skipped != "" {
+			skipped++
+			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t\t\t%s\n", r.Scenario, r.Node, r.verdict())
+			continue
+		}
+		if r.Passed() {
+			passed++
+		}
+		node := r.Node
+		if len(r.Roles) > 0 {
+			node += " (" + strings.Join(r.Roles, ", ") + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%d of %d\t%d/%d of %d\t%v\t%d\t%d\t%s\n", r.Scenario, node, r.Direct.worse(), r.Others.worse(),
+			r.Missing, r.Packets, r.Messages.Lost, r.Messages.Reordered, r.Messages.Acked, r.Back, r.DurableStall.Milliseconds(),
+			r.NormalFromMend.Milliseconds(), r.verdict())
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	cores := 0.0
+	if rep.Wire.Uptime > 0 {
+		cores = float64(rep.Wire.CPU) / float64(rep.Wire.Uptime)
+	}
+	_, err := fmt.Fprintf(w, "\n%d of %d passed, %d skipped. Topology %s, seed %d. The network carried %d packets with %.2f cores, late by %v p50, %v p99.\n",
+		passed, len(rep.Results)-skipped, skipped, rep.Topology, rep.Seed, rep.Wire.Packets, cores,
+		rep.Wire.LateP50.Round(time.Microsecond), rep.Wire.LateP99.Round(time.Microsecond))
+	return err
+}
