@@ -142,7 +142,7 @@ func connectCode(c proto.Code) connect.Code {
 		return connect.CodeFailedPrecondition
 	case http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
 		return connect.CodeResourceExhausted
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusMisdirectedRequest:
 		return connect.CodeUnavailable
 	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
 		return connect.CodeDeadlineExceeded
