@@ -203,13 +203,6 @@ func (e *edge) remove(p *peer, reason *codes.Error) {
 	e.room.Release()
 }
 
-// Moved implements replica.Follower.
-func (e *edge) Moved(peerID string) {
-	if p := e.peers[peerID]; p != nil {
-		e.remove(p, codes.Errorf(codes.Replaced, "another connection resumed this peer"))
-	}
-}
-
 // Tick implements replica.Follower.
 func (e *edge) Tick(rep *room.Replica, now time.Time) {
 	if rep == nil {

@@ -259,6 +259,19 @@ func (l *link) drop() { l.let(false, nil) }
 // end closes the endpoint for good.
 func (l *link) end() { l.let(true, nil) }
 
+// over is closed when there is no endpoint any more, for a link that has no other use left.
+func (l *link) over() <-chan struct{} {
+	gone := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ep == nil {
+		close(gone)
+		return gone
+	}
+	l.onGone = sync.OnceFunc(func() { close(gone) })
+	return gone
+}
+
 // let closes the endpoint; with an observer, only if it is that one's.
 func (l *link) let(ended bool, of *observer) bool {
 	l.mu.Lock()

@@ -37,12 +37,15 @@ func (p *pipe) Send(_, _ string, msg []byte) error {
 }
 
 // twoWorlds are two servers over one registry, of which the first owns every room.
-func twoWorlds(t *testing.T) (a, b *world, cut func(bool)) {
+func twoWorlds(t *testing.T, opts ...worldOption) (a, b *world, cut func(bool)) {
 	t.Helper()
 	registry := newRegistry()
 	toB := &pipe{from: "no_a", queue: make(chan []byte, 65536)}
 	toA := &pipe{from: "no_b", queue: make(chan []byte, 65536)}
 	deps := Deps{Registry: registry, Directory: everyRoom("no_a")}
+	for _, o := range opts {
+		o(&Config{}, &deps)
+	}
 	deps.Carrier = toB
 	sa, err := New(Config{Node: "no_a", WebSocket: ws.Config{Silence: 2 * patience}}, deps)
 	if err != nil {

@@ -76,6 +76,7 @@ type Server struct {
 	// addresses bounds the tries at room codes.
 	addresses *addresses
 	handler   http.Handler
+	stopping  chan struct{} // closed when Run is to end
 	tasks     sync.WaitGroup
 }
 
@@ -90,7 +91,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	cfg.TokensPerMinute = cmp.Or(cfg.TokensPerMinute, 60)
 	cfg.Drain = cmp.Or(cfg.Drain, 3*time.Second)
 	cfg.WebSocket.Logger = cfg.Logger
-	s := &Server{cfg: cfg, deps: deps, log: cfg.Logger}
+	s := &Server{cfg: cfg, deps: deps, log: cfg.Logger, stopping: make(chan struct{})}
 	s.records = newRecords(deps.Registry, cfg.Logger)
 	s.verifier = auth.NewVerifier(s.records)
 	s.streams, s.headless, s.addresses = newStreams(s), newHeadless(s), newAddresses(cfg.TokensPerMinute)
@@ -124,6 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { _ = s.replicas.Run(inner) })
 	wg.Go(func() { _ = s.standbys.Run(inner) })
 	<-ctx.Done()
+	close(s.stopping)
 	s.clients.drain(s.cfg.Drain)
 	stop()
 	wg.Wait()

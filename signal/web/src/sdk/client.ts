@@ -55,6 +55,7 @@ export class Client {
   private state: "new" | "open" | "joined" | "reconnecting" | "ended" = "new";
   private readonly queue: Queued[] = [];
   private moving = false;
+  private lostMeanwhile: AmphiError | undefined;
   private url: string;
   // Nodes to come back to when that one does not answer, the best first.
   private backups: readonly string[] = [];
@@ -233,6 +234,11 @@ export class Client {
   }
 
   private lost(error: AmphiError, resumable: boolean): void {
+    if (this.moving) {
+      // The other node may have the peer already; else it comes back here.
+      this.lostMeanwhile = error;
+      return;
+    }
     this.socket = undefined;
     if (this.state === "ended") return;
     if (this.state === "open") {
@@ -302,6 +308,9 @@ export class Client {
       }
     }
     this.moving = false;
+    const lost = this.lostMeanwhile;
+    this.lostMeanwhile = undefined;
+    if (!there && lost) return this.lost(lost, true);
     if (there) {
       from.close();
       this.config.observer.moved();
