@@ -31,6 +31,9 @@ const testSecret = "a secret of the tests, long enough"
 
 // fakeRegistry is a registry in memory.
 type fakeRegistry struct {
+	// refuse, if not nil, is asked before each change, and may wait.
+	refuse func(*amphiv1.RegistryCommand) error
+
 	mu  sync.Mutex // guards the field below
 	reg *amphiv1.Registry
 }
@@ -77,6 +80,11 @@ func (r *fakeRegistry) Read(f func(*amphiv1.Registry)) {
 }
 
 func (r *fakeRegistry) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) error {
+	if r.refuse != nil {
+		if err := r.refuse(cmd); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch b := cmd.GetBody().(type) {
@@ -90,6 +98,21 @@ func (r *fakeRegistry) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) 
 		delete(r.reg.Templates, b.DeleteTemplate)
 	case *amphiv1.RegistryCommand_PutCode:
 		r.reg.Codes[b.PutCode.GetCode()] = b.PutCode
+	case *amphiv1.RegistryCommand_PutStore:
+		if r.reg.Store == nil {
+			r.reg.Store = map[string]*amphiv1.StoreEntries{}
+		}
+		p := b.PutStore
+		var list []*amphiv1.StoreEntry
+		for _, e := range r.reg.Store[p.GetRoom()].GetEntries() {
+			if e.GetKey() != p.GetEntry().GetKey() {
+				list = append(list, e)
+			}
+		}
+		if !p.GetDeleted() {
+			list = append(list, p.GetEntry())
+		}
+		r.reg.Store[p.GetRoom()] = &amphiv1.StoreEntries{Entries: list}
 	case *amphiv1.RegistryCommand_PutSession:
 		for i, s := range r.reg.Sessions {
 			if s.GetId() == b.PutSession.GetId() {
