@@ -171,18 +171,21 @@ func (c *client) resume(id uint32, r *amphiv1.Resume) error {
 	cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{
 		PeerConnection: &amphiv1.PeerConnection{PeerId: ticket.PeerID, Connected: true}}}
 	refusal := make(chan error, 1)
-	err = c.room.Request("", cmd, func(res *amphiv1.Result) {
-		if res.GetError() != nil {
-			refusal <- proto.FromWire(res.GetError())
-			return
-		}
-		c.edge().readmit(c, id, ticket.PeerID, r.GetLastSeq())
-		refusal <- nil
-	})
-	if err != nil {
+	back := &returning{client: c, request: id, ticket: ticket, lastSeq: r.GetLastSeq(), outcome: refusal}
+	if err := c.room.Request("", cmd, back.answered); err != nil {
 		return err
 	}
-	return c.wait(refusal)
+	late := time.NewTimer(resumeAlone)
+	defer late.Stop()
+	select {
+	case err := <-refusal:
+		return err
+	case <-late.C:
+		c.server.insist(c.room, back.alone)
+		return c.wait(refusal)
+	case <-c.room.Over():
+		return c.wait(refusal)
+	}
 }
 
 func (c *client) edge() *edge { return c.room.Follower().(*edge) }
@@ -221,10 +224,16 @@ func (c *client) command(id uint32, cmd *amphiv1.Command) {
 		return
 	}
 	c.left = cmd.GetLeave() != nil
-	err := c.room.Request(p.id, cmd, func(res *amphiv1.Result) {
+	answer := func(res *amphiv1.Result) {
 		c.answer(id, res)
 		p.requests.done()
-	})
+	}
+	var err error
+	if u := cmd.GetUpdateTrack(); u != nil && u.Muted != nil {
+		err = c.room.Do(func(*room.Replica) { p.edge.muteOwn(p, cmd, answer) })
+	} else {
+		err = c.room.Request(p.id, cmd, answer)
+	}
 	if err != nil {
 		c.refuse(id, err)
 		p.requests.done()

@@ -32,13 +32,21 @@ type edge struct {
 	counts            *amphiv1.Counts
 	countsAt          time.Time
 	speakers          []Speaking
+	// mode is what clients were told last.
+	mode amphiv1.RoomMode
+	// hushed are tracks that are muted here before the room says so, by id.
+	hushed map[string]*hushed
+	// plan is the one that Relays were told last; relayed: they were told of the room.
+	plan    *amphiv1.RelayPlan
+	relayed bool
 }
 
 // countsEvery is the shortest time between two messages that count the room.
 const countsEvery = time.Second
 
 func newEdge(s *Server, r *replica.Room) *edge {
-	return &edge{server: s, room: r, log: s.log.With("room", r.Name()), peers: map[string]*peer{}, stage: map[string]bool{}}
+	return &edge{server: s, room: r, log: s.log.With("room", r.Name()), peers: map[string]*peer{}, stage: map[string]bool{},
+		mode: amphiv1.RoomMode_ROOM_MODE_NORMAL, hushed: map[string]*hushed{}}
 }
 
 // Reset implements replica.Follower. Clients that were in the room before have missed events: they come back with
@@ -208,11 +216,9 @@ func (e *edge) Tick(rep *room.Replica, now time.Time) {
 	if rep == nil {
 		return
 	}
-	for _, p := range e.peers {
-		if p.unreported {
-			e.report(p)
-		}
-	}
+	e.tellMode()
+	e.repeat()
+	e.relay(false)
 	e.count(now)
 }
 
@@ -243,6 +249,9 @@ func (e *edge) Stopped() {
 		router := e.router
 		e.server.background(func() { _ = router.Close() })
 	}
+	if e.relayed {
+		e.server.deps.Relays.Close(e.room.Name())
+	}
 	e.server.stages.drop(e.room.Name())
 }
 
@@ -268,6 +277,7 @@ func (e *edge) settle() {
 	for _, p := range e.peers {
 		e.sync(p)
 	}
+	e.relay(true)
 	e.server.stages.update(e)
 }
 
@@ -298,7 +308,7 @@ func (e *edge) readmit(c *client, requestID uint32, id string, lastSeq uint64) {
 		e.room.Hold()
 	}
 	p.close(codes.Errorf(codes.Replaced, "another connection resumed this peer"))
-	p.conn, p.unreported = c.conn, false
+	p.conn, p.unreported, p.unclaimed = c.conn, false, false
 	c.peer = p
 	joined := &amphiv1.Joined{RequestId: requestID, PeerId: id, ResumeToken: e.server.resumeToken(e, id), Resumed: true,
 		Server: e.server.infoFor(id, c.host), MediaKept: p.link.alive(), Backups: e.backups(id)}
@@ -339,6 +349,9 @@ func (e *edge) missed(id string, lastSeq uint64) (list []*amphiv1.Event, ok bool
 
 // greet tells a newcomer what is otherwise told only on change.
 func (e *edge) greet(p *peer) {
+	if e.mode != amphiv1.RoomMode_ROOM_MODE_NORMAL {
+		p.conn.Push(modeFrame(e.mode))
+	}
 	if f := e.speakersFor(p.id); f != nil {
 		p.conn.Push(f)
 	}

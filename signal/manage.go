@@ -83,6 +83,10 @@ func (e *edge) status() *amphiv1.RoomStatus {
 	}
 	st := &amphiv1.RoomStatus{Name: e.room.Name(), SessionId: e.rep.SessionID(), PeersByLevel: map[uint32]uint32{}}
 	st.Owner, st.Epoch = e.room.Owner()
+	st.Mode, st.Plan = modeNames[e.modeOf()], e.room.Plan()
+	if placed, err := e.server.deps.Directory.Owner(st.Name); err == nil && placed.GetEpoch() == st.Epoch {
+		st.Standby = placed.GetStandby()
+	}
 	for role, n := range counts.GetByRole() {
 		st.PeersByLevel[proto.Level(e.rep.Role(role))] += n
 	}

@@ -27,7 +27,9 @@ type peer struct {
 	// unreported: the owner has yet to be told that the client is lost, since when in milliseconds.
 	unreported bool
 	since      int64
-	requests   requests
+	// unclaimed: the owner has yet to be told that the client is here.
+	unclaimed bool
+	requests  requests
 }
 
 // requests is what a connection waits for before it may be closed: the answer to what ended it. Any goroutine.

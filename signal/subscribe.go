@@ -44,7 +44,7 @@ func (e *edge) mute() {
 	muted := map[string]bool{}
 	for id := range e.stage {
 		for _, t := range e.rep.Peer(id).GetTracks() {
-			muted[t.GetId()] = t.GetMuted()
+			muted[t.GetId()] = t.GetMuted() || e.hushed[t.GetId()] != nil
 		}
 	}
 	e.router.Mute(func(trackID string) bool {

@@ -3,6 +3,7 @@ package replica
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -336,6 +337,9 @@ func (r *Room) attach(now time.Time) {
 // locate asks the directory who the owner is; false: nobody.
 func (r *Room) locate(now time.Time) bool {
 	placed, err := r.set.directory.Owner(r.name)
+	if err == nil && placed.GetNode() == "" {
+		err = errNobody
+	}
 	if err != nil {
 		r.log.Debug("no owner", "err", err)
 	} else if placed.GetEpoch() > r.epoch || placed.GetEpoch() == r.epoch && placed.GetNode() != r.owner {
@@ -349,6 +353,8 @@ func (r *Room) locate(now time.Time) bool {
 	}
 	return err == nil
 }
+
+var errNobody = errors.New("nobody owns the room")
 
 // moved attaches at once to another owner.
 func (r *Room) moved() {
