@@ -6,7 +6,7 @@ C_SOURCES := $(shell find cmd/amphi-compositor -name '*.[ch]' 2>/dev/null)
 WEB_SOURCES := $(shell find signal/web -path signal/web/node_modules -prune -o -path signal/web/dist -prune -o -type f -print 2>/dev/null)
 WEB_STAMP := .cache/web-built
 
-.PHONY: run build test lint bench proto web clean test-go test-links test-web test-e2e
+.PHONY: run build test lint bench lab proto web clean test-go test-links test-lab test-web test-e2e
 
 run: build
 	@exec bin/amphi dev $(ARGS)
@@ -49,6 +49,14 @@ test-web: $(WEB_STAMP)
 
 test-e2e: .cache/setup-test build
 	cd signal/web && npm run --silent e2e
+
+# Failures of a cluster of real nodes in network namespaces, the short form: minutes. Needs root.
+test-lab: build
+	bin/amphi lab --short --json .cache/lab-short.json
+
+# The whole matrix of failures: hours.
+lab: build
+	bin/amphi lab --json .cache/lab.json $(ARGS)
 
 lint: $(WEB_STAMP)
 	@test -z "$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }

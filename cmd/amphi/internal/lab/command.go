@@ -40,7 +40,9 @@ A topology is "solo", "three" (three regions of two nodes, 80 ms apart), "eight"
 which "amphi lab topology three" prints.`,
 		Example: "  amphi lab --short\n  amphi lab --only 'kill -9: gateway' --runs 30\n  amphi lab up --topology three",
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.topology, "topology", "three", "solo, three, eight, or a JSON file")
@@ -133,7 +135,11 @@ func (o *options) open(ctx context.Context, logs io.Writer) (*Lab, error) {
 }
 
 func (o *options) run(ctx context.Context, out, logs io.Writer) error {
-	scenarios := Choose(Matrix(o.short), o.short, o.only)
+	t, err := ReadTopology(o.topology)
+	if err != nil {
+		return err
+	}
+	scenarios := Choose(Matrix(o.short), o.short, t.Alone, o.only)
 	if o.list {
 		for _, sc := range scenarios {
 			fmt.Fprintln(out, sc.Name())

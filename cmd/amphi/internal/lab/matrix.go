@@ -58,13 +58,21 @@ func Matrix(short bool) []*Scenario {
 	)
 }
 
-// Choose keeps the scenarios of the short form, and those whose name contains one of only, if there is any.
-func Choose(all []*Scenario, short bool, only []string) []*Scenario {
+// Choose keeps the scenarios of the short form, or those that only names, by the whole name or a part of
+// it, if it names any. A node that is alone is everything at once, so each fault is done to it once.
+func Choose(all []*Scenario, short, alone bool, only []string) []*Scenario {
+	named := func(sc *Scenario) bool { return slices.Contains(only, sc.Name()) }
+	exact := slices.ContainsFunc(all, named)
 	return slices.DeleteFunc(slices.Clone(all), func(sc *Scenario) bool {
-		if len(only) > 0 {
+		switch {
+		case alone && sc.target != owner:
+			return true
+		case exact:
+			return !named(sc)
+		case len(only) > 0:
 			return !slices.ContainsFunc(only, func(o string) bool { return strings.Contains(sc.Name(), o) })
 		}
-		return short && !sc.short
+		return short && !sc.short && !alone
 	})
 }
 

@@ -320,11 +320,7 @@ func (r *run) judgePeers() {
 }
 
 func (r *run) judgeStore(ctx context.Context) {
-	type promise struct {
-		w     *writer
-		acked int
-	}
-	var promises []promise
+	promised := map[*writer]int{}
 	for _, w := range r.store {
 		stall := w.stall(r.began)
 		if w.durable {
@@ -333,8 +329,12 @@ func (r *run) judgeStore(ctx context.Context) {
 			r.result.Stall = max(r.result.Stall, stall)
 		}
 		w.mu.Lock()
-		promises = append(promises, promise{w, w.acked})
+		promised[w] = w.acked
+		faults := w.faults
 		w.mu.Unlock()
+		if w.durable || r.outlives() {
+			r.result.Store = append(r.result.Store, faults...)
+		}
 	}
 	looking, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -343,14 +343,19 @@ func (r *run) judgeStore(ctx context.Context) {
 		r.result.Store = append(r.result.Store, fmt.Sprintf("a newcomer can't join: %v", err))
 		return
 	}
-	for _, p := range promises {
-		if r.scenario.fault.name == killAll().name && !p.w.durable {
-			continue // memory does not outlive all nodes
+	for _, w := range r.store {
+		if !w.durable && !r.outlives() {
+			continue
 		}
-		if err := p.w.check(state, p.acked); err != nil {
+		if err := w.check(state, promised[w]); err != nil {
 			r.result.Store = append(r.result.Store, err.Error())
 		}
 	}
+}
+
+// outlives tells whether what is only in memory must be there afterwards: not when all nodes were killed.
+func (r *run) outlives() bool {
+	return r.scenario.fault.name != killAll().name && (!r.lab.cfg.Topology.Alone || r.result.Expired == 0)
 }
 
 // cpu is what all nodes have used.

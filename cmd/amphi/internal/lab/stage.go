@@ -264,10 +264,12 @@ type writer struct {
 	key     string
 	durable bool
 
-	mu    sync.Mutex // guards the fields below
-	tried int
-	acked int
-	acks  []time.Time
+	mu       sync.Mutex // guards the fields below
+	tried    int
+	acked    int
+	revision uint64 // of the last acknowledged write
+	faults   []string
+	acks     []time.Time
 }
 
 func newWriter(a *actor, durable bool) *writer {
@@ -294,17 +296,26 @@ func (w *writer) run(ctx context.Context) {
 		w.mu.Unlock()
 		answering, cancel := context.WithTimeout(ctx, answerTimeout)
 		value := fmt.Sprint(n)
-		_, err := w.actor.Command(answering, &amphiv1.Command{Body: &amphiv1.Command_SetStore{
+		res, err := w.actor.Command(answering, &amphiv1.Command{Body: &amphiv1.Command_SetStore{
 			SetStore: &amphiv1.SetStore{Key: w.key, Value: &value, Durable: w.durable}}})
 		cancel()
 		if err != nil {
 			continue
 		}
-		w.mu.Lock()
-		w.acked = n
-		w.acks = append(w.acks, time.Now())
-		w.mu.Unlock()
+		w.ack(n, res.GetStore().GetRevision())
 	}
+}
+
+// ack notes an acknowledged write; a revision that fell says that an earlier one was undone.
+func (w *writer) ack(n int, revision uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	const most = 5
+	if revision <= w.revision && len(w.faults) < most {
+		w.faults = append(w.faults, fmt.Sprintf("%s: write %d got revision %d, write %d had %d", w.key, n, revision, w.acked, w.revision))
+	}
+	w.acked, w.revision = n, revision
+	w.acks = append(w.acks, time.Now())
 }
 
 func (w *writer) lastAck() time.Time {

@@ -14,6 +14,7 @@ type Messages struct {
 	sent    map[string]sending
 	got     map[string][]receipt // by receiver
 	present map[string]time.Time // since when a receiver is in the room without having been lost
+	lives   map[string]int
 }
 
 type sending struct {
@@ -26,18 +27,21 @@ type receipt struct {
 	text string
 	id   uint64
 	live bool // as an event, not in a snapshot
+	life int  // the receiver's, counted from its first join
 }
 
 // NewMessages makes an empty record.
 func NewMessages() *Messages {
-	return &Messages{sent: map[string]sending{}, got: map[string][]receipt{}, present: map[string]time.Time{}}
+	return &Messages{sent: map[string]sending{}, got: map[string][]receipt{}, present: map[string]time.Time{}, lives: map[string]int{}}
 }
 
-// Joined notes that a receiver is a member from now on, as a new peer: it is owed what is sent later.
+// Joined notes that a receiver is a member from now on, as a new peer: it is owed what is sent later, and
+// nothing is said about the order of what came before and after.
 func (m *Messages) Joined(receiver string, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.present[receiver] = at
+	m.lives[receiver]++
 }
 
 // Sent notes that a text, which nobody else sends, was sent.
@@ -60,7 +64,7 @@ func (m *Messages) Acked(text string, id uint64) {
 func (m *Messages) Got(receiver, text string, id uint64, live bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.got[receiver] = append(m.got[receiver], receipt{text: text, id: id, live: live})
+	m.got[receiver] = append(m.got[receiver], receipt{text: text, id: id, live: live, life: m.lives[receiver]})
 }
 
 // Verdict is what is to be said of all messages.
@@ -106,9 +110,13 @@ func (m *Messages) Verdict(receivers []string) Verdict {
 // judge adds what is to be said of one receiver. It is called with mu held.
 func (m *Messages) judge(v *Verdict, receiver string, numbers map[string]uint64) {
 	live, any := map[string]bool{}, map[string]bool{}
-	highest := uint64(0)
+	highest, life := uint64(0), 0
 	for _, g := range m.got[receiver] {
 		any[g.text] = true
+		if g.life != life {
+			life, highest = g.life, 0
+			clear(live)
+		}
 		if known, ok := numbers[g.text]; ok && known != g.id {
 			v.Reordered++
 			v.example("%s: %q has number %d, elsewhere %d", receiver, g.text, g.id, known)

@@ -107,7 +107,14 @@ func TestMessagesAreJudged(t *testing.T) {
 	if v := m.Verdict([]string{"a", "b"}); v.Repeated != 1 || v.Reordered < 2 || len(v.Examples) == 0 {
 		t.Errorf("one came twice and one out of order: %+v", v)
 	}
-	if !m.AckedSince(at(150)) || m.AckedSince(at(300)) {
+	m.Joined("a", at(600)) // as a new peer, of a new session whose numbers begin anew
+	m.Sent("four", at(700))
+	m.Acked("four", 1)
+	m.Got("a", "four", 1, true)
+	if again := m.Verdict([]string{"a"}); again.Reordered != 0 || again.Lost != 0 {
+		t.Errorf("a new life has an order of its own: %+v", again)
+	}
+	if !m.AckedSince(at(150)) || m.AckedSince(at(800)) {
 		t.Error("AckedSince is wrong")
 	}
 }

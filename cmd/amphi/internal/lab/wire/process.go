@@ -24,9 +24,6 @@ const DeviceName = "amphi0"
 // MTU of the devices.
 const MTU = 1500
 
-// priority is the switch's niceness: it must not be late because the nodes are busy.
-const priority = -10
-
 // Config is what the switch's process is told first.
 type Config struct {
 	Seed  uint64       `json:"seed"`
@@ -149,9 +146,10 @@ func Start(cmd *exec.Cmd, cfg Config) (*Process, error) {
 	started := make(chan error, 1)
 	go func() {
 		defer close(p.done)
-		// The death signal is that of the thread, which also hands on its priority: it stays, and ends with this goroutine.
+		// The death signal is that of the thread, which also hands on its priority, before all others so that
+		// the network is not late because nodes are busy. It stays, and ends with this goroutine.
 		runtime.LockOSThread()
-		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, priority); err != nil {
+		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0); err != nil {
 			started <- fmt.Errorf("raising the switch's priority: %w", err)
 			return
 		}

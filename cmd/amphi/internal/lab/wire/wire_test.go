@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -244,13 +246,21 @@ func TestCarriesTheLabsLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	each := (st.CPU - before.CPU) / time.Duration(n)
-	t.Logf("%d of %d came, %v of CPU each, late %v / %v / %v (p50, p99, max)", got, n, each, st.LateP50, st.LateP99, st.LateMax)
-	if got < n*999/1000 {
-		t.Errorf("%d of %d packets came", got, n)
+	carried := int(st.Packets - before.Packets)
+	t.Logf("%d of %d came, %d were carried, %v of CPU each, late %v / %v / %v (p50, p99, max)", got, n, carried, each, st.LateP50, st.LateP99, st.LateMax)
+	// The receiver's own socket may overflow on a busy machine.
+	if carried < n*999/1000 || got < n/2 {
+		t.Errorf("%d of %d packets were carried, %d came", carried, n, got)
 	}
-	if each > time.Second/30_000 {
+	if !raceDetector() && each > time.Second/30_000 {
 		t.Errorf("%v of CPU per packet is too much for 30,000 a second", each)
 	}
+}
+
+// raceDetector tells whether everything is many times slower than it would be.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
 }
 
 func TestConfigIsChecked(t *testing.T) {
