@@ -1,5 +1,5 @@
-// Package cluster answers what a whole cluster knows: its durable records now, owners and nodes later.
-// Local is the cluster of a single node.
+// Package cluster answers what a whole cluster knows: its durable records, its nodes, and which of them decides for
+// which room. Cluster is a node's part in one of many nodes, Local the cluster of a single node.
 package cluster
 
 import (
@@ -17,6 +17,8 @@ import (
 // Config is how a Local keeps its records.
 type Config struct {
 	Logger *slog.Logger
+	// Node is this node, who owns every room; nil: nobody asks.
+	Node *pb.ClusterNode
 	// Dir is where they are kept; it is made when missing. Empty keeps them in memory only.
 	Dir string
 	// CompactBytes is how large the log may grow before a snapshot takes its place; default 4 MiB.
@@ -26,6 +28,8 @@ type Config struct {
 // Local holds the registry of a single node. It may be used from many goroutines.
 type Local struct {
 	log  *slog.Logger
+	node *pb.ClusterNode
+	own  *pb.Placement
 	disk *journal // nil in memory
 
 	mu      sync.RWMutex // guards the fields below
@@ -52,7 +56,7 @@ func NewLocal(cfg Config) (*Local, error) {
 	if cfg.CompactBytes == 0 {
 		cfg.CompactBytes = 4 << 20
 	}
-	l := &Local{log: cfg.Logger, machine: registry.New()}
+	l := &Local{log: cfg.Logger, machine: registry.New(), node: cfg.Node, own: &pb.Placement{Node: cfg.Node.GetId(), Epoch: 1}}
 	l.idle = sync.NewCond(&l.queueMu)
 	if cfg.Dir == "" {
 		return l, nil
@@ -158,6 +162,28 @@ func (l *Local) commit(batch []*proposal) {
 			l.log.Error("the registry's snapshot cannot be written; its log goes on", "err", err)
 		}
 	}
+}
+
+// Owner is this node, at epoch 1, for every room.
+func (l *Local) Owner(string) (*pb.Placement, error) { return l.own, nil }
+
+// Leased is always true: there is nobody else.
+func (l *Local) Leased() bool { return true }
+
+// Watch is never called: no placement ever changes.
+func (l *Local) Watch(func(room string)) {}
+
+// Nodes is this node.
+func (l *Local) Nodes() []*pb.ClusterNode {
+	if l.node == nil {
+		return nil
+	}
+	return []*pb.ClusterNode{l.node}
+}
+
+// Send fails: there is no other node.
+func (l *Local) Send(node, _ string, _ []byte) error {
+	return fmt.Errorf("sending to %s: there is no other node", node)
 }
 
 // Close ends the registry after what is being written. Idempotent.

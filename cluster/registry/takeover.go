@@ -158,12 +158,16 @@ func rooms(reg *pb.Registry, match func(*pb.Placement) bool) []string {
 	return keys
 }
 
-// Standbys are the entries, one for each owner, that give a standby to rooms that have none and could have one. The
-// owner, and with it the epoch, stays.
+// Standbys are the entries, one for each owner, that give a standby to rooms that have none, or one that is draining,
+// and could have one. The owner, and with it the epoch, stays.
 func Standbys(reg *pb.Registry, hosts []Host) []*pb.MoveRooms {
 	b := newBalance(hosts)
 	byOwner := map[string]*pb.MoveRooms{}
-	for _, room := range rooms(reg, func(p *pb.Placement) bool { return p.GetStandby() == "" && p.GetNode() != "" }) {
+	need := func(p *pb.Placement) bool {
+		h, _ := b.find(p.GetStandby())
+		return p.GetNode() != "" && (p.GetStandby() == "" || h.Draining)
+	}
+	for _, room := range rooms(reg, need) {
 		p := reg.GetPlacements()[room]
 		standby := b.standby(p.GetNode())
 		if standby == "" {

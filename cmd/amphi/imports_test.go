@@ -56,7 +56,9 @@ var thirdParty = map[string][]string{
 	"github.com/hashicorp/memberlist":   {"cluster/gossip"},
 	"go.yaml.in/yaml":                   {"cmd/amphi/..."},
 	"crypto/x509":                       {"cluster/identity", "media/dtlssrtp", "signal/auth", "cmd/amphi/..."},
-	"github.com/hashicorp/raft":         {"cluster/registry"},
+	"github.com/hashicorp/raft":         {"cluster/group"}, // not in cluster/registry, which stays a pure state machine
+	"github.com/hashicorp/raft-boltdb":  {"cluster/group"},
+	"go.etcd.io/bbolt":                  {"cluster/group"},
 	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager"},
 	"github.com/prometheus":             {"cmd/amphi/..."},
 	"github.com/spf13/cobra":            {"cmd/amphi/..."},
