@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/amphi-sfu/amphi/cluster/gossip"
 	"github.com/amphi-sfu/amphi/proto"
 )
 
@@ -23,16 +24,24 @@ type apiKey struct {
 	Secret     string `json:"secret,omitempty"`
 	PublicKey  string `json:"public_key,omitempty"`
 	PrivateKey string `json:"private_key,omitempty"`
+	// GossipKey has nothing to do with the others: a new cluster needs one as well.
+	GossipKey string `json:"gossip_key,omitempty"`
 }
 
 func keysCommand() *cobra.Command {
 	a := &app{}
 	var kind string
+	var gossipOnly bool
 	fresh := &cobra.Command{
-		Use: "new", Short: "Make an API key", Args: exactly(0),
-		Long: "Makes an API key and prints it; nothing is stored or sent. With --type eddsa or es256 it makes a key pair:\n" +
-			"the server gets the public half only.",
+		Use: "new", Short: "Make an API key and a gossip key", Args: exactly(0),
+		Long: "Makes an API key and a key for gossip between nodes, and prints them; nothing is stored or sent. With --type\n" +
+			"eddsa or es256 it makes a key pair: the server gets the public half only. With --gossip it prints a line for\n" +
+			"the gossip key file, and nothing else.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if gossipOnly {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), gossip.NewKey())
+				return err
+			}
 			k, err := newKey(kind)
 			if err != nil {
 				return err
@@ -41,14 +50,16 @@ func keysCommand() *cobra.Command {
 				row(w, "id", k.ID)
 				if k.Secret != "" {
 					row(w, "secret", k.Secret)
+					row(w, "gossip key", k.GossipKey)
 					return
 				}
 				fmt.Fprint(w, "\n", k.PublicKey, "\n", k.PrivateKey)
 			})
 		},
 	}
+	fresh.Flags().BoolVar(&gossipOnly, "gossip", false, "only a key of gossip, as its file has it")
 	fresh.Flags().StringVar(&kind, "type", "hs256", "hs256, eddsa or es256")
-	return group("keys", "API keys", a, fresh)
+	return group("keys", "API keys and gossip keys", a, fresh)
 }
 
 func newKey(kind string) (*apiKey, error) {
@@ -58,7 +69,7 @@ func newKey(kind string) (*apiKey, error) {
 		secret := make([]byte, 32)
 		// crypto/rand.Read never fails since Go 1.24.
 		_, _ = rand.Read(secret)
-		k.Secret = base64.RawURLEncoding.EncodeToString(secret)
+		k.Secret, k.GossipKey = base64.RawURLEncoding.EncodeToString(secret), gossip.NewKey()
 		return k, nil
 	case "eddsa":
 		public, private, err := ed25519.GenerateKey(rand.Reader)
