@@ -125,8 +125,8 @@ type Remote interface {
 	Close()
 }
 
-// Manager carries the tracks of all rooms between this node and others. Its methods are safe for concurrent use; those whose
-// names begin with Trunk are a trunk's to call.
+// Manager carries the tracks of all rooms between this node and others. Its methods are safe for concurrent use; Flush, Shed and
+// those whose names begin with Trunk are the trunks' to call.
 type Manager struct {
 	cfg    Config
 	log    *slog.Logger
@@ -324,8 +324,8 @@ func (m *Manager) TrunkMedia(id string, number uint32, ext uint64, rtp []byte, a
 	return true
 }
 
-// TrunkFlush follows a batch of TrunkMedia.
-func (m *Manager) TrunkFlush() { m.media.Flush() }
+// Flush follows a batch of TrunkMedia.
+func (m *Manager) Flush() { m.media.Flush() }
 
 // TrunkPacket appends packet ext of a label to dst, to be sent again; without effect if it is gone.
 func (m *Manager) TrunkPacket(id string, number uint32, ext uint64, dst []byte) []byte {
@@ -341,8 +341,8 @@ func (m *Manager) TrunkPacket(id string, number uint32, ext uint64, dst []byte) 
 	return p.AppendRelayed(dst)
 }
 
-// TrunkShed says that a label's packets are not being sent for want of bandwidth, or are again: then from a keyframe on.
-func (m *Manager) TrunkShed(id string, number uint32, shed bool) {
+// Shed says that a label's packets are not being sent for want of bandwidth, or are again: then from a keyframe on.
+func (m *Manager) Shed(id string, number uint32, shed bool) {
 	r := m.out.find(id, number)
 	if r == nil {
 		return

@@ -8,6 +8,8 @@ import (
 // RelayStats is one track that this node sends to another one.
 type RelayStats struct {
 	Room, Track, From, To string
+	// Home is the node of the track's publisher.
+	Home string
 	// Layer is the highest encoding sent, -1 for none.
 	Layer int
 	// Bitrate is that of the last second, in bits per second.
@@ -68,7 +70,7 @@ func (m *Manager) Stats(room string) Stats {
 }
 
 func (s *serve) stats() RelayStats {
-	out := RelayStats{Room: s.room.name, Track: s.track, From: s.room.m.cfg.Node, To: s.node, Layer: -1}
+	out := RelayStats{Room: s.room.name, Track: s.track, From: s.room.m.cfg.Node, To: s.node, Home: s.room.homes[s.track], Layer: -1}
 	for i, r := range s.relays {
 		if r == nil {
 			continue

@@ -21,6 +21,9 @@ func (s *Set) read() {
 		for i := range batch {
 			scratch = s.receive(batch[i], scratch, now)
 		}
+		if s.deps.Flush != nil {
+			s.deps.Flush()
+		}
 	}
 }
 

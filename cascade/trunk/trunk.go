@@ -76,6 +76,8 @@ type Deps struct {
 	// Shed, when there is one, tells that a label is no longer sent, or sent again (which
 	// wants a keyframe).
 	Shed func(node string, label uint32, shed bool)
+	// Flush, when there is one, is called by the socket's reader after a batch of packets was handed over.
+	Flush func()
 }
 
 // Errors of Message.
