@@ -34,10 +34,18 @@ type finding struct {
 
 func doctorCommand() *cobra.Command {
 	a := &app{}
+	var config string
 	cmd := a.flags(&cobra.Command{
-		Use: "doctor", Short: "Check this machine and the node: ports, UDP buffers, clock, compositor", Args: exactly(0),
+		Use: "doctor", Short: "Check this machine and the node: configuration, certificates, ports, UDP buffers, clock, compositor", Args: exactly(0),
+		Long: "Checks this machine and the node at --url. With --config it checks what a node needs before it is started:\n" +
+			"the file, certificates and keys, ports, disk, clock and whether the seeds answer.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := a.examine(cmd.Context())
+			var findings []finding
+			if config != "" {
+				findings = append(checkup(cmd.Context(), config), machine()...)
+			} else {
+				findings = a.examine(cmd.Context())
+			}
 			err := a.printValue(cmd, findings, func(w io.Writer) {
 				for _, f := range findings {
 					row(w, f.Verdict, f.Check, f.Found)
@@ -59,7 +67,17 @@ func doctorCommand() *cobra.Command {
 			return nil
 		},
 	})
+	cmd.Flags().StringVar(&config, "config", "", "the configuration of a node to check, as of amphi serve")
 	return cmd
+}
+
+// machine checks what every node needs of a machine.
+func machine() []finding {
+	return []finding{
+		checkBuffer("/proc/sys/net/core/rmem_max", "UDP receive buffer"),
+		checkBuffer("/proc/sys/net/core/wmem_max", "UDP send buffer"),
+		checkFiles(), checkCompositor(),
+	}
 }
 
 func (a *app) examine(ctx context.Context) []finding {
@@ -74,10 +92,7 @@ func (a *app) examine(ctx context.Context) []finding {
 			findings = append(findings, checkPort(p))
 		}
 	}
-	return append(findings,
-		checkBuffer("/proc/sys/net/core/rmem_max", "UDP receive buffer"),
-		checkBuffer("/proc/sys/net/core/wmem_max", "UDP send buffer"),
-		checkFiles(), checkCompositor())
+	return append(findings, machine()...)
 }
 
 // checkNode asks the node whether it is ready, and compares its clock with this machine's.
