@@ -192,7 +192,7 @@ func (l *Lab) Run(ctx context.Context, scenarios []*Scenario, runs int, each fun
 			if ctx.Err() != nil {
 				return rep
 			}
-			playing, cancel := context.WithTimeout(ctx, sc.fault.hold+longest)
+			playing, cancel := context.WithTimeout(ctx, sc.fault.hold+sc.lasts+longest)
 			r := l.Play(playing, sc, n+1, fmt.Sprintf("lab-%d-%d", i+1, n+1))
 			cancel()
 			rep.Results = append(rep.Results, r)

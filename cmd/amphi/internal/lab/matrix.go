@@ -14,9 +14,11 @@ const (
 	backWarm, backCold         = 2 * time.Second, 4 * time.Second
 	reparentP95, reparentMax   = 600 * time.Millisecond, 900 * time.Millisecond
 	takeover, takeoverOfLeader = 2 * time.Second, 3500 * time.Millisecond
-	commit                     = 1900 * time.Millisecond
-	healed, healedQuorum       = 10 * time.Second, 5 * time.Second
-	drainAudio, drainVideo     = 100 * time.Millisecond, 200 * time.Millisecond
+	// crowdBack is for some 200 at once, known for what gossip takes to tell all of a death.
+	crowdBack, known       = 5 * time.Second, 3500 * time.Millisecond
+	commit                 = 1900 * time.Millisecond
+	healed, healedQuorum   = 10 * time.Second, 5 * time.Second
+	drainAudio, drainVideo = 100 * time.Millisecond, 200 * time.Millisecond
 	// flicker is what a link that loses or flaps may cost those who must use it.
 	flicker = 1500 * time.Millisecond
 )
@@ -24,9 +26,9 @@ const (
 // Matrix lists all scenarios. The short form holds the fewer and shorter ones.
 func Matrix(short bool) []*Scenario {
 	hold := 10 * time.Second
-	quorum, viewers := 10*time.Minute, 100
+	quorum, viewers, membership := 10*time.Minute, 100, time.Hour
 	if short {
-		hold, quorum, viewers = 4*time.Second, 30*time.Second, 10
+		hold, quorum, viewers, membership = 4*time.Second, 30*time.Second, 10, 20*time.Second
 	}
 	targets := []string{publisherEdge, gateway, audienceEdge, owner, standby, leader, origin, combined}
 	faults := []fault{
@@ -52,9 +54,16 @@ func Matrix(short bool) []*Scenario {
 	return append(all,
 		&Scenario{fault: noQuorum(quorum), target: everything, aside: true, short: true},
 		&Scenario{fault: regionCut(hold), target: everything, short: true},
-		&Scenario{fault: drain(), target: audienceEdge, viewers: viewers, short: true},
+		&Scenario{fault: drain(), title: "edge with many viewers", seats: crowd(viewers), crowd: true, short: true},
+		&Scenario{fault: kill(), title: "edge with many viewers", seats: crowd(2 * viewers), crowd: true},
 		&Scenario{fault: rollingRestart(), target: everything, short: true},
 		&Scenario{fault: killAll(), target: everything, short: true},
+		&Scenario{title: "latency of a hop", seats: busy, measure: measureHop},
+		&Scenario{title: "copies between regions", measure: measureCopies, short: true},
+		&Scenario{title: "layer up across regions", seats: layered, measure: measureLayerUp, short: true},
+		&Scenario{title: "2 % loss between regions", measure: measureRepair, short: true},
+		&Scenario{title: "trunk at 2 Mbit/s with five videos", seats: fiveAway, measure: measureShedding, short: true},
+		&Scenario{title: "membership", measure: measureMembership(membership), lasts: 2 * membership, short: true},
 	)
 }
 
@@ -79,10 +88,7 @@ func Choose(all []*Scenario, short, alone bool, only []string) []*Scenario {
 // judgeLimits compares the result with the targets.
 func (r *run) judgeLimits() {
 	res, f := r.result, r.scenario.fault
-	res.check("C7", "acknowledged messages lost", float64(res.Messages.Lost), 0)
-	res.check("C7", "messages out of order", float64(res.Messages.Reordered), 0)
-	res.check("C7", "messages twice", float64(res.Messages.Repeated), 0)
-	res.check("C7", "acknowledged writes lost", float64(len(res.Store)), 0)
+	r.limitDecisions()
 	if f.name == killAll().name {
 		res.checkTime("", "normal after the start", res.NormalFromMend, patience)
 		return
@@ -100,20 +106,36 @@ func (r *run) judgeLimits() {
 	case f.name == noQuorum(0).name:
 		res.checkTime("C11", "gap", res.Others.worse().Max, quiet)
 		res.checkTime("C11", "normal after the return", res.NormalFromMend, healedQuorum)
+	case r.scenario.crowd:
+		res.checkTime("C12", "media back p95", res.Back.P95, crowdBack)
+		r.limitOthers()
 	case f.cutsOff && r.target != nil:
 		res.checkTime("C6", "media back p95", res.Back.P95, backWarm)
 		res.checkTime("C6", "media back max", res.Back.Max, backCold)
 		r.limitOthers()
 		r.limitStall()
+		if f.name == kill().name {
+			at := res.Known
+			if at == 0 {
+				at = f.hold
+			}
+			res.checkTime("C13", "death known to all", at, known)
+		}
 	case r.target == nil: // a region is cut off
 		res.checkTime("C5", "gap of others", res.Others.worse().Max, reparentMax)
 	default:
 		res.checkTime("C4", "gap", max(res.Direct.worse().Max, res.Others.worse().Max), flicker)
 		r.limitLoss()
 	}
-	if r.scenario.limits != nil {
-		r.scenario.limits(res)
-	}
+}
+
+// limitDecisions is about what was acknowledged, in every scenario.
+func (r *run) limitDecisions() {
+	res := r.result
+	res.check("C7", "acknowledged messages lost", float64(res.Messages.Lost), 0)
+	res.check("C7", "messages out of order", float64(res.Messages.Reordered), 0)
+	res.check("C7", "messages twice", float64(res.Messages.Repeated), 0)
+	res.check("C7", "acknowledged writes lost", float64(len(res.Store)), 0)
 }
 
 // limitOthers is about those that lost a relay, or nothing at all.

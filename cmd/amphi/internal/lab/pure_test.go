@@ -101,16 +101,18 @@ func TestMatrix(t *testing.T) {
 	if got := Choose(all, false, false, []string{"kill -9: owner"}); len(got) != 1 {
 		t.Errorf("a whole name chose %d", len(got))
 	}
-	if got := Choose(all, false, false, []string{"% loss", "drain"}); len(got) != 17 {
-		t.Errorf("parts of names chose %d, want 17", len(got))
+	if got := Choose(all, false, false, []string{"% loss", "drain"}); len(got) != 18 {
+		t.Errorf("parts of names chose %d, want 18", len(got))
 	}
 	kinds := map[string]bool{}
 	chosen := Choose(all, true, false, nil)
 	for _, sc := range chosen {
-		kinds[sc.fault.name] = true
+		if sc.measure == nil {
+			kinds[sc.fault.name] = true
+		}
 	}
 	// 2 % stands for 10 %, 200 ms for 80 ms, one clock step for both.
-	if len(chosen) > 25 || len(kinds) != 16 {
+	if len(chosen) > 30 || len(kinds) != 16 {
 		t.Errorf("the short form has %d scenarios of %d kinds", len(chosen), len(kinds))
 	}
 	for _, sc := range Choose(all, true, true, nil) {

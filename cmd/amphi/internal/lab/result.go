@@ -42,6 +42,10 @@ type Result struct {
 
 	// Back is how long each peer that lost its node was without media connection.
 	Back Spread `json:"back"`
+	// Known is when all other nodes counted the target dead, 0 if they never did.
+	Known time.Duration `json:"known_ns,omitempty"`
+	// Figures are what a scenario without a fault measures.
+	Figures []Figure `json:"figures,omitempty"`
 	// Expired peers had to join as new ones; Refused counts attempts that failed at a node that runs.
 	Expired int `json:"expired"`
 	Refused int `json:"refused"`
@@ -55,6 +59,16 @@ type Result struct {
 	Wire WireCost `json:"wire"`
 	// NodeCPU is what all nodes used together, in cores.
 	NodeCPU float64 `json:"node_cpu_cores"`
+}
+
+// Figure is one thing measured.
+type Figure struct {
+	What  string  `json:"what"`
+	Value float64 `json:"value"`
+}
+
+func (r *Result) figure(what string, value float64) {
+	r.Figures = append(r.Figures, Figure{what, value})
 }
 
 // WireCost is the network's own part in a run.
@@ -137,9 +151,20 @@ func (r *Result) verdict() string {
 		}
 	}
 	if len(broken) > 0 {
-		return "MISSED " + strings.Join(broken, "; ")
+		return "MISSED " + strings.Join(broken, "; ") + r.figures()
 	}
-	return "ok"
+	return "ok" + r.figures()
+}
+
+func (r *Result) figures() string {
+	var all []string
+	for _, f := range r.Figures {
+		all = append(all, fmt.Sprintf("%s %.3g", f.What, f.Value))
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(all, ", ") + ")"
 }
 
 // Report is a whole run of the lab.

@@ -22,32 +22,44 @@ const (
 	repair = time.Second
 )
 
-// Scenario is one fault done to one kind of node.
+// Scenario is one fault done to one kind of node, or something else that is measured.
 type Scenario struct {
 	fault  fault
 	target string
-	// viewers, if not 0, are all at the target, and there is one publisher elsewhere.
-	viewers int
+	// measure, with a title, replaces the fault.
+	title   string
+	measure func(ctx context.Context, r *run) error
+	// lasts is how long it takes, besides the rest.
+	lasts time.Duration
+	// seats, if set, replaces who sits where; with crowd the target is where the last of them sits.
+	seats func(l *Lab) ([]seat, error)
+	crowd bool
 	// aside keeps peers away from nodes that the fault takes down.
 	aside bool
-	// founded where the room's owner shall be: on this kind of node, the last node if "".
+	// founder is the kind of node that the room's owner shall be: the leader, or else the last node.
 	founder string
 	// short scenarios are in the short form.
 	short bool
-	// limits add checks of their own.
-	limits func(r *Result)
 }
 
 // Name says what is done to what.
 func (sc *Scenario) Name() string {
-	if sc.target == everything {
+	switch {
+	case sc.measure != nil:
+		return sc.title
+	case sc.crowd:
+		return sc.fault.name + ": " + sc.title
+	case sc.target == everything:
 		return sc.fault.name
 	}
 	return sc.fault.name + ": " + sc.target
 }
 
 // seats is who sits where: publishers on the first nodes of two regions, viewers on every node.
-func (l *Lab) seats(sc *Scenario) []seat {
+func (l *Lab) seats(sc *Scenario) ([]seat, error) {
+	if sc.seats != nil {
+		return sc.seats(l)
+	}
 	var nodes []string
 	for _, p := range l.nodes {
 		if !sc.aside || !contains(p.Roles, "voter") {
@@ -69,17 +81,10 @@ func (l *Lab) seats(sc *Scenario) []seat {
 	if len(nodes) == 1 {
 		seats = append(seats, seats[0])
 	}
-	if sc.viewers > 0 {
-		seats = seats[:1]
-		for range sc.viewers {
-			seats = append(seats, seat{node: nodes[len(nodes)-1]})
-		}
-		return seats
-	}
 	for _, id := range nodes {
 		seats = append(seats, seat{node: id})
 	}
-	return seats
+	return seats, nil
 }
 
 // run is one run of a scenario under way.
@@ -93,6 +98,7 @@ type run struct {
 	mended   time.Time
 	wire     wire.Stats
 	cpu      time.Duration
+	watch    *watch // of what the other nodes say about the target
 }
 
 // Play runs a scenario once on a whole cluster. What is wrong with the cluster is in the result.
@@ -116,11 +122,21 @@ func (l *Lab) play(ctx context.Context, r *run, room string) error {
 	if err != nil {
 		return err
 	}
-	if r.stage, err = l.raise(ctx, room, founder, l.seats(r.scenario), false); err != nil {
+	seats, err := l.seats(r.scenario)
+	if err != nil {
+		return err
+	}
+	if r.stage, err = l.raise(ctx, room, founder, seats); err != nil {
 		return err
 	}
 	defer r.close()
 	wait(ctx, before)
+	if r.scenario.measure != nil {
+		err := errors.Join(r.scenario.measure(ctx, r), l.net.Mend(faultName))
+		r.judgeDecisions(ctx)
+		r.limitDecisions()
+		return err
+	}
 	if err := r.choose(ctx); err != nil {
 		return err
 	}
@@ -159,7 +175,7 @@ func (r *run) choose(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.scenario.viewers > 0 {
+	if r.scenario.crowd {
 		r.target = r.lab.node(r.cast[len(r.cast)-1].home)
 	} else if r.target, err = r.find(c, r.scenario.target); err != nil {
 		return err
@@ -186,6 +202,8 @@ func (r *run) suffer(ctx context.Context) error {
 	r.began = time.Now()
 	r.lab.cfg.Logger.Info("fault", "scenario", r.scenario.Name(), "node", r.result.Node)
 	f := r.scenario.fault
+	r.watch = r.beginWatch(ctx)
+	defer r.watch.end()
 	applied := f.apply(ctx, r.stage, r.target)
 	if errors.Is(applied, errNotOffered) {
 		return applied
@@ -239,9 +257,9 @@ func (r *run) judge(ctx context.Context) {
 	res := r.result
 	until := time.Now()
 	r.judgeMedia(until)
-	res.Messages = r.messages.Verdict(r.names())
+	res.Known = r.watch.known(r.began)
 	r.judgePeers()
-	r.judgeStore(ctx)
+	r.judgeDecisions(ctx)
 	if st, err := r.lab.net.wire.Stats(); err == nil {
 		passed := (st.Uptime - r.wire.Uptime).Seconds()
 		res.Wire = WireCost{Packets: st.Packets - r.wire.Packets, CPU: (st.CPU - r.wire.CPU).Seconds() / passed, LateP99: st.LateP99}
@@ -249,6 +267,12 @@ func (r *run) judge(ctx context.Context) {
 	// Nodes that were started anew count from zero.
 	res.NodeCPU = max(0, (r.lab.cpu()-r.cpu).Seconds()) / until.Sub(r.began).Seconds()
 	r.judgeLimits()
+}
+
+// judgeDecisions is about messages and the session store.
+func (r *run) judgeDecisions(ctx context.Context) {
+	r.result.Messages = r.messages.Verdict(r.names())
+	r.judgeStore(ctx)
 }
 
 func (r *run) judgeMedia(until time.Time) {

@@ -36,6 +36,9 @@ const (
 type seat struct {
 	node    string
 	publish bool
+	// What it publishes, as in peer.Config.
+	simulcast, audioOnly bool
+	packets              int
 }
 
 // stage is a room full of peers that send, receive, talk and write all the time.
@@ -54,10 +57,12 @@ type actor struct {
 	*peer.Peer
 	region string
 	home   string // the node where it was first
+	// audioOnly: it publishes no video.
+	audioOnly bool
 }
 
 // raise opens a room, owned by founder if that is not "", and waits until everybody gets everything.
-func (l *Lab) raise(ctx context.Context, room, founder string, seats []seat, simulcast bool) (*stage, error) {
+func (l *Lab) raise(ctx context.Context, room, founder string, seats []seat) (*stage, error) {
 	cert, err := peer.Certificate()
 	if err != nil {
 		return nil, err
@@ -70,7 +75,7 @@ func (l *Lab) raise(ctx context.Context, room, founder string, seats []seat, sim
 		return nil, err
 	}
 	for i, seat := range seats {
-		if err := s.seat(living, i, seat, cert, simulcast); err != nil {
+		if err := s.seat(living, i, seat, cert); err != nil {
 			s.close()
 			return nil, err
 		}
@@ -128,7 +133,7 @@ func (s *stage) look(ctx context.Context, p *process) (*amphiv1.RoomState, error
 	return state, c.Leave(ctx)
 }
 
-func (s *stage) seat(ctx context.Context, i int, seat seat, cert *webrtc.Certificate, simulcast bool) error {
+func (s *stage) seat(ctx context.Context, i int, seat seat, cert *webrtc.Certificate) error {
 	home := s.lab.node(seat.node)
 	if home == nil {
 		return fmt.Errorf("no node %q", seat.node)
@@ -143,12 +148,12 @@ func (s *stage) seat(ctx context.Context, i int, seat seat, cert *webrtc.Certifi
 	}
 	p, err := peer.New(peer.Config{
 		Name: name, Room: s.room, Token: token, Nodes: s.lab.nearest(home), Net: s.lab.nets[home.Region], HTTP: s.lab.https[home.Region],
-		Publish: seat.publish, Publisher: uint16(i), Simulcast: simulcast, Certificate: cert, Messages: s.messages, Logger: s.lab.cfg.Logger,
+		Publish: seat.publish, Publisher: uint16(i), Simulcast: seat.simulcast, Packets: seat.packets, AudioOnly: seat.audioOnly, Certificate: cert, Messages: s.messages, Logger: s.lab.cfg.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	s.cast = append(s.cast, &actor{Peer: p, region: home.Region, home: seat.node})
+	s.cast = append(s.cast, &actor{Peer: p, region: home.Region, home: seat.node, audioOnly: seat.audioOnly})
 	s.wg.Go(func() { p.Run(ctx) })
 	return nil
 }
@@ -177,8 +182,13 @@ func (s *stage) publishers() []*actor {
 func (s *stage) tracks(to *actor) []record.Track {
 	var out []record.Track
 	for _, p := range s.publishers() {
-		if n, _ := p.Publisher(); p != to {
-			out = append(out, record.Track{Publisher: n, Audio: true}, record.Track{Publisher: n})
+		n, _ := p.Publisher()
+		if p == to {
+			continue
+		}
+		out = append(out, record.Track{Publisher: n, Audio: true})
+		if !p.audioOnly {
+			out = append(out, record.Track{Publisher: n})
 		}
 	}
 	return out

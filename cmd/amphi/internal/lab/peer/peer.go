@@ -41,10 +41,13 @@ type Config struct {
 	// Net is where its media sockets are, HTTP where its signalling is.
 	Net  *Network
 	HTTP *http.Client
-	// Publish makes it send audio and video under the number Publisher; Simulcast in three layers.
+	// Publish makes it send audio and video under the number Publisher.
 	Publish   bool
 	Publisher uint16
+	// Simulcast sends the video in three layers; else it has so many Packets per frame, 3 if 0; none with AudioOnly.
 	Simulcast bool
+	Packets   int
+	AudioOnly bool
 	// Certificate is shared, to save making one for each connection.
 	Certificate *webrtc.Certificate
 	Messages    *record.Messages

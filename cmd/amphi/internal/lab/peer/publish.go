@@ -20,8 +20,9 @@ const (
 	audioSize     = 80
 	frameInterval = time.Second / 30
 	// videoSize is the payload of each packet, of which a frame of the layers has one, two and three.
-	videoSize = 900
-	layers    = 3
+	videoSize      = 900
+	layers         = 3
+	defaultPackets = 3
 	// keyEvery is the number of frames between keyframes that nobody asked for.
 	keyEvery = 300
 )
@@ -37,10 +38,16 @@ type sender struct {
 
 // publish announces the tracks; a peer that resumed gets those that it had.
 func (c *connection) publish(ctx context.Context) (*sender, error) {
-	s := &sender{peer: c.peer, layers: []int{layers}}
+	s := &sender{peer: c.peer, layers: []int{defaultPackets}}
+	if c.peer.cfg.Packets > 0 {
+		s.layers[0] = c.peer.cfg.Packets
+	}
 	mic, err := c.client.Publish(ctx, &amphiv1.PublishTrack{Kind: amphiv1.Kind_KIND_AUDIO, Source: "mic"})
 	if err != nil {
 		return nil, err
+	}
+	if s.audio, err = c.media.AddSender(client.SenderConfig{TrackID: mic.GetId(), Codec: "opus"}); err != nil || c.peer.cfg.AudioOnly {
+		return s, err
 	}
 	announce := &amphiv1.PublishTrack{Kind: amphiv1.Kind_KIND_VIDEO, Source: "camera", Width: 1280, Height: 720}
 	var rids []string
@@ -55,9 +62,6 @@ func (c *connection) publish(ctx context.Context) (*sender, error) {
 	}
 	camera, err := c.client.Publish(ctx, announce)
 	if err != nil {
-		return nil, err
-	}
-	if s.audio, err = c.media.AddSender(client.SenderConfig{TrackID: mic.GetId(), Codec: "opus"}); err != nil {
 		return nil, err
 	}
 	s.video, err = c.media.AddSender(client.SenderConfig{
@@ -85,7 +89,7 @@ func (s *sender) run(ctx context.Context) {
 			s.sendAudio(audioSeq, audioAt, audio == 0)
 			audioSeq, audioAt = audioSeq+1, audioAt+960
 		}
-		for ; time.Duration(frame)*frameInterval <= passed; frame++ {
+		for ; s.video != nil && time.Duration(frame)*frameInterval <= passed; frame++ {
 			for layer := range s.layers {
 				s.sendFrame(layer, &videoSeq[layer], frameAt, uint16(frame), frame%keyEvery == 0)
 			}

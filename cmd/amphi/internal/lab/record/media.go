@@ -62,7 +62,7 @@ type Window struct {
 	// DelayP50 and DelayP99 are from the publisher's write to the viewer.
 	DelayP50 time.Duration `json:"delay_p50_ns"`
 	DelayP99 time.Duration `json:"delay_p99_ns"`
-	// Bytes and layers are the sender's matter; Layer is the highest that came, -1 none.
+	// Layer is the highest that came, -1 none.
 	Layer int `json:"layer"`
 }
 
@@ -112,23 +112,42 @@ func window(all []arrival, from, to int64) Window {
 	return w
 }
 
-// Tracks lists what ever came.
-func (m *Media) Tracks() []Track {
+// FirstOfLayer is when the first packet of a layer came after a time; false: not yet.
+func (m *Media) FirstOfLayer(t Track, layer int, after time.Time) (time.Time, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var out []Track
-	for t := range m.tracks {
-		out = append(out, t)
+	for _, a := range m.tracks[t] {
+		if a.at >= after.UnixNano() && int(a.layer) == layer {
+			return time.Unix(0, a.at), true
+		}
 	}
-	slices.SortFunc(out, func(a, b Track) int {
-		if a.Publisher != b.Publisher {
-			return int(a.Publisher) - int(b.Publisher)
+	return time.Time{}, false
+}
+
+// LastOfLayer is when the last packet of a layer or a higher one came; the zero time is never.
+func (m *Media) LastOfLayer(t Track, layer int) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.tracks[t]
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].layer != AudioLayer && int(all[i].layer) >= layer {
+			return time.Unix(0, all[i].at)
 		}
-		if a.Audio {
-			return -1
+	}
+	return time.Time{}
+}
+
+// Delays are the times from the publisher's write to the viewer of what came between two times, sorted.
+func (m *Media) Delays(t Track, from, to time.Time) []time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []time.Duration
+	for _, a := range m.tracks[t] {
+		if a.at >= from.UnixNano() && a.at < to.UnixNano() {
+			out = append(out, time.Duration(a.at-a.sent))
 		}
-		return 1
-	})
+	}
+	slices.Sort(out)
 	return out
 }
 
