@@ -107,7 +107,9 @@ func (t *transport) update(o *negotiate.Offer) {
 	}
 	t.ufrags = [2]string{t.ufrag, t.ufrags[0]}
 	c.addUfrag(t.ufrag, t)
-	t.agent.Restart(ice.Credentials{Ufrag: t.ufrag, Pwd: t.pwd}, ice.Credentials{Ufrag: o.Ufrag, Pwd: o.Pwd}, time.Duration(t.ep.router.e.now()))
+	now := time.Duration(t.ep.router.e.now())
+	t.agent.Restart(ice.Credentials{Ufrag: t.ufrag, Pwd: t.pwd}, ice.Credentials{Ufrag: o.Ufrag, Pwd: o.Pwd}, now)
+	c.timers.set(t, int64(t.agent.Next(now)))
 }
 
 func (t *transport) close() {

@@ -185,8 +185,12 @@ func (a *Agent) Paths(f func(Path)) {
 }
 
 // Restart begins a new session (RFC 8445 section 9). The credentials before it stay good,
-// and so does the selected pair, until a pair of the new session is selected.
+// and so does the selected pair, until a pair of the new session is selected. It is asked
+// for a sign of life at once: the client sees whether it lives, and so do we.
 func (a *Agent) Restart(local, remote Credentials, now time.Duration) {
+	if s := a.find(a.selected); a.hasSelected && s != nil {
+		s.consentAt = now
+	}
 	old := a.generations[0]
 	old.until = now + keepGeneration
 	a.generations = [2]generation{{number: old.number + 1, local: local, remote: remote}, old}

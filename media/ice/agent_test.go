@@ -439,6 +439,25 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestRestartAsksTheSelectedPair: a client that restarts may have lost its path, and ours to it.
+func TestRestartAsksTheSelectedPair(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.prove(at(1), requestOptions{nominate: true})
+	newOurs, newTheirs := Credentials{"newufrag", "new-password-of-24-bytes"}, Credentials{"newt", "their-new-password-24-by"}
+	b.a.Restart(newOurs, newTheirs, b.now)
+	asked := false
+	for _, m := range b.pass(10 * ms) {
+		asked = asked || m.To == at(1)
+	}
+	if !asked {
+		t.Fatal("the selected pair is not asked at a restart")
+	}
+	b.prove(at(2), requestOptions{local: newOurs, remote: newTheirs})
+	b.pass(1500 * ms)
+	b.selected(at(2))
+}
+
 func TestLostConnection(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

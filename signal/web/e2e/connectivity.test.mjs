@@ -13,6 +13,7 @@ process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
 
 const most = 3_000; // the target; the times are printed, what is asserted leaves a busy machine room
 const slow = 10_000;
+const slowChange = 4_000; // the target is 2 s
 const platforms = [];
 const browsers = [];
 const cables = [];
@@ -42,7 +43,7 @@ const route = (guest) => guest.page.evaluate(async () => {
   const remote = stats.get(pair.remoteCandidateId);
   const began = window.e2e.timeline.find(([, what]) => what === "new")[0];
   const ended = window.e2e.timeline.find(([, what]) => what === "connected")[0];
-  return { type: local.candidateType, protocol: local.protocol, relay: local.relayProtocol, remote: `${remote.address} ${remote.protocol}`, ms: ended - began };
+  return { type: local.candidateType, protocol: local.protocol, port: local.port, relay: local.relayProtocol, remote: `${remote.address} ${remote.protocol}`, ms: ended - began };
 });
 
 /** Joins from afar, sees and is seen; answers the way. */
@@ -104,26 +105,35 @@ describe("from anywhere", { concurrency: false }, () => {
     assert.ok(way.ms <= slow, `connected after ${way.ms} ms`);
   });
 
+  /** Somebody calls; when the media has settled the path breaks; answers for how long both pictures stood still. */
+  const breakPath = async (name, breaks) => {
+    await cable.block();
+    const { guest } = await callFrom(far, { name });
+    await pause(3_000); // until the media has settled
+    await watchStillness(guest.page, '[data-testid="tile"][data-name="Rita"] video');
+    await watchStillness(host.page, `[data-testid="tile"][data-name="${name}"] video`);
+    await breaks(guest);
+    await pause(5_000);
+    await Promise.all([guest.sees("Rita", "red"), host.sees(name, "green")]);
+    const gaps = [await stillness(guest.page), await stillness(host.page)];
+    console.log(`# ${await guest.diagnosis()}`);
+    assert.equal(await guest.transports(), 1);
+    await guest.close();
+    return gaps;
+  };
+
+  test("a way that falls silent in the middle of a call", { timeout: 90_000 }, async (t) => {
+    if (needsSpaces(t)) return;
+    const gaps = await breakPath("Ned", async (guest) => cable.swallow((await route(guest)).port));
+    console.log(`# silent way: the picture stood still for ${gaps[0]} ms there, ${gaps[1]} ms here`);
+    assert.ok(Math.max(...gaps) > 0 && Math.max(...gaps) <= slowChange, `gaps of ${gaps} ms`);
+  });
+
   test("to another network in the middle of a call", { timeout: 90_000 }, async (t) => {
     if (needsSpaces(t)) return;
-    await cable.block();
-    const { guest } = await callFrom(far, { name: "Moe" });
-    const his = '[data-testid="tile"][data-name="Rita"] video';
-    const hers = '[data-testid="tile"][data-name="Moe"] video';
-    await pause(3_000); // until the media has settled
-    await watchStillness(guest.page, his);
-    await watchStillness(host.page, hers);
-    const before = await guest.transports();
-    await cable.move();
-    await pause(5_000);
-    await Promise.all([guest.sees("Rita", "red"), host.sees("Moe", "green")]);
-    const gaps = [await stillness(guest.page), await stillness(host.page)];
+    const gaps = await breakPath("Moe", () => cable.move());
     console.log(`# network change: the picture stood still for ${gaps[0]} ms there, ${gaps[1]} ms here`);
-    console.log(`# ${await guest.diagnosis()}`);
-    // Chromium keeps to a silent pair for 3.5 s when no system service tells it that its network is gone.
-    assert.ok(Math.max(...gaps) > 0 && Math.max(...gaps) <= 10_000, `gaps of ${gaps} ms`);
-    assert.equal(await guest.transports(), before, "a new transport was made");
-    await guest.close();
+    assert.ok(Math.max(...gaps) > 0 && Math.max(...gaps) <= slowChange, `gaps of ${gaps} ms`);
   });
 
   test("nothing but HTTPS and TURN over TLS", { timeout: 60_000 }, async (t) => {

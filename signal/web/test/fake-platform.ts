@@ -114,8 +114,16 @@ export class FakePeerConnection {
   /** What has arrived, in bytes. */
   received = 0;
 
+  /** Checks that were answered by the pair in use and by another one. */
+  answers = { used: 0, other: 0 };
+
   async getStats() {
-    return new Map([["pair", { type: "candidate-pair", id: "pair", nominated: true, state: "succeeded", bytesReceived: this.received }]]);
+    const pair = { type: "candidate-pair", nominated: true, state: "succeeded" };
+    return new Map<string, object>([
+      ["transport", { type: "transport", id: "transport", selectedCandidatePairId: "pair" }],
+      ["pair", { ...pair, id: "pair", bytesReceived: this.received, responsesReceived: this.answers.used }],
+      ["other", { ...pair, id: "other", bytesReceived: 0, responsesReceived: this.answers.other }],
+    ]);
   }
 
   getReceivers() {

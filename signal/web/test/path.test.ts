@@ -102,3 +102,50 @@ test("a network that is back gets a new signalling connection and another path a
   assert.equal(server.connections.length, 2);
   assert.equal(platform.connections.length, 1);
 });
+
+test("a browser that keeps to a dead pair gets a new transport, soon after ICE began anew", async () => {
+  await join();
+  const stop = flow();
+  await until("it is connected", () => room.state.transport === "connected");
+  await new Promise((done) => setTimeout(done, 1_500));
+  stop();
+  await until("ICE starts anew", () => restarts() === 1);
+  const restartMs = Date.now();
+  platform.connections[0]!.answers.other++;
+  await until("there is a new transport", () => platform.connections.length === 2);
+  const afterMs = Date.now() - restartMs;
+  assert.ok(afterMs >= 450 && afterMs < 1_500, `after ${afterMs} ms`);
+});
+
+test("a path on which only the media has ended is kept", async () => {
+  await join();
+  const stop = flow();
+  await until("it is connected", () => room.state.transport === "connected");
+  await new Promise((done) => setTimeout(done, 1_500));
+  stop();
+  await until("ICE starts anew", () => restarts() === 1);
+  const { answers } = platform.connections[0]!;
+  answers.used++;
+  answers.other++;
+  await until("it goes on", () => room.state.transport === "connected");
+  await new Promise((done) => setTimeout(done, 1_500));
+  assert.equal(platform.connections.length, 1);
+});
+
+test("what others do in the room makes no silence longer", async () => {
+  const bob = { id: "pe_b", role: "host", tracks: [{ id: "tr_b", source: "mic", kind: 1 }] };
+  server.state = { seq: 1n, room: "demo", peers: [{ id: "pe_self", name: "Ada", role: "host" }, bob] };
+  await join();
+  const stop = flow();
+  await until("it is connected", () => room.state.transport === "connected");
+  await new Promise((done) => setTimeout(done, 1_500));
+  let seq = 10;
+  const chatter = setInterval(() => {
+    server.last.event(seq++, { case: "peerUpdated", value: { peer: { ...bob, name: `Bob ${seq}` }, what: 1 } });
+  }, 100);
+  stop();
+  const silentMs = Date.now();
+  await until("ICE starts anew", () => restarts() === 1);
+  clearInterval(chatter);
+  assert.ok(Date.now() - silentMs < 2_000, `after ${Date.now() - silentMs} ms`);
+});

@@ -68,8 +68,16 @@ export class Cable {
     const nft = (...args) => ip("netns", "exec", this.space, "nft", ...args);
     await nft("add", "table", "inet", "e2e");
     await nft("add", "chain", "inet", "e2e", "out", "{ type filter hook output priority 0; }");
-    await nft("flush", "chain", "inet", "e2e", "out");
+    await nft("flush", "table", "inet", "e2e");
     for (const rule of rules) await nft("add", "rule", "inet", "e2e", "out", ...rule.split(" "), "drop");
+  }
+
+  /** Loses what goes and comes by one UDP port of the inside, without a word. */
+  async swallow(port) {
+    await this.block(`udp sport ${port}`);
+    const nft = (...args) => ip("netns", "exec", this.space, "nft", ...args);
+    await nft("add", "chain", "inet", "e2e", "in", "{ type filter hook input priority 0; }");
+    await nft("add", "rule", "inet", "e2e", "in", "udp", "dport", String(port), "drop");
   }
 
   /** From one network to another: this one is gone at once, with its address; the same node is reached by the new one. */
@@ -78,6 +86,8 @@ export class Cable {
     await ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", this.space);
     await ip("addr", "add", `${network}1/24`, "dev", outside);
     await ip("link", "set", outside, "up");
+    // No IPv6 besides: its first address comes a second later, and a browser waits until the addresses have settled.
+    await ip("-n", this.space, "link", "set", inside, "addrgenmode", "none");
     await ip("-n", this.space, "addr", "add", `${network}2/24`, "dev", inside);
     const moved = Date.now();
     await ip("-n", this.space, "link", "del", this.inside);

@@ -4,6 +4,8 @@ import { AmphiError, asAmphiError } from "./errors.js";
 import { Loudspeakers } from "./loudspeakers.js";
 import type { Publisher, PublishOptions } from "./local.js";
 import type { Kind, Preference, Source } from "./model.js";
+import { pairsOf, stuck } from "./pairs.js";
+import type { Pairs } from "./pairs.js";
 import { Path } from "./path.js";
 import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
@@ -11,7 +13,7 @@ import { Pulse } from "./pulse.js";
 import { layersFor, manyInOne, preferCodecs, videoEncodings, videoParamsFor, withLayers } from "./publishing.js";
 import { ownRole, peerOfTrack } from "./state.js";
 import type { StateStore } from "./state.js";
-import { slotsToStartWith, wantedTracks } from "./subscriptions.js";
+import { flowing, slotsToStartWith, wantedTracks } from "./subscriptions.js";
 import { Transport } from "./transport.js";
 import type { TransportObserver } from "./transport.js";
 import { Views } from "./views.js";
@@ -36,6 +38,9 @@ interface Sent {
 // How long an interrupted transport has to recover by itself, then by an ICE restart, before it is replaced.
 const interruptedMs = 2_500;
 const restartMs = 4_000;
+// How long after the answer to an ICE restart the pair in use has to show a sign of life, and how often to look.
+const signOfLifeMs = 500;
+const lookMs = 100;
 const firstConnectMs = 5_000;
 const lastConnectMs = 15_000;
 // How long ICE may take without relays, from the answer on.
@@ -71,6 +76,7 @@ export class Engine implements Publisher {
   private connectMs = firstConnectMs;
   private subscribeTimer: ReturnType<typeof setTimeout> | undefined;
   private subscribed = "";
+  private expected: readonly string[] = []; // tracks that should be arriving
 
   constructor(
     private readonly client: Client,
@@ -153,6 +159,7 @@ export class Engine implements Publisher {
     if (!sent) return;
     sent.muted = muted;
     sent.media = media;
+    if (muted) this.pulse?.calm(); // who sends nothing gets no feedback
     const tell = (): Promise<unknown> =>
       this.client.command({ case: "updateTrack", value: { trackId: sent.trackId, muted } });
     if (!muted) await tell(); // before sending, or the server drops the first packets
@@ -186,7 +193,7 @@ export class Engine implements Publisher {
   }
 
   setInterest(trackId: string, maxSpatial: number): void {
-    this.pulse?.calm(); // who sends nothing gets no feedback
+    if (maxSpatial < 0) this.pulse?.calm();
     for (const [source, sent] of this.sent) {
       if (sent.trackId !== trackId) continue;
       sent.interest = maxSpatial;
@@ -211,7 +218,6 @@ export class Engine implements Publisher {
 
   /** The room changed in a way that may change what is wanted. */
   subscribeSoon(): void {
-    this.pulse?.calm();
     if (this.subscribeTimer !== undefined) return;
     this.subscribeTimer = setTimeout(() => {
       this.subscribeTimer = undefined;
@@ -291,6 +297,7 @@ export class Engine implements Publisher {
 
   private drop(source: Source): void {
     this.sent.delete(source);
+    this.pulse?.calm();
     const transport = this.transport;
     void transport?.vacate(source).then(() => {
       if (this.transport === transport) this.negotiateSoon();
@@ -391,7 +398,26 @@ export class Engine implements Publisher {
       // A path that never broke says nothing when ICE starts anew.
       if (transport.state !== "connected" || this.pulse?.silent) this.replaceTransport();
     });
-    transport.negotiate({ restartIce: true }).catch(() => this.retryReplacing());
+    const before = pairsOf(transport.pc);
+    transport.negotiate({ restartIce: true }).then(
+      async () => this.leaveDeadPair(transport, await before),
+      () => this.retryReplacing(),
+    );
+  }
+
+  /**
+   * After an ICE restart a browser may keep to a dead pair for seconds, though another one is answered: a new transport
+   * is faster. The server checks the pair in use when ICE restarts, so one that is alive has something to show.
+   */
+  private async leaveDeadPair(transport: Transport, before: Pairs): Promise<void> {
+    const endMs = this.platform.now() + restartMs;
+    for (let wait = signOfLifeMs; this.platform.now() < endMs; wait = lookMs) {
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      if (!this.running || this.transport !== transport || this.store.state.phase !== "joined") return;
+      const verdict = stuck(before, await pairsOf(transport.pc));
+      if (verdict === false || this.transport !== transport) return;
+      if (verdict) return this.replaceTransport();
+    }
   }
 
   private retryReplacing(): void {
@@ -421,6 +447,9 @@ export class Engine implements Publisher {
   private subscribe(): void {
     if (!this.running || !this.transport) return;
     const tracks = wantedTracks(this.store.state, this.views.sizes(), this.preferences);
+    const now = flowing(this.store.state, tracks);
+    if (this.expected.some((id) => !now.includes(id))) this.pulse?.calm();
+    this.expected = now;
     const text = JSON.stringify(tracks);
     if (text === this.subscribed) return;
     this.subscribed = text;

@@ -1,9 +1,14 @@
+import { heard, pairsOf } from "./pairs.js";
+import type { Pairs } from "./pairs.js";
 import type { Platform } from "./platform.js";
 
 const beatMs = 250;
-/** How long nothing may come on a path on which something came all the time, and on one that is quiet by itself. */
+/**
+ * How long nothing may come on a path on which something came all the time, and on one that is quiet by itself: there
+ * only the answers to a browser's checks come, every 2.5 s (Chromium) to 6 s (Firefox).
+ */
 const busyPatienceMs = 800;
-const quietPatienceMs = 4_000;
+const quietPatienceMs = 7_000;
 /** So many beats in a row with news make a path busy. */
 const busyBeats = 4;
 
@@ -24,8 +29,7 @@ export class Pulse {
   private beats = 0;
   private looking = false;
   private sources = "";
-  private bytes = 0;
-  private path = "";
+  private pairs: Pairs | undefined; // at the last beat, if it looked
 
   constructor(
     private readonly platform: Platform,
@@ -81,21 +85,14 @@ export class Pulse {
       .join();
     if (newest === this.sources) return false;
     this.sources = newest;
+    this.pairs = undefined;
     return newest !== "";
   }
 
-  /** Whether anything came by the path in use. */
+  /** Whether anything came since the last beat. What came before it may be long ago. */
   private async received(): Promise<boolean> {
-    let path = "";
-    let bytes = 0;
-    for (const stat of (await this.pc.getStats()).values()) {
-      if (stat.type !== "candidate-pair" || !stat.nominated || stat.state !== "succeeded") continue;
-      path += stat.id;
-      bytes += stat.bytesReceived ?? 0;
-    }
-    const news = path !== this.path || bytes !== this.bytes;
-    this.path = path;
-    this.bytes = bytes;
-    return news;
+    const before = this.pairs;
+    this.pairs = await pairsOf(this.pc);
+    return before !== undefined && heard(before, this.pairs);
   }
 }

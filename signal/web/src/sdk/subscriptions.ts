@@ -46,6 +46,13 @@ export function wantedTracks(
   return wanted.sort((a, b) => (a.trackId < b.trackId ? -1 : 1));
 }
 
+/** Of wanted tracks those that should be arriving: shown, not muted, of peers that are there. */
+export function flowing(state: RoomState, wanted: readonly Wanted[]): string[] {
+  const live = receivable(state).filter(({ peer, track }) => !peer.lost && !track.muted);
+  const ids = new Set(live.map(({ track }) => track.id));
+  return wanted.filter(({ trackId, paused, width, height }) => !paused && width * height > 0 && ids.has(trackId)).map(({ trackId }) => trackId);
+}
+
 /** How many receiving sections a new transport starts with; the server asks for more when they run short. */
 export function slotsToStartWith(state: RoomState): { audio: number; video: number } {
   if (ownRole(state)?.subscribe.delivery !== "webrtc") return { audio: 0, video: 0 };
