@@ -40,8 +40,8 @@ func (m management) View(ctx context.Context, name string, f func(*room.Replica)
 	return r.View(ctx, f)
 }
 
-// Active implements api.Rooms.
-func (m management) Active() map[string]int { return m.owner.Active() }
+// Active counts the peers of each room with a running session that this node owns.
+func (s *Server) Active() map[string]int { return s.owner.Active() }
 
 func (s *Server) managementAPI() http.Handler {
 	deps := api.Deps{Registry: s.deps.Registry, Rooms: management{s}, Nodes: s.deps.Nodes, Logger: s.log, ChangeRoom: s.records.change,

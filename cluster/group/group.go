@@ -311,7 +311,8 @@ func (g *Group) SetHeartbeat(d time.Duration) error {
 // Stats are what operators see.
 type Stats struct {
 	Leader        string
-	Term, Applied uint64
+	// Term is Raft's; up to Committed entries are the group's, up to Applied this node has carried out.
+	Term, Committed, Applied uint64
 	Servers       []Server
 	Heartbeat     time.Duration
 	LogEntries    uint64
@@ -322,7 +323,7 @@ func (g *Group) Stats() Stats {
 	first, _ := g.log.FirstIndex()
 	last, _ := g.log.LastIndex()
 	s := Stats{
-		Leader: g.Leader(), Term: g.Term(), Applied: g.raft.AppliedIndex(), Servers: g.Servers(),
+		Leader: g.Leader(), Term: g.Term(), Committed: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Servers: g.Servers(),
 		Heartbeat: g.raft.ReloadableConfig().HeartbeatTimeout,
 	}
 	if last > 0 {

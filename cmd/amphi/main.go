@@ -31,7 +31,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(devCommand())
+	root.AddCommand(devCommand(), serveCommand())
 	root.AddCommand(cli.Commands()...)
 	root.AddCommand(lab.Command())
 	return root

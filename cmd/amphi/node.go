@@ -39,8 +39,13 @@ type Config struct {
 	MetricsAddr string
 	// Data is the directory of durable records; empty keeps them in memory.
 	Data string
-	// SelfSigned serves HTTPS with a certificate made for this run.
+	// MediaUDPAddr and MediaTCPAddr are HOST:PORT of WebRTC media; empty: beside HTTP.
+	MediaUDPAddr, MediaTCPAddr string
+	// SelfSigned serves HTTPS with a certificate made for this run; TLS with that of the site.
 	SelfSigned bool
+	TLS        *tls.Config
+	// Keys are API keys that the node makes where they are missing.
+	Keys []*amphiv1.ApiKey
 	// PublicIPs are told to clients as the addresses of media; empty: those of this machine.
 	PublicIPs []net.IP
 	// TURNAddr and TURNTLSAddr are HOST:PORT of TURN over UDP and TCP, and over TLS; empty: nowhere. TLS needs
@@ -48,6 +53,8 @@ type Config struct {
 	TURNAddr, TURNTLSAddr string
 	// CompositorPath is the program amphi-compositor; empty looks beside this binary, then in PATH.
 	CompositorPath string
+	// Cluster joins the node to others; nil: it is alone, unless the two below say otherwise.
+	Cluster *ClusterConfig
 	// Directory knows the owner of each room, and Carrier brings room messages to other nodes, whose Deliver
 	// takes them. Without them this node is alone and owns every room.
 	Directory exchange.Directory
@@ -60,7 +67,8 @@ type Node struct {
 	cfg      Config
 	log      *slog.Logger
 	started  time.Time
-	registry *cluster.Local
+	registry records
+	mesh     *mesh // nil where the node is alone
 	media    *media.Engine
 	relay    *turn.Server // nil: none
 	tls      *tls.Config  // nil: plain HTTP
@@ -81,9 +89,6 @@ func NewNode(cfg Config) (*Node, error) {
 	if cfg.ID == "" {
 		cfg.ID = proto.NewID(proto.NodePrefix)
 	}
-	if cfg.Directory == nil {
-		cfg.Directory = alone(cfg.ID)
-	}
 	if cfg.HTTPAddr == "" {
 		cfg.HTTPAddr = "127.0.0.1:0"
 	}
@@ -98,16 +103,15 @@ func NewNode(cfg Config) (*Node, error) {
 // open makes the parts, those first that others lean on.
 func (n *Node) open() error {
 	var err error
-	if n.registry, err = cluster.NewLocal(cluster.Config{Logger: n.log, Dir: n.cfg.Data}); err != nil {
-		return fmt.Errorf("opening the records: %w", err)
-	}
-	if err = n.ensureSecret(); err != nil {
-		return err
-	}
 	if n.media, err = n.newMedia(); err != nil {
 		return err
 	}
-	if n.cfg.SelfSigned {
+	deps := signal.Deps{Directory: n.cfg.Directory, Carrier: n.cfg.Carrier, Nodes: n}
+	if err := n.openRecords(&deps); err != nil {
+		return err
+	}
+	n.tls = n.cfg.TLS
+	if n.tls == nil && n.cfg.SelfSigned {
 		if n.tls, err = selfSigned(time.Now()); err != nil {
 			return err
 		}
@@ -119,27 +123,64 @@ func (n *Node) open() error {
 	if n.origin, err = n.newOrigin(); err != nil {
 		return err
 	}
+	deps.Media, deps.Streams = signal.Engine(n.media), n.streams
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,
 		ICEServers: n.iceServers,
-	}, signal.Deps{
-		Registry: n.registry, Directory: n.cfg.Directory, Carrier: n.cfg.Carrier, Media: signal.Engine(n.media), Streams: n.streams, Nodes: n,
-	})
+	}, deps)
 	if err != nil {
 		return err
 	}
 	n.streams.attach(n.origin, n.signal)
-	return n.listen()
+	if err := n.listen(); err != nil || n.mesh == nil {
+		return err
+	}
+	return n.mesh.announce()
+}
+
+// records is what the node, or its whole cluster, keeps and knows.
+type records interface {
+	signal.Registry
+	exchange.Directory
+	Close() error
+}
+
+// openRecords opens the registry, and where there are other nodes what reaches them.
+func (n *Node) openRecords(deps *signal.Deps) error {
+	if n.cfg.Cluster != nil {
+		var err error
+		if n.mesh, err = newMesh(n, *n.cfg.Cluster); err != nil {
+			return err
+		}
+		n.registry = n.mesh.cluster
+		deps.Registry, deps.Directory, deps.Carrier = n.registry, n.registry, n.mesh.cluster
+		deps.Guide, deps.Planner, deps.Relays = n.mesh, n.mesh.planner, n.mesh
+		return nil
+	}
+	local, err := cluster.NewLocal(cluster.Config{Logger: n.log, Dir: n.cfg.Data, Node: &amphiv1.ClusterNode{Id: n.cfg.ID, Region: n.cfg.Region}})
+	if err != nil {
+		return fmt.Errorf("opening the records: %w", err)
+	}
+	n.registry = local
+	deps.Registry = local
+	if deps.Directory == nil {
+		deps.Directory = local
+	}
+	return n.ensureSecret()
 }
 
 func (n *Node) newMedia() (*media.Engine, error) {
-	udp, err := beside(n.cfg.HTTPAddr, mediaOffset)
-	if err != nil {
-		return nil, err
+	udp, tcp := n.cfg.MediaUDPAddr, n.cfg.MediaTCPAddr
+	var err error
+	if udp == "" {
+		if udp, err = beside(n.cfg.HTTPAddr, mediaOffset); err != nil {
+			return nil, err
+		}
 	}
-	tcp, err := beside(n.cfg.HTTPAddr, iceTCPOffset)
-	if err != nil {
-		return nil, err
+	if tcp == "" {
+		if tcp, err = beside(n.cfg.HTTPAddr, iceTCPOffset); err != nil {
+			return nil, err
+		}
 	}
 	public := make([]netip.Addr, 0, len(n.cfg.PublicIPs))
 	for _, ip := range n.cfg.PublicIPs {
@@ -197,27 +238,14 @@ func (n *Node) ensureSecret() error {
 	return nil
 }
 
-// alone is the directory of a platform with one node.
-type alone string
-
-// Owner implements exchange.Directory: this node owns every room, at the first epoch.
-func (a alone) Owner(string) (*amphiv1.Placement, error) {
-	return &amphiv1.Placement{Node: string(a), Epoch: 1}, nil
-}
-
-// Leased implements exchange.Directory.
-func (alone) Leased() bool { return true }
-
-// Watch implements exchange.Directory: nothing changes.
-func (alone) Watch(func(room string)) {}
-
 // Run serves until ctx is done and returns when everything has stopped: nil, or the first
 // failure. It calls ready when clients can come.
 func (n *Node) Run(ctx context.Context, ready func()) error {
-	services := []service{
-		{"the media engine", n.media.Run},
-		{"the HLS origin", n.origin.Run},
+	services := []service{{"the media engine", n.media.Run}}
+	if n.mesh != nil {
+		services = append(services, n.mesh.services()...)
 	}
+	services = append(services, service{"the HLS origin", n.origin.Run})
 	if n.relay != nil {
 		services = append(services, service{"TURN", n.relay.Run})
 	}
@@ -234,10 +262,15 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 			return n.signal.Run(ctx)
 		}},
 	)
+	ctx, drained := n.untilDrained(ctx)
 	err := runAll(ctx, services, func() {
 		n.serving.Store(true)
 		ready()
 	})
+	drained()
+	if n.mesh != nil {
+		return err
+	}
 	return errors.Join(err, n.registry.Close())
 }
 
@@ -251,11 +284,13 @@ func (n *Node) Close() {
 	if n.relay != nil {
 		_ = n.relay.Close()
 	}
+	if n.mesh != nil {
+		n.mesh.close()
+	} else if n.registry != nil {
+		_ = n.registry.Close()
+	}
 	if n.media != nil {
 		_ = n.media.Close()
-	}
-	if n.registry != nil {
-		_ = n.registry.Close()
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"time"
 
@@ -15,31 +16,51 @@ import (
 const statusTimeout = 2 * time.Second
 
 // Nodes implements signal.Nodes.
-func (n *Node) Nodes() []*amphiv1.NodeInfo { return []*amphiv1.NodeInfo{n.info()} }
+func (n *Node) Nodes() []*amphiv1.NodeInfo {
+	if n.mesh != nil {
+		return n.mesh.nodes()
+	}
+	return []*amphiv1.NodeInfo{n.info()}
+}
 
 // Drain implements signal.Nodes.
-func (n *Node) Drain(context.Context, string, time.Duration) (*amphiv1.NodeInfo, error) {
-	return nil, errAlone()
+func (n *Node) Drain(ctx context.Context, id string, within time.Duration) (*amphiv1.NodeInfo, error) {
+	if n.mesh == nil {
+		return nil, errAlone()
+	}
+	return n.mesh.askDrain(ctx, id, true, within)
 }
 
 // Undrain implements signal.Nodes.
-func (n *Node) Undrain(context.Context, string) (*amphiv1.NodeInfo, error) { return nil, errAlone() }
+func (n *Node) Undrain(ctx context.Context, id string) (*amphiv1.NodeInfo, error) {
+	if n.mesh == nil {
+		return nil, errAlone()
+	}
+	return n.mesh.askDrain(ctx, id, false, 0)
+}
 
 func errAlone() error {
 	return proto.Errorf(proto.Unavailable, "this node is alone: there is none that its rooms could move to")
 }
 
 func (n *Node) info() *amphiv1.NodeInfo {
-	return &amphiv1.NodeInfo{
-		Id: n.cfg.ID, Region: n.cfg.Region, Roles: []string{"stage", "audience", "origin"},
-		Version: version(), StartedMs: n.started.UnixMilli(), Address: n.URL(),
+	info := &amphiv1.NodeInfo{
+		Id: n.cfg.ID, Region: n.cfg.Region, Roles: []string{roleStage, roleAudience, roleOrigin}, State: "alive",
+		Version: version(), StartedMs: n.started.UnixMilli(), Address: n.URL(), Load: uint32(loadOf(n.usage.CPU(), runtime.NumCPU())),
 	}
+	if n.mesh != nil {
+		n.mesh.complete(info)
+	}
+	return info
 }
 
 // Status implements signal.Nodes: everything that the ops dashboard shows.
 func (n *Node) Status(id string) *amphiv1.NodeStatus {
 	if id != "" && id != n.cfg.ID {
-		return nil
+		if n.mesh == nil {
+			return nil
+		}
+		return n.mesh.askStatus(id)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
@@ -67,6 +88,9 @@ func (n *Node) Status(id string) *amphiv1.NodeStatus {
 		}
 	}
 	n.addStreams(status)
+	if n.mesh != nil {
+		n.mesh.addCluster(status)
+	}
 	return status
 }
 

@@ -173,3 +173,17 @@ func moveAcross(ctx context.Context, t *testing.T, host, viewer guest) {
 		t.Errorf("publishing on stage: %v", err)
 	}
 }
+
+// alone is the directory of a platform in which one node owns every room, at the first epoch.
+type alone string
+
+// Owner implements exchange.Directory.
+func (a alone) Owner(string) (*amphiv1.Placement, error) {
+	return &amphiv1.Placement{Node: string(a), Epoch: 1}, nil
+}
+
+// Leased implements exchange.Directory.
+func (alone) Leased() bool { return true }
+
+// Watch implements exchange.Directory: nothing changes.
+func (alone) Watch(func(room string)) {}

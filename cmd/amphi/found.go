@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"runtime"
+	"time"
+
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/template"
+)
+
+const (
+	// loadEvery is how often a node tells how busy it is.
+	loadEvery = time.Second
+	// foundAgain is how long after a failure the first records are tried again.
+	foundAgain = time.Second
+)
+
+// found makes what a cluster needs once in its life, and the keys of this node's configuration, as soon as there is a
+// leader. It then waits for ctx, as all services do.
+func (m *mesh) found(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := m.seed(ctx)
+		if err == nil {
+			break
+		}
+		m.log.Debug("the first records have to wait", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(foundAgain):
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (m *mesh) seed(ctx context.Context) error {
+	// What this node has not heard of yet must not look missing.
+	if err := m.cluster.Sync(ctx); err != nil {
+		return err
+	}
+	var wanted []*amphiv1.RegistryCommand
+	now := time.Now().UnixMilli()
+	m.cluster.Read(func(r *amphiv1.Registry) {
+		if len(r.GetNodeSecret()) == 0 {
+			secret := make([]byte, 32)
+			// crypto/rand.Read never fails since Go 1.24.
+			_, _ = rand.Read(secret)
+			wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: secret}})
+		}
+		for _, k := range m.cfg.Keys {
+			if r.GetKeys()[k.GetId()] == nil {
+				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutKey{PutKey: k}})
+			}
+		}
+		for _, name := range template.PresetNames() {
+			if p, err := template.Preset(name); err == nil && r.GetTemplates()[name] == nil {
+				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutTemplate{PutTemplate: p}})
+			}
+		}
+	})
+	for _, cmd := range wanted {
+		cmd.Id, cmd.TimeMs, cmd.OnlyNew = proto.NewID(proto.RequestPrefix), now, true
+		// Another node may have been quicker.
+		if err := m.cluster.Propose(ctx, cmd); err != nil && proto.CodeOf(err) != proto.Conflict {
+			return err
+		}
+	}
+	return nil
+}
+
+// tellLoad lets the others know how busy this node is.
+func (m *mesh) tellLoad(ctx context.Context) error {
+	tick := time.NewTicker(loadEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			m.gossip.SetLoad(loadOf(m.node.usage.CPU(), runtime.NumCPU()))
+		}
+	}
+}
+
+// loadOf is used cores as a part of all, 0 to 255.
+func loadOf(used float64, cores int) uint8 {
+	return uint8(max(0, min(255, used/float64(cores)*255)))
+}
