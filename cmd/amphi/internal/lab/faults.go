@@ -152,8 +152,11 @@ func diskFull(hold time.Duration) fault {
 	return fault{
 		name: "disk full", hold: hold,
 		apply: func(_ context.Context, _ *stage, p *process) error { return p.fillDisk() },
-		mend: func(_ context.Context, _ *stage, p *process) error {
+		mend: func(_ context.Context, s *stage, p *process) error {
 			err := p.emptyDisk()
+			if s.lab.cfg.Topology.Alone { // it asks for that in its log
+				err = errors.Join(err, p.stop(stopTimeout))
+			}
 			if !p.running() { // it may end rather than go on with a disk that it can't write to
 				err = errors.Join(err, p.start())
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/lab/peer"
@@ -107,7 +108,7 @@ func (l *Lab) Play(ctx context.Context, sc *Scenario, number int, room string) R
 	err := l.play(ctx, r, room)
 	switch {
 	case errors.Is(err, errNoSuchRole), errors.Is(err, errNotOffered):
-		r.result.Skipped = err.Error()
+		r.result.Skipped, _, _ = strings.Cut(err.Error(), "\n")
 	case err != nil:
 		r.result.Failed = err.Error()
 	}
