@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/nodefile"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -159,11 +160,20 @@ func TestConfigurationOfANode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Lab{cfg: Config{Topology: top}, net: &network{hosts: top.hosts()}, secret: "s3cret"}
+	l := &Lab{cfg: Config{Topology: top}, net: &network{hosts: top.hosts()}}
+	l.secret = strings.Repeat("s3cret", 4)
+	for i, n := range top.Nodes {
+		addr := l.net.hosts[i].addr.String()
+		text := l.configuration(&process{Node: n, url: "http://" + addr + ":7880"}, addr)
+		cfg, err := nodefile.Parse("/lab/"+n.ID+"/node.yaml", []byte(text))
+		if err != nil || cfg.Node != n.ID || cfg.Cluster == nil || !slices.Equal(cfg.Roles, n.Roles) || len(cfg.Keys) != 1 {
+			t.Errorf("%s: %+v, %v\n%s", n.ID, cfg, err, text)
+		}
+	}
 	p := &process{Node: top.Nodes[2], url: "http://10.66.2.1:7880"}
 	got := l.configuration(p, "10.66.2.1")
 	for _, want := range []string{
-		"node: us-1\n", "region: us\n", "roles: [stage, voter]\n", "http: \"10.66.2.1:7880\"\n", "bootstrap_expect: 3\n", "{id: lab, secret: s3cret}",
+		"node: us-1\n", "region: us\n", "roles: [stage, voter]\n", "http: \"10.66.2.1:7880\"\n", "bootstrap_expect: 3\n", "{id: lab, secret: s3crets3crets3crets3cret}",
 		"seeds: [\"10.66.1.1:7946\", \"10.66.1.2:7946\", \"10.66.2.2:7946\", \"10.66.3.1:7946\", \"10.66.3.2:7946\"]\n",
 	} {
 		if !strings.Contains(got, want) {

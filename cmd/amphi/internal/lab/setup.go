@@ -72,6 +72,9 @@ func (l *Lab) configuration(p *process, addr string) string {
 			seeds = append(seeds, fmt.Sprintf("%q", fmt.Sprintf("%s:%d", l.net.hosts[i].addr, gossipPort)))
 		}
 	}
+	if !contains(p.Roles, "voter") {
+		voters = 0
+	}
 	const most = 5
 	seeds = seeds[:min(most, len(seeds))]
 	return fmt.Sprintf(`node: %s
@@ -86,6 +89,7 @@ public_ips: [%s]
 metrics: "127.0.0.1:6789"
 media: {udp: "%s:7882", tcp: "%s:7881"}
 turn: {port: 0, tls_port: 0}
+drain: 30s
 cluster:
   name: lab
   ca: ../ca/ca.pem
