@@ -12,6 +12,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/client"
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/lab/record"
+	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -41,6 +42,7 @@ func (p *Peer) open(ctx context.Context, url string) (*connection, error) {
 	p.mu.Lock()
 	cfg := client.Config{
 		URL: url, Agent: "amphi-lab", HTTPClient: p.cfg.HTTP, OnMessage: c.message, ResumeToken: p.resume, LastSeq: p.lastSeq,
+		Redirected: true, // the lab decides who sits where
 	}
 	p.generation++
 	generation := p.generation
@@ -222,8 +224,15 @@ func (c *connection) receive(_ string, remote *webrtc.TrackRemote) {
 	}
 }
 
-// serve keeps the connection until it is lost, which it tells, or ctx ends.
-func (c *connection) serve(ctx context.Context) error {
+// moving is a connection being made at another node while the old one still carries media.
+type moving struct {
+	conn *connection
+	err  error
+}
+
+// serve keeps the connection until it is lost, which it tells, or ctx ends. When the node sends the peer
+// away, the next connection is made first, and returned.
+func (c *connection) serve(ctx context.Context) (next *connection, lost error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -234,24 +243,75 @@ func (c *connection) serve(ctx context.Context) error {
 	wg.Go(func() { c.negotiate(ctx) })
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	connected := c.media.Connected()
+	connected, done := c.media.Connected(), c.client.Done()
+	var moved chan moving
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-c.client.Done():
-			return c.client.Err()
+			return nil, nil
+		case <-done:
+			url, sent := c.sentAway()
+			if !sent {
+				return nil, c.client.Err()
+			}
+			done, moved = nil, make(chan moving, 1)
+			wg.Go(func() { moved <- c.move(ctx, url) })
+		case m := <-moved:
+			if m.err != nil {
+				return nil, fmt.Errorf("moving to another node: %w", m.err)
+			}
+			return m.conn, nil
 		case <-c.failed:
-			return errors.New("the media connection failed")
+			return nil, errors.New("the media connection failed")
 		case <-connected:
 			connected = nil
 			c.peer.note(MediaUp, c.began, nil)
 		case now := <-tick.C:
+			if moved != nil {
+				continue
+			}
 			if err := c.check(now, connected == nil); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
+}
+
+// sentAway tells whether the node has said goodbye to a client that may go on elsewhere, and where.
+func (c *connection) sentAway() (url string, sent bool) {
+	g := c.client.Goodbye()
+	if !g.GetResume() || proto.Code(g.GetReason().GetCode()) == proto.Replaced {
+		return "", false
+	}
+	if url = g.GetReason().GetDetails()["url"]; url == "" {
+		url = c.peer.next(0)
+	}
+	return url, true
+}
+
+// move makes the next connection and waits for its media.
+func (c *connection) move(ctx context.Context, url string) moving {
+	began := time.Now()
+	c.peer.mu.Lock()
+	c.peer.lastSeq = max(c.peer.lastSeq, c.client.LastSeq())
+	c.peer.mu.Unlock()
+	next, err := c.peer.open(ctx, url)
+	if err != nil {
+		c.peer.note(Failed, began, fmt.Errorf("at %s: %w", url, err))
+		return moving{err: err}
+	}
+	patience := time.NewTimer(mediaTimeout)
+	defer patience.Stop()
+	select {
+	case <-next.media.Connected():
+		return moving{conn: next}
+	case <-patience.C:
+		err = fmt.Errorf("no media connection within %v", mediaTimeout)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	next.close(false)
+	return moving{err: err}
 }
 
 // check tells what is wrong: nothing heard at all, or media that doesn't get through.

@@ -66,8 +66,8 @@ type Event struct {
 const (
 	// Joined as a new peer; Resumed as the same; MediaUp: the PeerConnection is through.
 	Joined, Resumed, MediaUp = "joined", "resumed", "media up"
-	// Lost its node; Failed to join or resume; Expired: it had to join as a new peer.
-	Lost, Failed, Expired = "lost", "failed", "expired"
+	// Moved to another node without losing media; Lost its node; Failed to join or resume; Expired: it had to join as a new peer.
+	Moved, Lost, Failed, Expired = "moved", "lost", "failed", "expired"
 )
 
 // Peer is a peer and what it noted. Its methods may be called from any goroutine.
@@ -161,16 +161,29 @@ func (p *Peer) Run(ctx context.Context) {
 			continue
 		}
 		attempt = -1
-		err = c.serve(ctx)
-		p.mu.Lock()
-		p.conn, p.node = nil, ""
-		p.lastSeq = c.client.LastSeq()
-		p.mu.Unlock()
-		c.close(ctx.Err() != nil)
-		if ctx.Err() == nil {
-			p.note(Lost, c.began, err)
+		for c != nil {
+			c = p.follow(ctx, c)
 		}
 	}
+}
+
+// follow keeps a connection while it lasts, and returns the one that replaces it, if the peer was moved.
+func (p *Peer) follow(ctx context.Context, c *connection) *connection {
+	next, err := c.serve(ctx)
+	p.mu.Lock()
+	p.lastSeq = max(p.lastSeq, c.client.LastSeq())
+	if next == nil {
+		p.conn, p.node = nil, ""
+	}
+	p.mu.Unlock()
+	c.close(ctx.Err() != nil)
+	switch {
+	case next != nil:
+		p.note(Moved, c.began, nil)
+	case ctx.Err() == nil:
+		p.note(Lost, c.began, err)
+	}
+	return next
 }
 
 // next is where to try: the backups that the last node named, then all in turn.
@@ -199,7 +212,7 @@ func (p *Peer) expire(err error) {
 	}
 	p.mu.Lock()
 	had := p.resume != ""
-	p.resume, p.lastSeq = "", 0
+	p.resume, p.lastSeq, p.id = "", 0, ""
 	p.mu.Unlock()
 	if had {
 		p.note(Expired, time.Now(), err)
