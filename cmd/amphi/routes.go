@@ -33,7 +33,11 @@ func (n *Node) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", n.ready)
 	signalling := n.signal.Handler()
 	mux.Handle("/v1/", signalling)
-	mux.Handle("/v1/hls/", n.origin.Handler())
+	streams := n.origin.Handler()
+	if n.mesh != nil {
+		streams = newHLSFront(n.cfg.ID, streams, n.mesh.originOf, n.log)
+	}
+	mux.Handle("/v1/hls/", streams)
 	pages := web.Handler()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// The management API's paths begin with the service's package, which a ServeMux cannot match as a prefix.
@@ -50,8 +54,15 @@ const managementPrefix = "/amphi.v1."
 
 // ready answers 200 while new clients are welcome.
 func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
-	if !n.serving.Load() {
+	switch {
+	case !n.serving.Load():
 		plain(w, http.StatusServiceUnavailable, "starting or stopping\n")
+		return
+	case n.mesh != nil && !n.mesh.cluster.Ready():
+		plain(w, http.StatusServiceUnavailable, "the cluster has no leader, or this node no lease\n")
+		return
+	case n.mesh != nil && n.mesh.drain.status() != nil:
+		plain(w, http.StatusServiceUnavailable, "draining\n")
 		return
 	}
 	plain(w, http.StatusOK, "ready\n")
