@@ -11,7 +11,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "../../../..");
 const binary = process.env.AMPHI_BIN ?? join(root, "bin/amphi");
 
 /** Three ports in a row: HTTP, ICE-TCP and media. */
-async function freePort() {
+export async function freePort() {
   const listen = (port) =>
     new Promise((resolve, reject) => {
       const server = createServer().once("error", reject);

@@ -1,0 +1,116 @@
+// A cluster as operators start it: several `amphi serve` processes of one machine, with a CA, certificates and files of their own.
+import { execFile, spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { freePort } from "./platform.mjs";
+import { until } from "./wait.mjs";
+
+const run = promisify(execFile);
+const root = join(dirname(fileURLToPath(import.meta.url)), "../../../..");
+const binary = process.env.AMPHI_BIN ?? join(root, "bin/amphi");
+const key = "backend";
+const secret = "a secret of the end-to-end tests";
+
+/** One node's process. */
+class Member {
+  constructor(id, port, file) {
+    this.id = id;
+    this.url = `http://127.0.0.1:${port}`;
+    this.output = "";
+    this.child = spawn(binary, ["serve", "--config", file], { stdio: ["ignore", "pipe", "pipe"] });
+    for (const stream of [this.child.stdout, this.child.stderr]) stream.setEncoding("utf8").on("data", (text) => (this.output += text));
+    this.ended = new Promise((resolve) => this.child.once("exit", (code, signal) => resolve({ code, signal })));
+  }
+
+  async ready() {
+    await until(`${this.id} is ready`, async () => (await fetch(this.url + "/readyz")).ok, { timeout: 30_000, every: 50 });
+  }
+
+  kill() {
+    this.child.kill("SIGKILL");
+    return this.ended;
+  }
+}
+
+export class Cluster {
+  /** Starts one node for each id, all voters, in the regions given by `regions[id]`. */
+  static async start(ids, regions) {
+    const cluster = new Cluster();
+    cluster.dir = await mkdtemp(join(tmpdir(), "amphi-e2e-cluster-"));
+    cluster.nodes = new Map();
+    const at = (...parts) => join(cluster.dir, ...parts);
+    await run(binary, ["ca", "init", "--out", at("ca")]);
+    await writeFile(at("gossip.key"), (await run(binary, ["keys", "new", "--gossip"])).stdout);
+    const ports = new Map();
+    for (const id of ids) ports.set(id, { http: await freePort(), between: await freePort() });
+    for (const id of ids) {
+      await run(binary, ["ca", "issue", "--ca", at("ca"), "--node", id, "--out", cluster.dir]);
+      const { http, between } = ports.get(id);
+      const seeds = ids.filter((other) => other !== id).map((other) => `"127.0.0.1:${ports.get(other).between}"`);
+      await writeFile(at(`${id}.yaml`), `
+node: ${id}
+region: ${regions[id]}
+roles: [stage, audience, origin, voter]
+data: ${id}
+http: "0.0.0.0:${http}"
+url: "http://127.0.0.1:${http}"
+advertise: 127.0.0.1
+metrics: ""
+turn: {port: 0, tls_port: 0}
+drain: 20s
+keys: [{id: ${key}, secret: "${secret}"}]
+cluster:
+  name: e2e
+  ca: ca/ca.pem
+  cert: ${id}.pem
+  key: ${id}.key
+  gossip_key_file: gossip.key
+  gossip: "127.0.0.1:${between}"
+  listen: "127.0.0.1:${between + 1}"
+  trunk: "127.0.0.1:${between + 2}"
+  seeds: [${seeds.join(", ")}]
+  bootstrap_expect: ${ids.length}
+`);
+      cluster.nodes.set(id, new Member(id, http, at(`${id}.yaml`)));
+    }
+    try {
+      for (const node of cluster.nodes.values()) await node.ready();
+    } catch (thrown) {
+      const output = [...cluster.nodes.values()].map((node) => `--- ${node.id}\n${node.output}`).join("\n");
+      await cluster.stop();
+      throw new Error(`${thrown.message}\n${output}`);
+    }
+    return cluster;
+  }
+
+  /** Runs an operator command against a node; answers its JSON. */
+  async cli(id, ...args) {
+    const { stdout } = await run(binary, [...args, "--url", this.nodes.get(id).url, "--key", key, "--secret", secret, "--json"]);
+    return JSON.parse(stdout);
+  }
+
+  async managementToken() {
+    return (await run(binary, ["token", "--management", "--key", key, "--secret", secret])).stdout.trim();
+  }
+
+  /** Makes a room; answers a function from node and role to the link. */
+  async room(id, name) {
+    await until("the templates are there", () => this.cli(id, "room", "create", name, "--template", "live-event").catch(() => undefined), { timeout: 30_000, every: 200 });
+    const { codes } = await this.cli(id, "room", "codes", name, "--create");
+    return (node, role) => `${this.nodes.get(node).url}/m/${codes.find((c) => c.role === role).code}`;
+  }
+
+  /** Which node a page of the app is connected to. */
+  nodeOf(guest) {
+    return guest.room((room) => room.state.server?.node);
+  }
+
+  async stop() {
+    for (const node of this.nodes.values()) node.child.kill("SIGKILL");
+    await Promise.all([...this.nodes.values()].map((node) => node.ended));
+    await rm(this.dir, { recursive: true, force: true });
+  }
+}
