@@ -31,6 +31,11 @@ const (
 	pacedLeast  = 1500
 	pacedMost   = 64 << 10
 	paddingSize = 1100
+	// muchLoss is the share of records lost above which the path is taken for full, whatever
+	// the delay: less is repaired.
+	muchLoss = 0.15
+	// probeWait is the longest pause between tries whether the path carries more again.
+	probeWait = 2500 * time.Millisecond
 	// maxEchoes is how many probes wait for their echo, probeSize how long their payload is.
 	maxEchoes = 64
 	probeSize = 8
@@ -58,13 +63,15 @@ type line struct {
 	sealer   *record.Sealer
 	live     liveness
 	est      *bwe.Estimator
+	delivery delivery
 	queue    queue
 	shed     shedder
 	arrivals arrivals
 	repairs  repairs
 	resends  limit.Bucket // bytes
 
-	tokens    int64 // of the pacer, in bytes times 1e9
+	acked     uint64 // the newest packet number known to have come, +1
+	tokens    int64  // of the pacer, in bytes times 1e9
 	paced     int64
 	short     int64 // when the queue was last short
 	padding   int   // bytes of padding to send
@@ -93,7 +100,6 @@ type counts struct {
 type rates struct {
 	last         counts
 	lastHighest  uint64
-	lastRecords  uint64
 	sent, got    int64 // bits per second
 	inLoss       float64
 	queueSamples [64]int64 // longest waits, in nanoseconds
@@ -117,7 +123,7 @@ func newLine(cfg lineConfig, now int64) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	est, err := bwe.New(bwe.Config{Initial: cfg.initial, Min: cfg.min, Max: cfg.max, Seed: cfg.seed})
+	est, err := bwe.New(bwe.Config{Initial: cfg.initial, Min: cfg.min, Max: cfg.max, Loss: muchLoss, ProbeWait: probeWait, Seed: cfg.seed})
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +159,7 @@ func (l *line) send(label uint32, ext uint64, class Class, rtp []byte, now int64
 
 // enqueue queues a packet unless the queue is too long for anybody's good.
 func (l *line) enqueue(class Class, p queued, rtp []byte) bool {
-	most := max(queueLeast, int(l.est.Estimate()/8*queueMost/int64(time.Second)))
+	most := max(queueLeast, int(l.budget(p.at)/8*queueMost/int64(time.Second)))
 	return len(rtp) <= record.MaxPayload && l.queue.bytes < most && l.queue.push(class, p, rtp)
 }
 
@@ -225,7 +231,7 @@ func (l *line) tick(now int64) {
 
 // decide what is sent, and what a higher budget would be good for.
 func (l *line) decide(now int64) {
-	l.shed.decide(l.est.Estimate(), now)
+	l.shed.decide(l.budget(now), now)
 	d := bwe.Demand{}
 	if l.shed.offered > 0 {
 		top := max(l.shed.offered, l.shed.wanted)
@@ -309,9 +315,13 @@ func (l *line) media(d dest, now int64) bool {
 	return false
 }
 
+// budget is what the path carries, in bits per second: the estimate, or what has just been seen
+// to arrive where that is less.
+func (l *line) budget(now int64) int64 { return min(l.est.Estimate(), l.delivery.limit(now)) }
+
 // pace is at which rate records leave: the budget, or that of a probe of more.
-func (l *line) pace() int64 {
-	rate := l.est.Estimate()
+func (l *line) pace(now int64) int64 {
+	rate := l.budget(now)
 	if probing, ok := l.est.Probing(); ok {
 		rate = max(rate, probing)
 	}
@@ -322,7 +332,7 @@ func (l *line) pace() int64 {
 const tokenScale = int64(time.Second)
 
 func (l *line) refill(now int64) {
-	bytes := l.pace() / 8
+	bytes := l.pace(now) / 8
 	deep := min(max(bytes*pacedFor/int64(time.Second), pacedLeast), pacedMost) * tokenScale
 	l.tokens = min(l.tokens+bytes*min(now-l.paced, int64(time.Second)), deep)
 	l.paced = now
@@ -336,7 +346,7 @@ func (l *line) emit(d dest, t record.Type, label uint32, ext uint64, payload []b
 		return
 	}
 	d.Commit(len(b))
-	l.est.Sent(len(b), time.Duration(now))
+	l.delivery.sent(uint16(l.est.Sent(len(b), time.Duration(now))), len(b)+28)
 	l.tokens -= int64(len(b)+28) * tokenScale
 	l.counts.sent++
 	l.counts.sentBytes += uint64(len(b) + 28)
@@ -345,7 +355,7 @@ func (l *line) emit(d dest, t record.Type, label uint32, ext uint64, payload []b
 // watchQueue sheds the next label when the queue has been long for too long: the budget has
 // not noticed yet, or a label has become more than it was.
 func (l *line) watchQueue(now int64) {
-	if l.wait() <= queueLong {
+	if l.wait(now) <= queueLong {
 		l.short = now
 		return
 	}
@@ -362,8 +372,8 @@ func (l *line) watchQueue(now int64) {
 }
 
 // wait is how long the queue takes to be sent at the present rate.
-func (l *line) wait() int64 {
-	return int64(l.queue.bytes+28*l.queue.packets) * 8 * int64(time.Millisecond) / max(l.pace()/1000, 1)
+func (l *line) wait(now int64) int64 {
+	return int64(l.queue.bytes+28*l.queue.packets) * 8 * int64(time.Millisecond) / max(l.pace(now)/1000, 1)
 }
 
 func (l *line) noteWait(d int64) {
@@ -382,12 +392,13 @@ func (l *line) next(now int64, more bool) int64 {
 		if l.tokens > 0 {
 			return now
 		}
-		at = min(at, now+max(-l.tokens*8/max(l.pace(), 1)+1, 1))
+		at = min(at, now+max(-l.tokens*8/max(l.pace(now), 1)+1, 1))
 	}
 	if l.shed.offered > 0 || l.shed.count > 0 || now-l.live.media < busyFor {
 		at = min(at, l.shed.rolled+rateSlot, l.polled+int64(25*time.Millisecond))
 	}
 	if _, probing := l.est.Probing(); probing {
+		l.delivery.probed = now
 		at = min(at, now+int64(5*time.Millisecond))
 	}
 	return max(at, now)

@@ -30,12 +30,14 @@ const (
 )
 
 // liveness says whether records pass, both ways. A record from the other end shows that one
-// direction works, an echo that both do; either may be silent for so long before a burst of
-// probes decides.
+// direction works; an echo, or a report of records newer than those reported before, that both
+// do. Either may be silent for so long before a burst of probes decides. What counts is when
+// such a proof comes, not when what it is about was sent: a path with a long queue is not dead.
 type liveness struct {
 	state  state
 	heard  int64 // when the last record came
-	proved int64 // when the last probe left that has been answered
+	proved int64 // when the other end last showed that newer records of ours have come
+	echo   int64 // when the newest probe left that has been answered
 	probed int64 // when the last probe left; 0 for none
 	media  int64 // when media last passed, either way; 0 for never
 	doubt  int64 // when the burst began
@@ -70,10 +72,19 @@ func (l *liveness) echoed(sent, now int64) {
 		return // no probe of ours
 	}
 	l.rtt.add(now - sent)
-	l.proved = max(l.proved, sent)
-	if l.state == opening || l.state == doubted && sent >= l.doubt {
-		l.state = alive
+	if sent > l.echo {
+		l.echo = sent
+		l.proven(now)
 	}
+}
+
+// proven takes note that records of ours come through.
+func (l *liveness) proven(now int64) {
+	if l.state == dead {
+		return
+	}
+	l.proved = now
+	l.state = alive
 }
 
 // probe says whether a probe should leave now; call it again until it says no.
@@ -118,7 +129,7 @@ func (l *liveness) judge(now int64) {
 
 // doubtful is when the trunk is doubted if nothing comes.
 func (l *liveness) doubtful() int64 {
-	return min(l.heard+silence, l.proved+silence+l.rtt.smooth)
+	return min(l.heard, l.proved) + silence
 }
 
 // next is when probe should be called again.

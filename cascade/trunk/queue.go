@@ -99,16 +99,6 @@ func (q *queue) pop() (queued, Class, bool) {
 	return queued{}, 0, false
 }
 
-// next is the size of the record that the next packet makes; 0 when there is none.
-func (q *queue) next() int {
-	for c := range q.fifos {
-		if q.fifos[c].n > 0 {
-			return len(q.fifos[c].at(0).data) + record.Overhead
-		}
-	}
-	return 0
-}
-
 // giveBack returns a packet's buffer.
 func (q *queue) giveBack(p queued) { q.free = append(q.free, p.data) }
 

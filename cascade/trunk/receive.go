@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/cascade/record"
+	"github.com/amphi-sfu/amphi/media/bwe"
 	"github.com/amphi-sfu/amphi/media/limit"
 )
 
@@ -62,11 +63,32 @@ func (l *line) takeLocked(h record.Header, payload []byte, now int64) error {
 		}
 		l.live.echoed(int64(binary.BigEndian.Uint64(payload)), now)
 	case record.Report:
-		if _, err := l.est.Feedback(payload, time.Duration(now)); err != nil {
-			return errMalformed
-		}
+		return l.takeReport(payload, now)
 	case record.Gone:
 		return l.takeGone(payload)
+	}
+	return nil
+}
+
+// takeReport learns what has arrived at the other end.
+func (l *line) takeReport(payload []byte, now int64) error {
+	r := &l.delivery.report
+	if bwe.ParseTWCC(payload, r) != nil || len(r.Statuses) == 0 {
+		return errMalformed
+	}
+	if _, err := l.est.Feedback(payload, time.Duration(now)); err != nil {
+		return errMalformed
+	}
+	// The last packet of a report has always come: it is what the report is about.
+	next := l.sealer.Next()
+	newest := next - uint64(uint16(next)-(r.Base+uint16(len(r.Statuses)-1)))
+	if newest < next && newest >= l.acked {
+		l.acked = newest + 1
+		l.live.proven(now)
+	}
+	if rate := l.delivery.take(l.est.Stats().QueueDelay, now); rate > 0 {
+		l.est.Cut(rate, time.Duration(now))
+		l.decide(now)
 	}
 	return nil
 }

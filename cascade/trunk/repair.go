@@ -15,6 +15,8 @@ const (
 	labelIdle = int64(10 * time.Second)
 	// maxMissing is how many packets of one label are asked for at a time.
 	maxMissing = 512
+	// reorderWait is how long a gap may be mere reordering, where none has been seen lately.
+	reorderWait = 2 * time.Millisecond
 	// requestSize and goneSize are the entries of their records, in bytes.
 	requestSize = 12
 	goneSize    = 16
@@ -106,7 +108,9 @@ func (r *repairs) take(label uint32, ext uint64, repaired bool, now int64) {
 		if len(r.labels) >= maxLabels {
 			return
 		}
-		gaps, err := nack.New(nack.Config{Separate: true, RTT: max(r.rtt, time.Millisecond), MaxMissing: maxMissing})
+		gaps, err := nack.New(nack.Config{
+			Separate: true, RTT: max(r.rtt, time.Millisecond), MaxMissing: maxMissing, ReorderWait: reorderWait,
+		})
 		if err != nil {
 			return // the constants above are wrong, as every test would tell
 		}

@@ -248,13 +248,16 @@ func (t *testNode) accept(ctx context.Context) {
 }
 
 // eventually waits for a condition.
-func eventually(tb testing.TB, what string, cond func() bool) {
+func eventually(tb testing.TB, what string, cond func() bool, more ...func() any) {
 	tb.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
 		if time.Now().After(deadline) {
+			for _, f := range more {
+				tb.Log(f())
+			}
 			tb.Fatalf("waited in vain: %s", what)
 		}
 		<-tick.C
@@ -305,7 +308,7 @@ func TestTwoNodesCarryMediaAndMessages(t *testing.T) {
 		rtp := rtpPacket(ext, 200+int(ext%900))
 		b.Send("a", 7, ext, Base, rtp)
 		if ext%10 == 0 { // no more at a time than a trunk takes
-			eventually(t, "the packets come", func() bool { return len(a.all("media")) >= int(ext)-50 })
+			eventually(t, "the packets come", func() bool { return len(a.all("media")) >= int(ext)-50 }, func() any { return fmt.Sprintf("%+v", []any{b.Stats().Trunks, a.Stats().Trunks, len(a.all("media"))}) })
 		}
 	}
 	for i := range 500 {

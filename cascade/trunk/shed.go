@@ -14,10 +14,15 @@ const (
 	rateSlots = 5
 	// packetOverhead is what a packet takes on the wire beyond its own bytes.
 	packetOverhead = record.Overhead + 28
-	// restoreShare is the share of the budget that may be in use with a label restored, and
-	// restoreAfter how long it stays away at least: every restoring costs a keyframe.
-	restoreShare = 0.92
+	// keepShare is the share of the budget that may be in use, so that frames do not queue up:
+	// rates vary. restoreShare is that with a label restored, and
+	// restoreAfter how long it stays away at least: every restoring costs a keyframe. A label
+	// that is shed again within restoreProof stays away twice as long, up to restoreMost.
+	keepShare    = 0.95
+	restoreShare = 0.88
 	restoreAfter = int64(time.Second)
+	restoreProof = int64(5 * time.Second)
+	restoreMost  = int64(4 * time.Second)
 )
 
 // outLabel is a label of the other end's that we send.
@@ -33,7 +38,9 @@ type outLabel struct {
 	need    int64 // what rate was when it was shed: who sends it may stop then
 	shed    bool
 	shedAt  int64
-	skipped bool // first..last of gap were not sent, and the other end does not know
+	away    int64 // how long it stays away
+	backAt  int64 // when it was restored last; 0 for never
+	skipped bool  // first..last of gap were not sent, and the other end does not know
 	gap     gone
 }
 
@@ -114,7 +121,7 @@ func (s *shedder) decide(budget, now int64) {
 		if l.rate == 0 && !l.shed {
 			continue
 		}
-		limit := budget
+		limit := int64(keepShare * float64(budget))
 		if l.shed {
 			limit = int64(restoreShare * float64(budget))
 		}
@@ -122,7 +129,7 @@ func (s *shedder) decide(budget, now int64) {
 		if l.shed {
 			rate = max(rate, l.need)
 		}
-		fits := !full && total+rate <= limit && (!l.shed || now-l.shedAt >= restoreAfter)
+		fits := !full && total+rate <= limit && (!l.shed || now-l.shedAt >= l.away)
 		if l.class == Audio || fits {
 			total += rate
 			s.set(l, false, now)
@@ -159,8 +166,14 @@ func (s *shedder) set(l *outLabel, shed bool, now int64) {
 	l.shed = shed
 	if shed {
 		l.shedAt, l.need = now, l.rate
+		if l.backAt != 0 && now-l.backAt < restoreProof {
+			l.away = min(2*l.away, restoreMost)
+		} else {
+			l.away = restoreAfter
+		}
 		s.count++
 	} else {
+		l.backAt = now
 		s.count--
 	}
 	s.changes = append(s.changes, change{l.label, shed})

@@ -10,11 +10,14 @@ import (
 	"time"
 )
 
-// Defaults of Config, rates in bits per second.
+// Defaults of Config, rates in bits per second, loss as a share.
 const (
 	DefaultInitial = 400_000
 	DefaultMin     = 50_000
 	DefaultMax     = 50_000_000
+	DefaultLoss    = 0.05
+
+	DefaultProbeWait = 6 * time.Second
 )
 
 // Config of an Estimator. The zero value of a field means its default.
@@ -24,13 +27,18 @@ type Config struct {
 	// Overhead is added to each packet's size, in bytes; 28 for IPv4 and UDP,
 	// 0 means 28.
 	Overhead int
+	// Loss is the share of packets lost, beyond what is lost at any rate, above which less is
+	// sent; 0 means DefaultLoss.
+	Loss float64
+	// ProbeWait is the longest pause between probes that fail; 0 means DefaultProbeWait.
+	ProbeWait time.Duration
 	// Seed spreads the pauses between probes: estimators that share a link and probe at the
 	// same moments never find what is free. Any value will do, if others have another.
 	Seed uint64
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Initial < 0 || c.Min < 0 || c.Max < 0 || c.Overhead < 0 {
+	if c.Initial < 0 || c.Min < 0 || c.Max < 0 || c.Overhead < 0 || c.Loss < 0 || c.ProbeWait < 0 {
 		return c, errors.New("bwe: negative value")
 	}
 	if c.Initial == 0 {
@@ -44,6 +52,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Overhead == 0 {
 		c.Overhead = 28
+	}
+	if c.Loss == 0 {
+		c.Loss = DefaultLoss
+	}
+	if c.ProbeWait == 0 {
+		c.ProbeWait = DefaultProbeWait
 	}
 	if c.Min > c.Initial || c.Initial > c.Max {
 		return c, errors.New("bwe: Min, Initial, Max must ascend")
@@ -111,8 +125,8 @@ func New(cfg Config) (*Estimator, error) {
 		return nil, err
 	}
 	e := &Estimator{cfg: cfg}
-	e.probes.chance = cfg.Seed
-	e.rate = control{estimate: float64(cfg.Initial), min: float64(cfg.Min), max: float64(cfg.Max)}
+	e.probes.chance, e.probes.longest = cfg.Seed, max(cfg.ProbeWait, probeWait)
+	e.rate = control{estimate: float64(cfg.Initial), min: float64(cfg.Min), max: float64(cfg.Max), lossHigh: cfg.Loss}
 	return e, nil
 }
 
@@ -288,6 +302,15 @@ func (e *Estimator) RTT() time.Duration {
 
 // Estimate is the present estimate in bits per second, headers of IP and UDP included.
 func (e *Estimator) Estimate() int64 { return int64(e.rate.estimate) }
+
+// Cut lowers the estimate to rate, in bits per second, which the caller has seen the path
+// carry; a higher rate changes nothing.
+func (e *Estimator) Cut(rate int64, now time.Duration) {
+	if float64(rate) < e.rate.estimate {
+		e.rate.set(float64(rate))
+		e.rate.capacity, e.rate.cut = e.rate.estimate, now
+	}
+}
 
 // SetDemand says what probing is good for.
 func (e *Estimator) SetDemand(d Demand) { e.demand = d }

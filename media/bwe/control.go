@@ -30,9 +30,8 @@ const (
 	growth      = 0.08
 	growthNear  = 2.6
 	growthFloor = 40_000
-	// lossHigh backs off, lossLow allows growth; between them nothing changes.
-	lossHigh = 0.05
-	lossLow  = 0.02
+	// lossLow allows growth; between it and Config.Loss nothing changes.
+	lossLow = 0.02
 	// lossPackets is how many packets make a loss figure worth acting on.
 	lossPackets = 20
 	// lossJudge is how long after a backoff for loss it is judged whether the
@@ -56,6 +55,7 @@ type control struct {
 	padded   bool // the last window has a probe in it
 	drain    bool // the queue should be let drain, to see what the path's own delay is
 	rivals   rivals
+	lossHigh float64 // backs off
 
 	inherent   float64 // loss that is there at any rate
 	lossCut    time.Duration
@@ -146,7 +146,7 @@ func (c *control) lossBackoff(w window, now time.Duration, n *Stats) bool {
 	}
 	// What is inherent varies by chance, the more the fewer packets there are.
 	chance := 2.5 * math.Sqrt(c.inherent*(1-c.inherent)/float64(w.packets))
-	if excess <= lossHigh+chance {
+	if excess <= c.lossHigh+chance {
 		return false
 	}
 	if !c.settled(now) || c.lossCut != 0 {

@@ -23,10 +23,9 @@ const (
 	probeRetry  = 1.1
 	// probeStep caps a cluster's rate as a multiple of the estimate.
 	probeStep = 3.0
-	// probeWait is the pause after a failed probe, doubling up to probeMaxWait,
+	// probeWait is the pause after a failed probe, doubling up to Config.ProbeWait,
 	// and the least pause after congestion.
-	probeWait    = 1500 * time.Millisecond
-	probeMaxWait = 6 * time.Second
+	probeWait = 1500 * time.Millisecond
 	// probeSilent is how often a receiver that went silent is probed, to notice
 	// when it is back.
 	probeSilent = 2 * time.Second
@@ -47,7 +46,8 @@ type prober struct {
 	first, last uint64 // sequences
 	next        time.Duration
 	wait        time.Duration
-	chance      uint64 // state of the generator that spreads pauses
+	longest     time.Duration // of waits
+	chance      uint64        // state of the generator that spreads pauses
 }
 
 // sent takes note of a packet and returns the cluster it belongs to.
@@ -76,7 +76,7 @@ func (p *prober) abort(now time.Duration) {
 }
 
 func (p *prober) backOff(now time.Duration) {
-	p.wait = min(max(2*p.wait, probeWait), probeMaxWait)
+	p.wait = min(max(2*p.wait, probeWait), p.longest)
 	p.next = now + p.spread(p.wait)
 }
 
