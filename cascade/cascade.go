@@ -100,6 +100,8 @@ type Media interface {
 type MediaTrack interface {
 	Encodings() []Encoding
 	WantLayer(by any, maxSpatial int)
+	// Quiet says that it is a microphone that is not one of the loudest. It may be called by a sink.
+	Quiet() bool
 }
 
 // Encoding is *media.Encoding. Numbers are those of the wire. Packet, Highest and StartFrom may be called by a sink.
@@ -315,7 +317,11 @@ func (m *Manager) TrunkMedia(id string, number uint32, ext uint64, rtp []byte, a
 	}
 	if l == nil || l.source.node != id {
 		m.in.mu.RUnlock()
-		m.drops.add(dropLabel)
+		if l == nil && number != 0 && number <= m.nextLabel.Load() {
+			m.drops.add(dropRetired)
+		} else {
+			m.drops.add(dropLabel)
+		}
 		return false
 	}
 	// Held while it is written: who takes labels away knows that nothing of them follows.
@@ -333,12 +339,7 @@ func (m *Manager) TrunkPacket(id string, number uint32, ext uint64, dst []byte) 
 	if r == nil {
 		return dst
 	}
-	p := r.enc.Packet(ext)
-	if p == nil {
-		return dst
-	}
-	defer p.Release()
-	return p.AppendRelayed(dst)
+	return r.again(ext, dst)
 }
 
 // Shed says that a label's packets are not being sent for want of bandwidth, or are again: then from a keyframe on.

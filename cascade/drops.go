@@ -20,6 +20,7 @@ const (
 	dropLabelInUse
 	dropTooMany
 	dropLabel
+	dropRetired // assigned once, let go of since
 	dropPlan
 	dropStale
 	drops
@@ -28,7 +29,7 @@ const (
 func (d drop) String() string {
 	return [drops]string{
 		"malformed", "unknown_room", "not_member", "unknown_home", "unknown_track", "too_many_layers", "loop", "label_in_use",
-		"too_many_wants", "unknown_label", "bad_plan", "stale_generation",
+		"too_many_wants", "unknown_label", "retired_label", "bad_plan", "stale_generation",
 	}[d]
 }
 
@@ -53,14 +54,16 @@ func (c *dropCounters) log(log *slog.Logger) {
 			continue
 		}
 		c.told[d] += n
-		total += n
+		if d != dropRetired { // it was under way
+			total += n
+		}
 		attrs = append(attrs, slog.Uint64(d.String(), n))
 	}
 	level := slog.LevelDebug
 	if total >= manyDrops {
 		level = slog.LevelWarn
 	}
-	if total > 0 {
+	if len(attrs) > 0 {
 		log.LogAttrs(context.Background(), level, "refusing what other nodes say about relays", attrs...)
 	}
 }

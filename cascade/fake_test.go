@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/amphi-sfu/amphi/media"
@@ -116,6 +117,7 @@ type fakeTrack struct {
 	observer  media.RemoteObserver // nil: the publisher is here
 	encodings []*fakeEncoding
 	wants     map[any]int
+	quiet     atomic.Bool
 	viewers   int // what viewers here want
 	told      int
 	closed    bool
@@ -133,6 +135,8 @@ func (t *fakeTrack) Encodings() []Encoding {
 	}
 	return out
 }
+
+func (t *fakeTrack) Quiet() bool { return t.quiet.Load() }
 
 func (t *fakeTrack) encodingLocked(i int) *fakeEncoding {
 	for len(t.encodings) <= i {

@@ -42,17 +42,27 @@ func (f *feed) candidatesLocked() []string {
 	return slices.DeleteFunc(list, func(id string) bool { return id == "" || id == f.room.m.cfg.Node })
 }
 
+// bestLocked is the best node that can be reached, one that is to be avoided only if there is no other; empty: none.
+func (f *feed) bestLocked(now time.Duration) string {
+	avoided := ""
+	for _, id := range f.candidatesLocked() {
+		n := f.room.m.nodes[id]
+		switch {
+		case n == nil || !n.up:
+		case f.bad[id].until <= now:
+			return id
+		case avoided == "":
+			avoided = id
+		}
+	}
+	return avoided
+}
+
 // chooseLocked turns to the best node that can be reached. Without must it stays where it is unless it can return to a better
 // one after a while.
 func (f *feed) chooseLocked(now time.Duration, why string, must bool) {
 	m := f.room.m
-	best := ""
-	for _, id := range f.candidatesLocked() {
-		if n := m.nodes[id]; n != nil && n.up && f.bad[id].until <= now {
-			best = id
-			break
-		}
-	}
+	best := f.bestLocked(now)
 	current := ""
 	if f.link != nil {
 		current = f.link.node
@@ -95,16 +105,17 @@ func (f *feed) tickLocked(now time.Duration) {
 	f.flushLocked(now)
 }
 
-// badLocked turns to another node, if there is one.
+// badLocked turns to another node, if there is one, and avoids this one for a while: the longer, the more often that was
+// so in a row.
 func (f *feed) badLocked(now time.Duration, why string) {
-	b := f.bad[f.link.node]
+	l := f.link
+	b := f.bad[l.node]
 	b.until = now + badFor<<min(b.strike, maxStrike)
 	b.strike++
-	f.bad[f.link.node] = b
+	f.bad[l.node] = b
 	f.chooseLocked(now, why, true)
-	if f.link == nil { // nobody else: it goes on asking
-		clear(f.bad)
-		f.chooseLocked(now, why, true)
+	if f.link == l { // nobody else: it goes on asking
+		l.asked, l.refused, l.fresh = 0, 0, true
 	}
 }
 

@@ -148,8 +148,11 @@ func (n *network) kill(id string) {
 	n.mu.Unlock()
 	n.wg.Go(func() {
 		if n.pause(detection) {
+			n.mu.Lock()
+			back := !n.down[id]
+			n.mu.Unlock()
 			for _, x := range n.nodes {
-				if x.id != id {
+				if x.id != id && !back {
 					x.m.TrunkDown(id, "no answer to probes")
 				}
 			}
@@ -166,6 +169,7 @@ func (n *network) heal(id string) {
 		if x.id != id {
 			n.nodes[id].m.TrunkDown(x.id, "it was away")
 			n.nodes[id].m.TrunkUp(x.id)
+			x.m.TrunkDown(id, "it was away")
 			x.m.TrunkUp(id)
 		}
 	}
@@ -323,6 +327,9 @@ func (p *publisher) frame(number uint32) {
 	f := p.t.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.tracks[p.t.id] != p.t {
+		return // it was published again, or elsewhere
+	}
 	for i, e := range p.t.encodings {
 		if i > p.t.told {
 			e.wanted = true // it begins with a keyframe

@@ -31,6 +31,7 @@ type relay struct {
 	node        string
 	label       uint32
 	generation  uint64
+	source      MediaTrack
 	enc         Encoding
 	encoding    int
 	class       Class
@@ -48,6 +49,7 @@ type relay struct {
 	until    time.Duration
 	floor    uint64 // nothing below it is sent
 	waiting  bool   // for a keyframe
+	quiet    bool   // the microphone is not one of the loudest, and nothing of it is sent
 	asked    time.Duration
 	buf      []byte
 }
@@ -94,6 +96,12 @@ func (r *relay) WriteRTP(p *packet.Packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case r.class == Audio && r.home && r.source.Quiet():
+		r.quiet = true
+		return
+	case r.quiet:
+		r.quiet = false
+		r.speakLocked(ext)
 	case r.catching && ext >= r.next, ext < r.floor:
 		return
 	case r.waiting && !p.Keyframe:
@@ -105,6 +113,20 @@ func (r *relay) WriteRTP(p *packet.Packet) {
 		return
 	}
 	r.sendLocked(p, ext)
+}
+
+// catchUpPackets is how many packets somebody who begins to speak had said before it was noticed.
+const catchUpPackets = 5
+
+// speakLocked begins again with a microphone, a little before packet ext. What was left out before is not to be had.
+func (r *relay) speakLocked(ext uint64) {
+	r.catching, r.floor = false, max(r.floor, ext-min(catchUpPackets, ext))
+	for before := r.floor; before < ext; before++ {
+		if p := r.enc.Packet(before); p != nil {
+			r.sendLocked(p, before)
+			p.Release()
+		}
+	}
 }
 
 // overtakersMost is how many packets may have come before the one that they follow.
@@ -138,12 +160,31 @@ func (r *relay) sendLocked(p *packet.Packet, ext uint64) {
 	r.m.trunks.Send(r.node, r.label, ext, r.class, r.buf)
 }
 
+// again appends a packet to dst, unless it was meant to be left out.
+func (r *relay) again(ext uint64, dst []byte) []byte {
+	r.mu.Lock()
+	left := ext < r.floor || r.quiet
+	r.mu.Unlock()
+	if left {
+		return dst
+	}
+	p := r.enc.Packet(ext)
+	if p == nil {
+		return dst
+	}
+	defer p.Release()
+	return p.AppendRelayed(dst)
+}
+
 // catchUp sends packets of the ring for as long as budget, in bytes, lasts. It returns what is left of that, and whether
 // the relay has caught up.
 func (r *relay) catchUp(budget int, now time.Duration) (left int, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for budget > 0 {
+		if !r.catching {
+			return budget, true
+		}
 		highest := r.enc.Highest()
 		if r.next > highest {
 			if highest < r.have && now < r.until {

@@ -183,9 +183,13 @@ func (r *room) mediaChangedLocked() {
 	r.tellLocked()
 }
 
-// generationLocked names the publication of a track that is here now; 0: none.
-func (r *room) generationLocked(id string, t MediaTrack) uint64 {
+// generationLocked names the publication of a track that is here now; 0: none. Who gets one of the home before still does
+// until the next one has come.
+func (r *room) generationLocked(id string, t MediaTrack, got uint64) uint64 {
 	if in := r.intakes[id]; in != nil {
+		if in.home != in.feed.home && in.generation != got {
+			return 0
+		}
 		return in.generation
 	}
 	if len(t.Encodings()) == 0 {
@@ -208,7 +212,6 @@ func (r *room) tickLocked(now time.Duration) {
 
 func (r *room) nodeUpLocked(id string, now time.Duration) {
 	for _, f := range r.feeds {
-		delete(f.bad, id)
 		if f.link != nil && f.link.node == id {
 			f.link.fresh = true
 		}
@@ -226,7 +229,7 @@ func (r *room) nodeDownLocked(id, reason string, now time.Duration) {
 	}
 	for _, f := range r.feeds {
 		if f.link != nil && f.link.node == id {
-			f.chooseLocked(now, "the trunk is down: "+reason, true)
+			f.badLocked(now, "the trunk is down: "+reason)
 		}
 		f.flushLocked(now)
 	}

@@ -142,7 +142,7 @@ func (s *serve) applyLocked() {
 		s.detachLocked()
 		return
 	}
-	generation := s.room.generationLocked(s.track, t)
+	generation := s.room.generationLocked(s.track, t, s.generation)
 	if in := s.room.intakes[s.track]; in != nil && s.generation == generation {
 		for i, have := range s.have {
 			if in.haveNone(i) {
@@ -169,7 +169,7 @@ func (s *serve) applyLocked() {
 			s.relays[i] = nil
 		}
 		if enc != nil && s.relays[i] == nil {
-			s.attachLocked(i, enc, generation)
+			s.attachLocked(i, t, enc, generation)
 		}
 	}
 }
@@ -181,13 +181,13 @@ func (in *intake) haveNone(encoding int) bool {
 }
 
 // attachLocked begins to send an encoding.
-func (s *serve) attachLocked(i int, enc Encoding, generation uint64) {
+func (s *serve) attachLocked(i int, t MediaTrack, enc Encoding, generation uint64) {
 	m := s.room.m
 	if n := m.nodes[s.node]; n == nil || !n.up {
 		return
 	}
 	r := &relay{
-		m: m, room: s.room.name, track: s.track, node: s.node, label: s.labels[i], generation: generation, enc: enc, encoding: i,
+		m: m, room: s.room.name, track: s.track, node: s.node, label: s.labels[i], generation: generation, source: t, enc: enc, encoding: i,
 		class: classOf(s.room.tracks[s.track], i), home: s.room.intakes[s.track] == nil,
 	}
 	if !m.out.add(r) {
@@ -265,14 +265,16 @@ func (s *serve) offerLocked() *amphiv1.RelayOffer {
 		if in.offer != nil {
 			o.Encodings = in.offer.GetEncodings()
 		}
-		o.Generation = in.generation
+		if in.home == in.feed.home {
+			o.Generation = in.generation
+		}
 		return o
 	}
 	t, ok := s.room.m.media.Track(s.room.name, s.track)
 	if !ok {
 		return o
 	}
-	o.Generation = s.room.generationLocked(s.track, t)
+	o.Generation = s.room.generationLocked(s.track, t, 0)
 	for _, enc := range t.Encodings() {
 		for len(o.Encodings) <= enc.Spatial() {
 			o.Encodings = append(o.Encodings, &amphiv1.RelayEncoding{})
