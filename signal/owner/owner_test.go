@@ -269,7 +269,7 @@ func TestAttachIsAnsweredWithWhatIsMissing(t *testing.T) {
 			t.Errorf("with all events: %v", got)
 		}
 		d.attach("b", 7)
-		if got := d.nodes.take("b"); len(got) != 1 || got[0].GetState().GetSeq() != 7 {
+		if got := d.nodes.take("b"); len(got) != 2 || got[0].GetState().GetSeq() != 7 || len(got[1].GetEvents().GetAnswers()) != 6 {
 			t.Errorf("an unknown node: %v", got)
 		}
 		for range 3 * tailLen {
@@ -277,7 +277,7 @@ func TestAttachIsAnsweredWithWhatIsMissing(t *testing.T) {
 		}
 		d.nodes.take("a")
 		d.attach("a", 7)
-		if got := d.nodes.take("a"); len(got) != 1 || got[0].GetState() == nil {
+		if got := d.nodes.take("a"); len(got) != 2 || got[0].GetState() == nil {
 			t.Errorf("far behind: %v", got)
 		}
 	})
@@ -386,7 +386,7 @@ func TestSessionsFollowOneAnother(t *testing.T) {
 		after := ""
 		d.attach("b", 0)
 		for _, m := range d.nodes.take("b") {
-			after = m.GetState().GetSessionId()
+			after += m.GetState().GetSessionId()
 		}
 		if after == "" || after == before {
 			t.Errorf("session %s follows %s", after, before)

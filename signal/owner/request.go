@@ -52,7 +52,7 @@ func (r *owned) decide(now time.Time, from string, n *node, q *amphiv1.RoomReque
 		u.Answers = append(u.Answers, &amphiv1.StandbyAnswer{Node: from, Response: resp})
 	}
 	a.waiting = durable(events)
-	r.publish(events, from, q.GetId())
+	r.publish(events, from, resp)
 	if !a.waiting {
 		r.answer(from, resp, firm)
 	}
@@ -168,7 +168,7 @@ func (r *owned) disconnect(now time.Time, from, id string) {
 func (r *owned) report(now time.Time, from string, pc *amphiv1.PeerConnection) {
 	cmd := &amphiv1.Command{Body: &amphiv1.Command_PeerConnection{PeerConnection: pc}}
 	_, events := r.state.Apply(now, room.Actor{Node: from}, cmd)
-	r.publish(events, "", 0)
+	r.publish(events, "", nil)
 }
 
 // commit has a durable value written. The request of a node that caused it, if any, is answered afterwards.

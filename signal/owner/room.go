@@ -2,7 +2,6 @@ package owner
 
 import (
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -270,102 +269,6 @@ func (r *owned) open(now time.Time) error {
 	return nil
 }
 
-// attach answers with the state, or with what the node misses; a node that misses nothing gets no events, which
-// tells it that the owner lives.
-func (r *owned) attach(now time.Time, from string, n *node, a *amphiv1.Attach) {
-	if err := r.open(now); err != nil {
-		r.send(from, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Response{
-			Response: &amphiv1.RoomResponse{Result: errorResult(err)}}})
-		return
-	}
-	if a.GetListsPeers() {
-		r.claim(now, from, a.GetPeers())
-		r.missing(now, from, a.GetPeers())
-	}
-	if !n.attached {
-		n.attached, r.plan.due = true, true
-		r.reconnect(now, from)
-	}
-	missed, ok := r.since(a)
-	if !ok {
-		r.sendState(from)
-	} else {
-		r.sendMissed(from, a.GetHaveSeq(), missed)
-	}
-	r.sendPlan(from)
-}
-
-func (r *owned) sendState(to string) {
-	for i := range r.mirror.held {
-		if h := &r.mirror.held[i]; h.to == to && h.session == r.session {
-			return // it is under way, with the events after it
-		}
-	}
-	if b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_State{State: r.snapshot()}}); b != nil {
-		r.say(held{to: to, msg: b, session: r.session})
-	}
-}
-
-// snapshot is the state with the epoch of its last event.
-func (r *owned) snapshot() *amphiv1.RoomState {
-	st := r.state.Snapshot()
-	st.SeqEpoch = r.epochOf(st.GetSeq())
-	return st
-}
-
-// epochOf answers in which epoch an event was decided; 0: that was too long ago.
-func (r *owned) epochOf(seq uint64) uint64 {
-	for i := len(r.epochs) - 1; i >= 0; i-- {
-		if r.epochs[i].GetSeq() <= seq {
-			return r.epochs[i].GetEpoch()
-		}
-	}
-	return 0
-}
-
-// sendMissed sends events, each epoch's on its own. Without any the answer holds nothing that the standby has to know.
-func (r *owned) sendMissed(to string, after uint64, events []*amphiv1.Event) {
-	if len(events) == 0 {
-		r.send(to, &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{
-			PrevEpoch: r.epochOf(after), Mode: r.mode()}}})
-		return
-	}
-	for len(events) > 0 {
-		epoch := r.epochOf(events[0].GetSeq())
-		n := slices.IndexFunc(events, func(ev *amphiv1.Event) bool { return r.epochOf(ev.GetSeq()) != epoch })
-		if n < 0 {
-			n = len(events)
-		}
-		b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{
-			Events: events[:n], PrevEpoch: r.epochOf(events[0].GetSeq() - 1), Epoch: epoch, Mode: r.mode()}}})
-		if b != nil {
-			r.say(held{to: to, msg: b})
-		}
-		events = events[n:]
-	}
-}
-
-// mode is how far this owner can decide.
-func (r *owned) mode() amphiv1.RoomMode {
-	switch {
-	case !r.leased:
-		return amphiv1.RoomMode_ROOM_MODE_FROZEN
-	case r.mirror.node == "":
-		return amphiv1.RoomMode_ROOM_MODE_SOLO
-	}
-	return amphiv1.RoomMode_ROOM_MODE_NORMAL
-}
-
-// since lists the events after those that a node has, if it has the same ones and the tail reaches back that far.
-func (r *owned) since(a *amphiv1.Attach) ([]*amphiv1.Event, bool) {
-	seq := a.GetHaveSeq()
-	missing := r.seq - seq
-	if a.GetSessionId() != r.session || seq > r.seq || missing > uint64(len(r.tail)) || r.epochOf(seq) != a.GetHaveEpoch() {
-		return nil, false
-	}
-	return r.tail[uint64(len(r.tail))-missing:], true
-}
-
 // detach lets the peers of a node that has gone count as disconnected.
 func (r *owned) detach(now time.Time, from string, n *node) {
 	if !n.attached {
@@ -405,9 +308,9 @@ func (r *owned) missing(now time.Time, from string, present []string) {
 	}
 }
 
-// publish sends decisions to the standby, then to every attached node, and keeps what outlives the session. From and id
-// name the request that caused them, if any.
-func (r *owned) publish(events []*amphiv1.Event, from string, id uint64) {
+// publish sends decisions to the standby, then to every attached node, and keeps what outlives the session. From names the
+// node and resp is the answer of the request that caused them, nil: none did.
+func (r *owned) publish(events []*amphiv1.Event, from string, resp *amphiv1.RoomResponse) {
 	if len(events) == 0 {
 		return
 	}
@@ -424,8 +327,11 @@ func (r *owned) publish(events []*amphiv1.Event, from string, id uint64) {
 	for _, ev := range events {
 		r.note(ev)
 	}
-	b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{
-		Events: &amphiv1.RoomEvents{Events: events, PrevEpoch: r.epochOf(first - 1), Mode: r.mode()}}})
+	told := &amphiv1.RoomEvents{Events: events, PrevEpoch: r.epochOf(first - 1), Mode: r.mode()}
+	if resp != nil && r.shared() {
+		told.Answers = []*amphiv1.StandbyAnswer{{Node: from, Response: resp}}
+	}
+	b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: told}})
 	if b == nil {
 		return
 	}
@@ -436,7 +342,7 @@ func (r *owned) publish(events []*amphiv1.Event, from string, id uint64) {
 	}
 	for _, ev := range events {
 		if consequential(ev) {
-			r.say(held{ev: ev, from: from, id: id})
+			r.say(held{ev: ev, from: from, id: resp.GetId()})
 		}
 	}
 }
@@ -489,7 +395,7 @@ func (r *owned) tickState(now time.Time) time.Time {
 		r.abandon(now)
 	}
 	if due, ok := r.state.Deadline(); ok && !now.Before(due) {
-		r.publish(r.state.Tick(now), "", 0)
+		r.publish(r.state.Tick(now), "", nil)
 		r.endIfOver()
 	}
 	if due, ok := r.recordDue(); ok && !now.Before(due) {

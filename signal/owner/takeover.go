@@ -70,6 +70,9 @@ func (r *owned) recover(now time.Time, in inbound) {
 			if c.copy != nil {
 				known.Seats, known.Answers = c.copy.Seats, c.copy.Answers
 			}
+			for _, a := range b.ReplicaState.GetAnswers() {
+				known.Answers = append(known.Answers, standby.Answer{Node: a.GetNode(), Response: a.GetResponse(), At: now})
+			}
 			r.recovered(now, known, true)
 			return
 		}
@@ -253,7 +256,7 @@ func (r *owned) redo(now time.Time, durable []*amphiv1.StoreEntry, st *amphiv1.R
 	for key, e := range newer {
 		set := &amphiv1.Command{Body: &amphiv1.Command_SetStore{SetStore: &amphiv1.SetStore{Key: key, Value: &e.Value, Durable: true}}}
 		_, events := r.state.Apply(now, room.Actor{Management: true}, set)
-		r.publish(events, "", 0)
+		r.publish(events, "", nil)
 	}
 }
 

@@ -60,7 +60,36 @@ func (r *Room) hand() {
 	}
 	st := r.rep.Snapshot()
 	st.SeqEpoch = r.seqEpoch
-	r.send(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_ReplicaState{ReplicaState: &amphiv1.ReplicaState{State: st}}})
+	known := &amphiv1.ReplicaState{State: st}
+	for _, a := range r.remembered {
+		known.Answers = append(known.Answers, a.answer)
+	}
+	r.send(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_ReplicaState{ReplicaState: known}})
+}
+
+// remembered is what a request of some node was answered.
+type remembered struct {
+	answer *amphiv1.StandbyAnswer
+	at     time.Time
+}
+
+// rememberFor is how long answers are kept, as at the owner.
+const rememberFor = 25 * time.Second
+
+// remember keeps the answers to requests of the whole room, for a new owner.
+func (r *Room) remember(answers []*amphiv1.StandbyAnswer) {
+	if len(answers) == 0 {
+		return
+	}
+	now := time.Now()
+	old := 0
+	for old < len(r.remembered) && now.Sub(r.remembered[old].at) > rememberFor {
+		old++
+	}
+	r.remembered = append(r.remembered[:0], r.remembered[old:]...)
+	for _, a := range answers {
+		r.remembered = append(r.remembered, remembered{a, now})
+	}
 }
 
 // replan takes a newer plan.
@@ -84,6 +113,7 @@ func (r *Room) reset(epoch uint64, state *amphiv1.RoomState) {
 	}
 	r.current, r.seqEpoch = epoch, state.GetSeqEpoch()
 	other := r.rep != nil && r.rep.SessionID() != state.GetSessionId()
+	r.remembered = nil
 	r.set.stats.resets.Add(1)
 	r.rep = room.NewReplica(state)
 	r.follower.Reset(r.rep)
@@ -114,6 +144,7 @@ func (r *Room) apply(epoch uint64, b *amphiv1.RoomEvents) {
 	case len(b.GetEvents()) == 0:
 		if b.GetPrevEpoch() == r.seqEpoch {
 			r.current = epoch
+			r.remember(b.GetAnswers())
 		}
 		return
 	case len(events) == 0:
@@ -123,6 +154,7 @@ func (r *Room) apply(epoch uint64, b *amphiv1.RoomEvents) {
 		return
 	}
 	r.current = epoch
+	r.remember(b.GetAnswers())
 	for _, ev := range events {
 		if err := r.rep.Apply(ev); err != nil {
 			r.log.Error("event not applied", "seq", ev.GetSeq(), "err", err)

@@ -57,7 +57,9 @@ type Room struct {
 	unused   time.Time // since when nobody holds it
 	pending  map[uint64]*request
 	early    []early
-	waiters  []chan error
+	// remembered are the newest answers of the whole room.
+	remembered []remembered
+	waiters    []chan error
 }
 
 // request waits for its answer.

@@ -4243,6 +4243,7 @@ func (*StateWanted) Descriptor() ([]byte, []int) {
 type ReplicaState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         *RoomState             `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Answers       []*StandbyAnswer       `protobuf:"bytes,2,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4280,6 +4281,13 @@ func (*ReplicaState) Descriptor() ([]byte, []int) {
 func (x *ReplicaState) GetState() *RoomState {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *ReplicaState) GetAnswers() []*StandbyAnswer {
+	if x != nil {
+		return x.Answers
 	}
 	return nil
 }
@@ -4930,7 +4938,9 @@ type RoomEvents struct {
 	PrevEpoch uint64   `protobuf:"varint,2,opt,name=prev_epoch,json=prevEpoch,proto3" json:"prev_epoch,omitempty"`
 	Mode      RoomMode `protobuf:"varint,3,opt,name=mode,proto3,enum=amphi.v1.RoomMode" json:"mode,omitempty"`
 	// In which epoch these were decided; 0: in that of the message.
-	Epoch         uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// What the requests that caused them were answered: nodes remember it for a new owner that no standby has told.
+	Answers       []*StandbyAnswer `protobuf:"bytes,5,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4991,6 +5001,13 @@ func (x *RoomEvents) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *RoomEvents) GetAnswers() []*StandbyAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
 }
 
 var File_amphi_v1_room_proto protoreflect.FileDescriptor
@@ -5325,9 +5342,10 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"EpochStart\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\r\n" +
-	"\vStateWanted\"9\n" +
+	"\vStateWanted\"l\n" +
 	"\fReplicaState\x12)\n" +
-	"\x05state\x18\x01 \x01(\v2\x13.amphi.v1.RoomStateR\x05state\"W\n" +
+	"\x05state\x18\x01 \x01(\v2\x13.amphi.v1.RoomStateR\x05state\x121\n" +
+	"\aanswers\x18\x02 \x03(\v2\x17.amphi.v1.StandbyAnswerR\aanswers\"W\n" +
 	"\rStandbyAnswer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x122\n" +
 	"\bresponse\x18\x02 \x01(\v2\x16.amphi.v1.RoomResponseR\bresponse\"X\n" +
@@ -5375,14 +5393,15 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\fRoomResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12(\n" +
 	"\x06result\x18\x02 \x01(\v2\x10.amphi.v1.ResultR\x06result\x12\x10\n" +
-	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\x92\x01\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\xc5\x01\n" +
 	"\n" +
 	"RoomEvents\x12'\n" +
 	"\x06events\x18\x01 \x03(\v2\x0f.amphi.v1.EventR\x06events\x12\x1d\n" +
 	"\n" +
 	"prev_epoch\x18\x02 \x01(\x04R\tprevEpoch\x12&\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\x12.amphi.v1.RoomModeR\x04mode\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch*}\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x121\n" +
+	"\aanswers\x18\x05 \x03(\v2\x17.amphi.v1.StandbyAnswerR\aanswers*}\n" +
 	"\bRoomMode\x12\x19\n" +
 	"\x15ROOM_MODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ROOM_MODE_NORMAL\x10\x01\x12\x12\n" +
@@ -5577,19 +5596,21 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	50, // 86: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
 	56, // 87: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
 	47, // 88: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
-	63, // 89: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
-	57, // 90: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
-	68, // 91: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
-	58, // 92: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
-	3,  // 93: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	30, // 94: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	31, // 95: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	0,  // 96: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
-	97, // [97:97] is the sub-list for method output_type
-	97, // [97:97] is the sub-list for method input_type
-	97, // [97:97] is the sub-list for extension type_name
-	97, // [97:97] is the sub-list for extension extendee
-	0,  // [0:97] is the sub-list for field type_name
+	53, // 89: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
+	63, // 90: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	57, // 91: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	68, // 92: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	58, // 93: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	3,  // 94: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	30, // 95: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	31, // 96: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	0,  // 97: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
+	53, // 98: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
+	99, // [99:99] is the sub-list for method output_type
+	99, // [99:99] is the sub-list for method input_type
+	99, // [99:99] is the sub-list for extension type_name
+	99, // [99:99] is the sub-list for extension extendee
+	0,  // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
