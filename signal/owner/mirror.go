@@ -12,6 +12,8 @@ const (
 	resendAfter = 250 * time.Millisecond
 	// askEvery is how often the directory is asked for going on without a silent standby.
 	askEvery = 3 * time.Second
+	// checkEvery is how often a standby is asked whether it has the copy still, when there is nothing to tell.
+	checkEvery = 5 * time.Second
 	// Bounds of what waits for the standby; beyond them requests are refused.
 	maxHeld      = 1 << 15
 	maxHeldBytes = 64 << 20
@@ -257,7 +259,14 @@ func (r *owned) nudge(now time.Time) (next time.Time, ok bool) {
 	m := &r.mirror
 	if len(m.unacked) == 0 {
 		r.lax = false
-		return time.Time{}, false
+		if m.node == "" {
+			return time.Time{}, false
+		}
+		if due := m.since.Add(checkEvery); now.Before(due) {
+			return due, true
+		}
+		m.added()
+		return now.Add(resendAfter), true
 	}
 	if m.silent(now) >= resendAfter {
 		r.resend(now)

@@ -185,6 +185,13 @@ func (s *sim) heal() {
 		}
 	}
 	s.t.Error("the room does not come to rest")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.t.Logf("placed %v", s.placed)
+	for _, n := range s.nodes {
+		s.t.Logf("%s: alive %v, sees %v, lease for %v; owner %+v; replica %+v; standby %+v", n.id, n.alive, n.view, time.Until(n.lease),
+			n.owner.Stats(), n.set.Stats(), n.keeper.Stats())
+	}
 }
 
 // final is what every node knows in the end.
