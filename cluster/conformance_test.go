@@ -157,9 +157,7 @@ func conforms(t *testing.T, d directory) {
 // owns asks for owners; the node that asks gets the room.
 func owns(t *testing.T, d directory) {
 	t.Helper()
-	if !d.Leased() {
-		t.Error("it has no lease")
-	}
+	until(t, newWorld(t, nil).wait, "it has a lease", d.Leased)
 	d.Watch(func(string) {})
 	nodes := d.Nodes()
 	if len(nodes) == 0 {

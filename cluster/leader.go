@@ -80,7 +80,11 @@ func (l *leader) index(ctx context.Context) (uint64, error) {
 	if t == nil {
 		return 0, errNoLeader
 	}
-	index := l.c.replica.index()
+	// Not what is applied here: another node may have applied, and shown, more than this one.
+	index, err := l.c.group.Committed()
+	if err != nil {
+		return 0, err
+	}
 	return index, t.confirm(ctx)
 }
 

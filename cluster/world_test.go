@@ -245,6 +245,13 @@ func (c *clock) now() time.Duration {
 	return time.Duration(float64(at) * rate)
 }
 
+// setRate lets the clock run faster or slower than others.
+func (c *clock) setRate(rate float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rate = rate
+}
+
 func (c *clock) pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -131,12 +131,14 @@ func (g *Group) Start(heartbeat time.Duration) error {
 	g.streams = newStreams(g.cfg.ID, g.cfg.Dial)
 	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Logger: log, Stream: g.streams, MaxPool: 3, Timeout: max(2*time.Second, 4*g.heartbeat),
+		// No pipelining: its sender waits for ever when the leader learns of a newer term while the pipeline is full.
+		MaxRPCsInFlight: 1,
 	})
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(g.cfg.ID)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = g.heartbeat, g.heartbeat, g.heartbeat
 	c.CommitTimeout = 50 * time.Millisecond
-	c.BatchApplyCh = true
+	c.BatchApplyCh = false // an entry that waits in the buffer when Raft ends is never answered
 	c.ShutdownOnRemove = false
 	c.SnapshotThreshold, c.TrailingLogs, c.SnapshotInterval = g.cfg.SnapshotEntries, g.cfg.SnapshotEntries/2, 30*time.Second
 	c.NotifyCh = g.notify
@@ -226,6 +228,27 @@ func (g *Group) Barrier() error {
 		return errors.Join(ErrNotLeader, err)
 	}
 	return nil
+}
+
+// Committed is the index of the last entry that this node, as the leader, knows to be committed and that Machine has
+// carried out or will; 0 when the log has none. Other nodes may have carried it out before this one has.
+func (g *Group) Committed() (uint64, error) {
+	first, err := g.log.FirstIndex()
+	if err != nil {
+		return 0, err
+	}
+	var l raft.Log
+	for i := g.raft.CommitIndex(); i >= first && i > 0; i-- {
+		if err := g.log.GetLog(i, &l); errors.Is(err, raft.ErrLogNotFound) {
+			return 0, nil // the log has just been compacted: all of that was carried out
+		} else if err != nil {
+			return 0, err
+		}
+		if l.Type == raft.LogCommand {
+			return i, nil
+		}
+	}
+	return 0, nil
 }
 
 // Server is a node of the group.
