@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +21,12 @@ import (
 
 // options are the command's flags.
 type options struct {
-	topology, dir, program, json string
-	seed                         uint64
-	only                         []string
-	short, list, verbose         bool
-	runs                         int
-	limit                        time.Duration
+	topology, name, dir, program, json string
+	seed                               uint64
+	only                               []string
+	short, list, verbose               bool
+	runs                               int
+	limit                              time.Duration
 }
 
 // Command is "amphi lab".
@@ -46,7 +48,8 @@ which "amphi lab topology three" prints.`,
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.topology, "topology", "three", "solo, three, eight, or a JSON file")
-	f.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "amphi-lab"), "directory for the nodes' configurations, data and logs")
+	f.StringVar(&o.name, "name", "lab", "letters and digits; labs of different names may run at the same time")
+	f.StringVar(&o.dir, "dir", "", "directory for the nodes' configurations, data and logs (default: amphi-NAME in the temporary directory)")
 	f.StringVar(&o.program, "program", "", "the amphi binary that the nodes run (default: this one)")
 	f.Uint64Var(&o.seed, "seed", 1, "decides what the network loses")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what happens to each peer")
@@ -122,8 +125,14 @@ func (o *options) open(ctx context.Context, logs io.Writer) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.IndexFunc(o.name, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) >= 0 || o.name == "" {
+		return nil, fmt.Errorf("--name %q: want letters and digits", o.name)
+	}
+	if o.dir == "" {
+		o.dir = filepath.Join(os.TempDir(), "amphi-"+o.name)
+	}
 	cfg := Config{
-		Topology: t, Seed: o.seed, Program: o.program, Dir: o.dir, Switch: func() *exec.Cmd { return exec.Command(self, "lab", "network") },
+		Topology: t, Seed: o.seed, Program: o.program, Dir: o.dir, Prefix: "amphi-" + o.name + "-", Switch: func() *exec.Cmd { return exec.Command(self, "lab", "network") },
 	}
 	if cfg.Program == "" {
 		cfg.Program = self

@@ -33,6 +33,9 @@ type Result struct {
 	Packets int `json:"packets"`
 	Missing int `json:"missing"`
 
+	// Tracks has a line for each viewer and track that had a gap or misses something.
+	Tracks []TrackResult `json:"tracks,omitempty"`
+
 	Messages record.Verdict `json:"messages"`
 	// Store says what an acknowledged write to the session store lacks.
 	Store []string `json:"store,omitempty"`
@@ -59,6 +62,15 @@ type Result struct {
 	Wire WireCost `json:"wire"`
 	// NodeCPU is what all nodes used together, in cores.
 	NodeCPU float64 `json:"node_cpu_cores"`
+}
+
+// TrackResult is what one viewer got of one track, from the fault on.
+type TrackResult struct {
+	Viewer    string `json:"viewer"`
+	Publisher string `json:"publisher"`
+	Audio     bool   `json:"audio"`
+	Direct    bool   `json:"direct"`
+	record.Window
 }
 
 // Figure is one thing measured.

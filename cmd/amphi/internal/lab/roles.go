@@ -116,8 +116,11 @@ func (s *stage) find(c casting, target string) (*process, error) {
 	case audienceEdge:
 		id = s.audienceEdge(c)
 	case gateway:
-		if len(c.gateways) > 0 {
-			id = c.gateways[0]
+		// One that is nothing else, if there is one.
+		for _, g := range c.gateways {
+			if id == "" || len(c.roles(g)) < len(c.roles(id)) {
+				id = g
+			}
 		}
 	case owner:
 		id = c.owner

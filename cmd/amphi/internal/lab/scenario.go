@@ -37,7 +37,7 @@ type Scenario struct {
 	crowd bool
 	// aside keeps peers away from nodes that the fault takes down.
 	aside bool
-	// founder is the kind of node that the room's owner shall be: the leader, or else the last node.
+	// founder is the kind of node that the room's owner shall be: the leader, or else the second node.
 	founder string
 	// short scenarios are in the short form.
 	short bool
@@ -154,9 +154,9 @@ func (l *Lab) play(ctx context.Context, r *run, room string) error {
 
 // founder is the node that shall own the room.
 func (l *Lab) founder(ctx context.Context, sc *Scenario) (string, error) {
-	last := l.nodes[len(l.nodes)-1].ID
+	second := l.nodes[min(1, len(l.nodes)-1)].ID
 	if sc.target != combined && sc.founder != leader {
-		return last, nil
+		return second, nil
 	}
 	for _, p := range l.nodes {
 		s, err := l.status(ctx, p)
@@ -165,7 +165,7 @@ func (l *Lab) founder(ctx context.Context, sc *Scenario) (string, error) {
 		}
 	}
 	if l.cfg.Topology.Alone {
-		return last, nil
+		return second, nil
 	}
 	return "", errors.New("no node knows the Raft leader")
 }
@@ -286,12 +286,20 @@ func (r *run) judgeMedia(until time.Time) {
 			}
 			calm[kind] = append(calm[kind], viewer.Media.Window(t, r.began.Add(-before+repair), r.began).Gap)
 			w := viewer.Media.Window(t, r.began, until)
-			if r.concerned(viewer, r.publisher(t.Publisher)) {
+			whole := viewer.Media.Window(t, r.began, until.Add(-repair))
+			publisher := r.publisher(t.Publisher)
+			hit := r.concerned(viewer, publisher)
+			if w.Gap > quiet || whole.Missing > 0 {
+				whole.Gap = w.Gap
+				r.result.Tracks = append(r.result.Tracks, TrackResult{
+					Viewer: viewer.Name(), Publisher: publisher.Name(), Audio: t.Audio, Direct: hit, Window: whole,
+				})
+			}
+			if hit {
 				direct[kind] = append(direct[kind], w.Gap)
 				continue
 			}
 			others[kind] = append(others[kind], w.Gap)
-			whole := viewer.Media.Window(t, r.began, until.Add(-repair))
 			r.result.Packets += whole.Packets
 			r.result.Missing += whole.Missing
 		}
