@@ -3,63 +3,91 @@ package media
 import (
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// runClock does what is due now and then and belongs to no worker: feedback to
-// publishers, keyframe requests held back, bit rates, speakers, news for observers.
+// clock does what is due now and then and belongs to no worker: feedback to publishers,
+// keyframe requests held back, bit rates, speakers, news for observers.
+type clock struct {
+	e     *Engine
+	timer *time.Timer
+	next  atomic.Int64 // when a tick is due
+	turn  sync.Mutex   // to tick; guards the fields below
+
+	period                time.Duration
+	speakersAt, qualityAt int64
+	log                   dropLog
+}
+
+func newClock(e *Engine) *clock {
+	return &clock{e: e, timer: time.NewTimer(clockPeriod), period: clockPeriod}
+}
+
+// runClock is the clock's goroutine. Whoever has read media ticks in its place.
 func (e *Engine) runClock(done <-chan struct{}) {
-	tick := time.NewTicker(clockPeriod)
-	defer tick.Stop()
-	var speakersAt, qualityAt int64
-	var log dropLog
-	period := clockPeriod
+	c := e.clock
+	defer c.timer.Stop()
 	for {
 		select {
 		case <-done:
 			return
-		case <-tick.C:
+		case <-c.timer.C:
 		case <-e.sooner:
+			c.next.Store(0)
 		}
-		now := e.now()
-		e.connector.tick(now)
-		publishers := e.publishers()
-		for _, ep := range publishers {
-			ep.in.tick(now)
-			for _, u := range ep.publishedTracks() {
-				for _, enc := range u.Encodings() {
-					enc.tick(now)
-				}
-				ep.tellInterest(u, now)
+		c.turn.Lock()
+		if now := e.now(); now >= c.next.Load() {
+			c.tick(now)
+			c.again(now, 0)
+		}
+		c.turn.Unlock()
+	}
+}
+
+// again sets the time of the next tick; the goroutine lets others do it for the time of late.
+func (c *clock) again(now int64, late time.Duration) {
+	c.next.Store(now + int64(c.period))
+	c.timer.Reset(c.period + late)
+}
+
+// tick is called with the turn.
+func (c *clock) tick(now int64) {
+	e := c.e
+	e.connector.tick(now)
+	publishers := e.publishers()
+	for _, ep := range publishers {
+		ep.in.tick(now)
+		for _, u := range ep.publishedTracks() {
+			for _, enc := range u.Encodings() {
+				enc.tick(now)
 			}
+			ep.tellInterest(u, now)
 		}
-		remotes := e.remotes.list()
-		for _, m := range remotes {
-			m.tick(now)
+	}
+	remotes := e.remotes.list()
+	for _, m := range remotes {
+		m.tick(now)
+	}
+	c.period = clockPeriod
+	if len(publishers)+len(remotes) == 0 { // what is left is not urgent, and wake-ups are what idling costs
+		c.period = idleClockPeriod
+	}
+	if now-c.speakersAt >= int64(speakersPeriod) {
+		c.speakersAt = now
+		for _, r := range e.allRouters() {
+			r.tellSpeakers(now)
 		}
-		wanted := clockPeriod
-		if len(publishers)+len(remotes) == 0 { // what is left is not urgent, and wake-ups are what idling costs
-			wanted = idleClockPeriod
+	}
+	if now-c.qualityAt >= int64(qualityPeriod) {
+		c.qualityAt = now
+		for _, ep := range e.allEndpoints() {
+			ep.tellQuality()
+			ep.in.tellDrops()
 		}
-		if wanted != period {
-			period = wanted
-			tick.Reset(period)
-		}
-		if now-speakersAt >= int64(speakersPeriod) {
-			speakersAt = now
-			for _, r := range e.allRouters() {
-				r.tellSpeakers(now)
-			}
-		}
-		if now-qualityAt >= int64(qualityPeriod) {
-			qualityAt = now
-			for _, ep := range e.allEndpoints() {
-				ep.tellQuality()
-				ep.in.tellDrops()
-			}
-			attrs, total := log.since(func(d drop) uint64 { return e.drops[d].Load() })
-			tellDrops(e.log, "dropping packets", attrs, total)
-		}
+		attrs, total := c.log.since(func(d drop) uint64 { return e.drops[d].Load() })
+		tellDrops(e.log, "dropping packets", attrs, total)
 	}
 }
 

@@ -42,6 +42,8 @@ type Engine struct {
 	handshakes chan struct{} // one place for each DTLS handshake under way
 	identity   identity
 	workers    []*worker
+	patient    *patient
+	clock      *clock
 	notify     *notifier
 	pool       packet.Pool
 	drops      dropCounters
@@ -108,6 +110,7 @@ func New(cfg Config) (*Engine, error) {
 		endpoints:  map[*Endpoint]struct{}{},
 		publishing: map[*Endpoint]struct{}{},
 	}
+	e.patient, e.clock = newPatient(conn.NewPatientReader()), newClock(e)
 	ips, err := cfg.candidateIPs(conn.LocalAddr().Addr())
 	if err == nil {
 		e.connector, err = newConnector(e, ips)
@@ -135,8 +138,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	var clients, rest sync.WaitGroup
 	stop := make(chan struct{})
 	rest.Go(func() { e.readSocket(e.conn.NewReader()) })
-	if r := e.conn.NewFeedbackReader(); r != nil {
-		rest.Go(func() { e.readFeedback(r) })
+	if e.patient.reader != nil {
+		rest.Go(e.readPatient)
 	}
 	if e.connector.tcp != nil {
 		rest.Go(func() { e.connector.tcp.Run(context.WithoutCancel(ctx)) }) // ends when the engine closes it
@@ -289,10 +292,6 @@ func (e *Engine) now() int64 { return int64(time.Since(e.start)) + 1 }
 // readPause is how long the reader rests after an error of the media socket.
 const readPause = 100 * time.Millisecond
 
-// feedbackPause is how long reports lie unread at most, long against neither their period
-// (50 to 250 ms) nor the worker's, which acts on them.
-const feedbackPause = 10 * time.Millisecond
-
 // datagrams is the reading side of a socket, as udp.Reader.
 type datagrams interface {
 	ReadBatch() ([]udp.Datagram, error)
@@ -313,16 +312,7 @@ func (e *Engine) readSocket(r datagrams) {
 			}
 		}
 		e.work()
-	}
-}
-
-// readFeedback is the goroutine that takes transport-wide feedback, a batch now and then:
-// hundreds of clients report ten times a second each, and to wake up for every report would
-// cost more than to read it.
-func (e *Engine) readFeedback(r datagrams) {
-	for e.readBatch(r) {
-		e.kickWorkers() // a report may have company in its packet that is urgent
-		time.Sleep(feedbackPause)
+		e.alongside()
 	}
 }
 
@@ -337,7 +327,12 @@ func (e *Engine) readBatch(r datagrams) bool {
 		time.Sleep(readPause)
 		return true
 	}
-	now := e.now()
+	e.take(batch, e.now())
+	return true
+}
+
+// take gives datagrams to whom they are for.
+func (e *Engine) take(batch []udp.Datagram, now int64) {
 	var from netip.AddrPort
 	var t *transport
 	for _, d := range batch {
@@ -351,5 +346,4 @@ func (e *Engine) readBatch(r datagrams) bool {
 		e.connector.datagram(d.Data, ice.Path{Addr: d.From}, t)
 		from = netip.AddrPort{} // it may have become known by that
 	}
-	return true
 }

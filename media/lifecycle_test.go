@@ -3,7 +3,6 @@ package media
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -93,7 +92,11 @@ func TestEngineClosesWhileEndpointsAreMade(t *testing.T) {
 func TestReaderRestsAfterAnError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		e := &Engine{log: slog.New(slog.DiscardHandler), start: time.Now()}
+		e, err := New(Config{UDPAddr: "127.0.0.1:0", Workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
 		began, calls := time.Now(), 0
 		e.readSocket(scriptedReader(func() ([]udp.Datagram, error) {
 			if calls++; calls > 20 {

@@ -43,6 +43,7 @@ type transport struct {
 	ufrags   [2]string // known to the connector
 	state    ice.State
 	begun    bool // the handshake
+	pathless bool // no path has been selected yet
 	closed   bool
 
 	timer int   // place in the timers' heap, whose mutex guards it; -1: not there
@@ -74,6 +75,8 @@ func newTransport(ep *Endpoint, o *negotiate.Offer) *transport {
 		ConnectWithin: e.cfg.DisconnectedAfter + e.cfg.FailedAfter, Random: randomID,
 	}, time.Duration(e.now()))
 	t.ufrags[0] = t.ufrag
+	t.pathless = true
+	e.patient.expect()
 	e.connector.addUfrag(t.ufrag, t)
 	e.connector.timers.set(t, int64(t.agent.Next(time.Duration(e.now()))))
 	return t
@@ -118,6 +121,7 @@ func (t *transport) close() {
 	c := t.ep.router.e.connector
 	t.mu.Lock()
 	t.closed = true
+	t.found()
 	t.agent.Paths(func(p ice.Path) { c.release(p, t) })
 	t.mu.Unlock()
 	c.remove(t)
@@ -186,6 +190,7 @@ func (t *transport) apply(o *ice.Output) {
 	}
 	if p, _ := t.agent.Selected(); p != t.selected {
 		t.selected = p
+		t.found()
 		t.ep.setPath(t.pathTo(p))
 	}
 	if s := t.agent.State(); s != t.state {
@@ -197,6 +202,14 @@ func (t *transport) apply(o *ice.Output) {
 	}
 	if next := int64(t.agent.Next(time.Duration(e.now()))); next != forever {
 		e.connector.timers.set(t, next)
+	}
+}
+
+// found notes that nobody waits for the checks of this client any more. t.mu is held.
+func (t *transport) found() {
+	if t.pathless {
+		t.pathless = false
+		t.ep.router.e.patient.connecting.Add(-1)
 	}
 }
 

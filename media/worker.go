@@ -39,7 +39,9 @@ type worker struct {
 	sender *udp.Sender
 	load   atomic.Int32
 	kick   chan struct{}
-	turn   sync.Mutex // guards what belongs to the worker; taken before mu
+	timer  *time.Timer
+	next   atomic.Int64 // when a tick is due
+	turn   sync.Mutex   // guards what belongs to the worker; taken before mu
 
 	mu      sync.Mutex // guards the fields below
 	queue   []item
@@ -75,7 +77,7 @@ type item struct {
 
 func newWorker(e *Engine, id int) *worker {
 	w := &worker{
-		e: e, id: id, sender: e.conn.NewSender(), kick: make(chan struct{}, 1),
+		e: e, id: id, sender: e.conn.NewSender(), kick: make(chan struct{}, 1), timer: time.NewTimer(workerPeriod),
 		endpoints: map[*outbound]struct{}{}, probing: map[*outbound]struct{}{},
 	}
 	// Without a Config to be wrong about, New cannot fail.
@@ -172,8 +174,13 @@ func (w *worker) processHere() {
 	}
 	defer w.turn.Unlock()
 	w.process()
+	w.probeLater()
+}
+
+// probeLater lets the worker's goroutine, whose timer it is, look at pacers and probes.
+func (w *worker) probeLater() {
 	if len(w.probing) > 0 && !w.armed {
-		w.wake() // its timer is the goroutine's
+		w.wake()
 	}
 }
 
@@ -185,22 +192,19 @@ func (w *worker) wake() {
 }
 
 func (w *worker) run(stop <-chan struct{}) {
-	tick := time.NewTicker(workerPeriod)
-	defer tick.Stop()
 	probe, hold := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	defer w.timer.Stop()
 	defer probe.Stop()
 	defer hold.Stop()
-	slow := false
 	for {
-		var due func(*worker)
+		due := (*worker).process
 		kicked := false
 		select {
 		case <-w.kick:
 			kicked = true
 			w.awaitFrame(hold)
-			due = (*worker).process
-		case <-tick.C:
-			due = (*worker).tick
+		case <-w.timer.C:
+			due = (*worker).tickLate
 		case <-probe.C:
 			due = (*worker).probe
 		case <-stop:
@@ -212,16 +216,30 @@ func (w *worker) run(stop <-chan struct{}) {
 			probe.Reset(probePeriod)
 			w.armed = true
 		}
-		w.busy = w.busy || kicked
-		if slow == w.busy { // with nobody to look after, ticks are few
-			slow = !w.busy
-			if slow {
-				tick.Reset(idlePeriod)
-			} else {
-				tick.Reset(workerPeriod)
-			}
+		if kicked && !w.busy { // with nobody to look after, ticks were few
+			w.busy = true
+			w.again(0)
 		}
 		w.turn.Unlock()
+	}
+}
+
+// again sets the time of the next tick; the goroutine lets who has read media do it for
+// the time of late.
+func (w *worker) again(late time.Duration) {
+	period := workerPeriod
+	if !w.busy {
+		period = idlePeriod
+	}
+	w.next.Store(w.e.now() + int64(period))
+	w.timer.Reset(period + late)
+}
+
+// tickLate ticks unless somebody has just done so.
+func (w *worker) tickLate() {
+	if w.e.now() >= w.next.Load() {
+		w.tick()
+		w.again(0)
 	}
 }
 
@@ -373,14 +391,20 @@ func (e *Engine) kickWorkers() {
 	}
 }
 
+// inUse is how many workers have endpoints.
+func (e *Engine) inUse() (n int) {
+	for _, w := range e.workers {
+		if w.load.Load() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // work makes the workers look at once: one of them on the caller's goroutine.
 func (e *Engine) work() {
 	var here *worker
-	used := 0
 	for _, w := range e.workers {
-		if w.load.Load() > 0 {
-			used++
-		}
 		switch {
 		case !w.release():
 		case here == nil:
@@ -391,7 +415,7 @@ func (e *Engine) work() {
 	}
 	switch {
 	case here == nil:
-	case used > hereMost:
+	case e.inUse() > hereMost:
 		here.wake()
 	default:
 		here.processHere()

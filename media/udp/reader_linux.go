@@ -41,22 +41,22 @@ type Reader struct {
 	patience unix.Timespec
 	poller   [1]unix.PollFd
 
-	recv  func(fd uintptr) bool // bound once, like poll: a closure per call would allocate
-	poll  func(fd uintptr)
-	n     int
-	errno syscall.Errno
+	recv, look func(fd uintptr) bool // bound once, like those below: a closure per call would allocate
+	now, poll  func(fd uintptr)
+	n          int
+	errno      syscall.Errno
 }
 
-// NewReader makes a Reader. What a FeedbackReader gets, it does not.
+// NewReader makes a Reader. What a patient reader gets, it does not.
 func (c *Conn) NewReader() *Reader { return c.newReader(c.raw) }
 
-// NewFeedbackReader makes a Reader that gets the transport-wide feedback alone, so that
-// this may be read less eagerly than media; nil where the system can't tell it apart.
-func (c *Conn) NewFeedbackReader() *Reader {
-	if c.feedback == nil {
+// NewPatientReader makes a Reader that gets what need not be read at once: transport-wide
+// feedback, receiver reports that come alone, and STUN; nil where the system can't tell them apart.
+func (c *Conn) NewPatientReader() *Reader {
+	if c.patient == nil {
 		return nil
 	}
-	raw, err := c.feedback.SyscallConn()
+	raw, err := c.patient.SyscallConn()
 	if err != nil {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (c *Conn) newReader(raw syscall.RawConn) *Reader {
 	}
 	r.bufs = make([]byte, readBatch*r.size)
 	r.out = make([]Datagram, 0, readBatch*4)
-	r.recv, r.poll = r.recvmmsg, r.ppoll
+	r.recv, r.now, r.poll, r.look = r.recvmmsg, r.recvmmsgNow, r.ppoll, r.readable
 	for i := range r.hdrs {
 		r.iov[i].Base = &r.bufs[i*r.size]
 		r.iov[i].SetLen(r.size)
@@ -103,6 +103,39 @@ func (r *Reader) ReadBatch() ([]Datagram, error) {
 			return r.out, nil
 		}
 	}
+}
+
+// ReadNow is ReadBatch that does not wait: it returns nothing when nothing is there.
+func (r *Reader) ReadNow() []Datagram {
+	r.n, r.errno = 0, 0
+	if r.raw.Control(r.now) != nil {
+		return nil
+	}
+	if r.errno != 0 {
+		r.conn.counters.drop(DropReadError)
+		return nil
+	}
+	if r.n == 0 {
+		return nil
+	}
+	r.split()
+	return r.out
+}
+
+func (r *Reader) recvmmsgNow(fd uintptr) { r.recvmmsg(fd) }
+
+// Wait waits until there is something to read. Its only error is net.ErrClosed.
+func (r *Reader) Wait() error {
+	if r.raw.Read(r.look) != nil {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+func (r *Reader) readable(fd uintptr) bool {
+	r.patience = unix.Timespec{}
+	r.ppoll(fd)
+	return r.n > 0
 }
 
 // Await waits until there is something to read, d at most, and says whether there is. It

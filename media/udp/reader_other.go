@@ -20,8 +20,14 @@ func (c *Conn) NewReader() *Reader {
 	return &Reader{conn: c, buf: make([]byte, c.cfg.MaxDatagram+1)}
 }
 
-// NewFeedbackReader is nil: the system can't tell feedback apart.
-func (c *Conn) NewFeedbackReader() *Reader { return nil }
+// NewPatientReader is nil: the system can't tell apart what may wait.
+func (c *Conn) NewPatientReader() *Reader { return nil }
+
+// ReadNow returns nothing.
+func (r *Reader) ReadNow() []Datagram { return nil }
+
+// Wait says that the socket is closed: there is no patient reader that would wait.
+func (r *Reader) Wait() error { return net.ErrClosed }
 
 // Await says that there is nothing to read.
 func (r *Reader) Await(time.Duration) bool { return false }

@@ -47,8 +47,8 @@ func (c *Conn) Buffers() (read, write int) {
 	return read / 2, write / 2
 }
 
-// listen opens the socket and, where it can, one more on the same port for transport-wide
-// feedback: its kernel filter picks those packets by their first bytes, which SRTCP leaves in the clear.
+// listen opens the socket and, where it can, one more on the same port for what may wait: a
+// kernel filter picks those packets by their first bytes, which SRTCP leaves in the clear.
 func (c *Conn) listen(addr *net.UDPAddr) (err error) {
 	if !c.cfg.Plain {
 		for range listenTries {
@@ -81,17 +81,17 @@ func (c *Conn) listenPair(addr *net.UDPAddr) error {
 	if err != nil {
 		return err
 	}
-	feedback, err := listenShared(&bound)
+	patient, err := listenShared(&bound)
 	if err == nil {
 		if err = steer(media); err != nil {
-			feedback.Close()
+			patient.Close()
 		}
 	}
 	if err != nil {
 		media.Close()
 		return err
 	}
-	c.sock, c.feedback = media, feedback
+	c.sock, c.patient = media, patient
 	return nil
 }
 
@@ -110,19 +110,41 @@ func listenShared(addr *net.UDPAddr) (*net.UDPConn, error) {
 	return p.(*net.UDPConn), nil
 }
 
-// steer gives transport-wide feedback (RTP/RTCP version 2, packet type 205, format 15) to
-// the second socket of the port, all else to the first. Offset 0 is the UDP payload.
+// steer gives some packets to the second socket of the port, all others to the first: STUN
+// (first byte below 4), transport-wide feedback (RTP/RTCP version 2, packet type 205, format
+// 15), and receiver reports (201) behind which nothing but SRTCP's trailer follows. Offset 0 is
+// the UDP payload.
 func steer(sock *net.UDPConn) error {
-	const byteAt, and, equal, ret = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, unix.BPF_ALU | unix.BPF_AND | unix.BPF_K,
-		unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	const (
+		byteAt, halfAt  = unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, unix.BPF_LD | unix.BPF_H | unix.BPF_ABS
+		length          = unix.BPF_LD | unix.BPF_W | unix.BPF_LEN
+		and, add, shift = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, unix.BPF_ALU | unix.BPF_ADD | unix.BPF_K, unix.BPF_ALU | unix.BPF_LSH | unix.BPF_K
+		keep, minus     = unix.BPF_MISC | unix.BPF_TAX, unix.BPF_ALU | unix.BPF_SUB | unix.BPF_X
+		equal, least    = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
+		above, ret      = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	)
+	const trailer = 4 + 16 // index and tag (RFC 3711, RFC 7714), the longest there is
 	program := [...]unix.SockFilter{
+		{Code: byteAt, K: 0},
+		{Code: least, K: 4, Jf: 17}, // STUN
 		{Code: byteAt, K: 1},
-		{Code: equal, K: 205, Jf: 4},
+		{Code: equal, K: 201, Jt: 4},
+		{Code: equal, K: 205, Jf: 13},
 		{Code: byteAt, K: 0},
 		{Code: and, K: 0xdf}, // the padding bit does not matter
-		{Code: equal, K: 0x80 | 15, Jf: 1},
-		{Code: ret, K: 1},
+		{Code: equal, K: 0x80 | 15, Jt: 11, Jf: 10},
+		{Code: byteAt, K: 0}, // a receiver report
+		{Code: and, K: 0xc0},
+		{Code: equal, K: 0x80, Jf: 7},
+		{Code: halfAt, K: 2}, // its length in words, less one
+		{Code: add, K: 1},
+		{Code: shift, K: 2},
+		{Code: keep},
+		{Code: length},
+		{Code: minus},
+		{Code: above, K: trailer, Jf: 1},
 		{Code: ret, K: 0},
+		{Code: ret, K: 1},
 	}
 	raw, err := sock.SyscallConn()
 	if err != nil {

@@ -74,7 +74,7 @@ type Conn struct {
 	cfg      Config
 	sock     *net.UDPConn
 	raw      syscall.RawConn
-	feedback *net.UDPConn // of the same port, for transport-wide feedback alone; may be nil
+	patient  *net.UDPConn // of the same port, for what may wait; may be nil
 	local    netip.AddrPort
 	family   int // address family of the socket, OS value; 0 when unknown
 	gro      bool
@@ -99,9 +99,9 @@ func Listen(cfg Config) (*Conn, error) {
 	c.local = unmap(c.sock.LocalAddr().(*net.UDPAddr).AddrPort())
 	if c.raw, err = c.sock.SyscallConn(); err == nil {
 		c.configure(c.raw)
-		if c.feedback != nil {
+		if c.patient != nil {
 			var raw syscall.RawConn
-			if raw, err = c.feedback.SyscallConn(); err == nil {
+			if raw, err = c.patient.SyscallConn(); err == nil {
 				c.configure(raw)
 			}
 		}
@@ -131,8 +131,8 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 // Close closes the socket; pending and later reads return net.ErrClosed.
 func (c *Conn) Close() error {
 	err := c.sock.Close()
-	if c.feedback != nil {
-		err = errors.Join(err, c.feedback.Close())
+	if c.patient != nil {
+		err = errors.Join(err, c.patient.Close())
 	}
 	if errors.Is(err, net.ErrClosed) {
 		return nil

@@ -273,7 +273,7 @@ func TestOversizeIsDroppedAndCounted(t *testing.T) {
 		in := listen(t, Config{Addr: "127.0.0.1:0", MaxDatagram: 100, Plain: plain})
 		sock, _ := receiver(t, "udp4", "127.0.0.1:0")
 		for _, n := range []int{101, 5000, 100} {
-			if _, err := sock.WriteToUDPAddrPort(make([]byte, n), in.LocalAddr()); err != nil {
+			if _, err := sock.WriteToUDPAddrPort(bytes.Repeat([]byte{0x80}, n), in.LocalAddr()); err != nil {
 				t.Fatal(err)
 			}
 		}
