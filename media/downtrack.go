@@ -18,38 +18,38 @@ import (
 // DownTrack is a sending slot of an endpoint and what it carries now. All of it
 // belongs to who has the worker's turn.
 type DownTrack struct {
-	out  *outbound
-	mid  string
-	kind codec.Kind
-	wire wire
-	// formats are those that the client takes in this slot.
-	formats []negotiate.Format
+	// What every packet needs comes first, in few cache lines: with hundreds of subscribers
+	// none of it is in the processor's cache when the next packet comes.
+	out      *outbound
+	kind     codec.Kind
+	sourcePT uint8 // the router-wide payload type that wire.pt stands for
+	turn     bool  // the layers forwarded changed, and what is sent does not say so yet
+	wire     wire
+	seqs     *seq.Map
+	source   *Encoding // it is being forwarded; nil or followed
+	skip     replayed
+	sel      layer.Selector
+	cursor   outputCursor
+	// redundancy is that of audio.
+	redundancy redundancy
+	counts     downCounts
+	used       seal.Guard
 
-	track *UpTrack // nil: the slot is free
-	sub   Subscription
-	sel   layer.Selector
-	// source is being forwarded, target is waited for; both are nil or followed.
-	source, target *Encoding
+	target *Encoding // it is waited for; nil or followed
+	track  *UpTrack  // nil: the slot is free
+	sub    Subscription
 	// share is what the allocator knows and decides.
 	share alloc.Track
 	// wished is what the track counts as this slot's wish.
 	wished wish
-	// sourcePT is the router-wide payload type that wire.pt stands for.
-	sourcePT uint8
-
-	seqs    *seq.Map
-	used    seal.Guard
+	mid    string
+	// formats are those that the client takes in this slot.
+	formats []negotiate.Format
 	rtxNext uint64
 	recent  recentSources
-	cursor  outputCursor
 	resent  resendMemory
 	// keyframes are the client's requests that are still allowed.
 	keyframes limit.Bucket
-	skip      replayed
-	turn      bool // the layers forwarded changed, and what is sent does not say so yet
-	counts    downCounts
-	// redundancy is that of audio.
-	redundancy redundancy
 }
 
 // outputCursor is where the output stands, for the next source to go on from.

@@ -20,11 +20,17 @@ const headerRoom = 12 + 4 + 12
 
 // outbound is the sending half of an endpoint. All of it belongs to who has its worker's turn.
 type outbound struct {
+	// What every packet needs comes first, in few cache lines.
+	w       *worker
+	dest    *udp.Dest    // nil before a pair is selected, and with ICE-TCP
+	stream  *icetcp.Conn // when the selected pair is not UDP
+	sealer  *seal.Sealer
+	sent    sendCounts
+	bw      bandwidth
+	resends resendBudget
+	pacer   pacer
+
 	ep     *Endpoint
-	w      *worker
-	dest   *udp.Dest    // nil before a pair is selected, and with ICE-TCP
-	stream *icetcp.Conn // when the selected pair is not UDP
-	sealer *seal.Sealer
 	tracks []*DownTrack
 	// transport counts transport-wide where no estimator does.
 	transport uint64
@@ -33,11 +39,7 @@ type outbound struct {
 	ticks     int
 	awake     int  // ticks that are still looked at while no track is sent
 	away      bool // the client has fallen silent, and does not count among those who want something
-	sent      sendCounts
-	resends   resendBudget
 	limits    outLimits
-	pacer     pacer
-	bw        bandwidth
 }
 
 type sendCounts struct {

@@ -68,11 +68,14 @@ func (c Config) withDefaults() (Config, error) {
 // Estimator estimates one receiver's bandwidth. Times are durations on the
 // caller's monotonic clock. It is not safe for concurrent use.
 type Estimator struct {
+	// What every packet sent needs comes first, in few cache lines.
 	cfg      Config
 	history  history
+	firstOut time.Duration // first packet sent since the last feedback; 0 for none
+	probes   prober
+
 	trend    trend
 	rate     control
-	probes   prober
 	report   Report // scratch of Feedback
 	clock    receiverClock
 	acked    uint64 // newest sequence reported as received, +1; 0 for none
@@ -80,7 +83,6 @@ type Estimator struct {
 	rttMin   minFilter
 	last     window
 	fedBack  time.Duration // time of the last feedback
-	firstOut time.Duration // first packet sent since then; 0 for none
 	timeouts int
 	demand   Demand
 	counts   Stats

@@ -69,9 +69,9 @@ type span struct {
 // Two packets never get the same output number unless they are the same packet.
 // Not safe for concurrent use.
 type Map struct {
-	spans [spanCount]span
-	made  int    // spans made so far; the newest is spans[(made-1)%spanCount]
-	next  uint64 // output number after the highest given or reserved
+	made  int             // spans made so far; the newest is spans[(made-1)%spanCount]
+	next  uint64          // output number after the highest given or reserved
+	spans [spanCount]span // last, so that the first ones share a cache line with what is above
 }
 
 // NewMap returns a Map whose first output number is start. It should be below
