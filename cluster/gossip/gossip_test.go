@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -38,6 +39,7 @@ func TestMain(m *testing.M) {
 type network struct {
 	mu    sync.Mutex // guards the fields below
 	sides map[string]int
+	loss  float64 // of packets, each way
 }
 
 func (n *network) put(side int, nodes ...*node) {
@@ -54,7 +56,8 @@ func (n *network) from(self *atomic.Value) func(string) bool {
 		own, _ := self.Load().(string)
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		return n.sides[own] != n.sides[address]
+		// Half of it where a packet is sent, half where it comes.
+		return n.sides[own] != n.sides[address] || rand.Float64() < n.loss/2
 	}
 }
 
@@ -232,6 +235,34 @@ func TestADeathIsKnownToAll(t *testing.T) {
 	t.Logf("known to all after %v", time.Since(began).Round(10*time.Millisecond))
 	if !whole(nodes[:4]...) {
 		t.Error("a living node was found dead with it")
+	}
+}
+
+func TestNobodyIsFoundDeadByLoss(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	a := c.start("a", nil)
+	nodes := []*node{a, c.start("b", nil, a), c.start("d", nil, a), c.start("e", nil, a), c.start("f", nil, a)}
+	eventually(t, generous, "five nodes see each other", func() bool { return whole(nodes...) })
+	c.net.mu.Lock()
+	c.net.loss = 0.02
+	c.net.mu.Unlock()
+	deaths := 0
+	end := time.After(8 * time.Second)
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-ticker.C:
+			for _, n := range nodes {
+				deaths += n.Stats().Members[Dead]
+			}
+		case <-end:
+			ended = true
+		}
+	}
+	if deaths > 0 {
+		t.Errorf("living nodes were dead for %d looks", deaths)
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	refusedProtocol   = "unknown_protocol"
 	refusedPerNode    = "too_many_connections_of_node"
 	refusedDirection  = "wrong_direction"
+	refusedSecond     = "second_connection" // it takes the place of the first
 	refusedFrame      = "bad_frame"
 	refusedKind       = "unknown_kind"
 	refusedManyCalls  = "too_many_calls"

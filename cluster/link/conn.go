@@ -101,6 +101,10 @@ func (l *Link) run(node string, t *tls.Conn) {
 	c.peer.conn = c
 	l.mu.Unlock()
 	if before != nil {
+		if l.clock()-before.lastHeard.Load() < int64(5*l.cfg.Heartbeat) {
+			// It lived: a very quick restart, or one certificate on two machines.
+			l.refused.Add(refusedSecond, node, nil)
+		}
 		_ = before.tls.Close()
 		<-before.done
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -458,6 +459,31 @@ func TestOtherProtocols(t *testing.T) {
 	if got := y.Stats().Refused; got[refusedPerNode] == 0 {
 		t.Errorf("%v", got)
 	}
+}
+
+// BenchmarkBeat is what a heartbeat costs, sender and receiver together, in CPU time: of one after another, as most are.
+func BenchmarkBeat(b *testing.B) {
+	a := authority(b)
+	cfg := Config{Heartbeat: time.Millisecond}
+	x, y := start(b, a, "x", cfg, nil), start(b, a, "y", cfg, nil)
+	introduce(x, y)
+	connected(b, x, y)
+	sent := func() uint64 { return x.Stats().Peers[0].Sent + y.Stats().Peers[0].Sent }
+	before, began := sent(), cpu(b)
+	timer := time.NewTimer(2 * time.Second)
+	<-timer.C
+	beats := (sent() - before) / (headerLen + beatLen)
+	b.ReportMetric(float64(cpu(b)-began)/float64(beats), "cpu-ns/beat")
+	b.ReportMetric(0, "ns/op")
+}
+
+// cpu is the CPU time of this process.
+func cpu(b *testing.B) time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func BenchmarkSend(b *testing.B) {
