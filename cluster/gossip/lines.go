@@ -22,7 +22,7 @@ type lineReason struct{ text, reason string }
 
 var lineReasons = []lineReason{
 	{"Decrypt packet failed", "wrong_key"},
-	{"No installed keys could decrypt", "wrong_key"},
+	{"installed keys could decrypt", "wrong_key"},
 	{"is not encrypted", "not_encrypted"},
 	{"unacceptable label", "wrong_label"},
 	{"label header", "garbage"},

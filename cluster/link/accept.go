@@ -21,6 +21,7 @@ const (
 	refusedForeign    = "foreign_certificate"
 	refusedExpired    = "expired_certificate"
 	refusedNode       = "wrong_node"
+	refusedByOther    = "other_side_refused" // it does not take this node's certificate, or speaks none of its protocols
 	refusedHandshake  = "handshake_failed"
 	refusedProtocol   = "unknown_protocol"
 	refusedPerNode    = "too_many_connections_of_node"
@@ -133,6 +134,7 @@ func (l *Link) handshake(ctx context.Context, s *socket) (conn *tls.Conn, node, 
 
 func reasonOf(err error) string {
 	var garbage tls.RecordHeaderError
+	var alert *net.OpError
 	switch {
 	case errors.Is(err, identity.ErrForeign):
 		return refusedForeign
@@ -144,6 +146,9 @@ func reasonOf(err error) string {
 		return refusedGarbage
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return refusedTimeout
+	// How crypto/tls tells of an alert that came.
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		return refusedByOther
 	}
 	return refusedHandshake
 }

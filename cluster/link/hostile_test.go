@@ -48,11 +48,13 @@ func TestThePortRefusesAndCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// One that does not take x's certificate: it says so before x can judge its own.
+	distrustful := other.Client("x", MessageProtocol)
 	silent := plain.Client("x", "")
 	silent.NextProtos = nil
 	for _, cfg := range []*tls.Config{
 		foreign, {InsecureSkipVerify: true, NextProtos: []string{MessageProtocol}}, own.Client("x", MessageProtocol), silent,
-		plain.Client("x", "other/1"),
+		plain.Client("x", "other/1"), distrustful,
 	} {
 		conn := tls.Client(outsider(t, x), cfg)
 		b := make([]byte, 1)
@@ -62,7 +64,7 @@ func TestThePortRefusesAndCounts(t *testing.T) {
 		_ = conn.NetConn().Close()
 	}
 	for reason, want := range map[string]uint64{
-		refusedGarbage: 1, refusedTimeout: 1, refusedForeign: 1, refusedNode: 1, refusedProtocol: 1, refusedHandshake: 2,
+		refusedGarbage: 1, refusedTimeout: 1, refusedForeign: 1, refusedNode: 1, refusedProtocol: 1, refusedHandshake: 2, refusedByOther: 1,
 	} {
 		eventually(t, reason, func() bool { return x.Stats().Refused[reason] == want })
 	}

@@ -101,6 +101,10 @@ func start(t testing.TB, a *identity.Authority, id string, cfg Config, prepare f
 	if cfg.Addr == "" {
 		cfg.Addr = "127.0.0.1:0"
 	}
+	if cfg.DeadAfter == 0 {
+		// A machine that is busy with other tests must not cost a connection.
+		cfg.DeadAfter, cfg.StallAfter = time.Minute, time.Minute
+	}
 	l, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -101,17 +102,12 @@ func checkSecret(name, file string) finding {
 // checkAdvertise looks whether this machine has the address that the others are told.
 func checkAdvertise(cfg nodefile.Config) finding {
 	f := finding{Check: "advertise", Verdict: good, Found: cfg.Advertise.String()}
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		f.Verdict, f.Found = warn, err.Error()
+	// Only an address of this machine can be bound.
+	if socket, err := net.ListenPacket("udp", netip.AddrPortFrom(cfg.Advertise, 0).String()); err == nil {
+		_ = socket.Close()
 		return f
 	}
-	for _, a := range addresses {
-		if ip, ok := a.(*net.IPNet); ok && ip.IP.Equal(cfg.Advertise.AsSlice()) {
-			return f
-		}
-	}
-	f.Verdict, f.Found = warn, fmt.Sprintf("no interface has %s", cfg.Advertise)
+	f.Verdict, f.Found = warn, fmt.Sprintf("%s is no address of this machine", cfg.Advertise)
 	f.Advice = "That is right behind address translation only; all ports must then be forwarded unchanged."
 	return f
 }
