@@ -146,7 +146,7 @@ func (r *reader) node(s *section) Config {
 	}
 	c.Zone = s.text("zone", c.Node)
 	if c.Node != "" && !identity.ValidNode(c.Node) {
-		s.bad("node", "%q is not an id: want 1 to %d of a-z, A-Z, 0-9, \".\", \"-\", \"_\"", c.Node, identity.MaxNode)
+		s.bad("node", "%.80q is not an id: want 1 to %d of a-z, A-Z, 0-9, \".\", \"-\", \"_\"", c.Node, identity.MaxNode)
 	}
 	if c.Region == "" && !clustered {
 		c.Region = defaultRegion

@@ -26,13 +26,20 @@ func (f *faults) add(line int, key, format string, args ...any) {
 	f.list = append(f.list, fault{line, key, fmt.Sprintf(format, args...)})
 }
 
+// maxFaults is how many are told: a file that is something else altogether has many.
+const maxFaults = 50
+
 // err is nil, or all faults in the order of the file.
 func (f *faults) err() error {
 	slices.SortStableFunc(f.list, func(a, b fault) int {
 		return cmp.Or(cmp.Compare(a.line, b.line), strings.Compare(a.key, b.key))
 	})
 	var all []error
-	for _, one := range f.list {
+	for i, one := range f.list {
+		if i == maxFaults {
+			all = append(all, fmt.Errorf("and %d more", len(f.list)-i))
+			break
+		}
 		all = append(all, fmt.Errorf("%s:%d: %s: %s", f.file, one.line, one.key, one.text))
 	}
 	return errors.Join(all...)
@@ -61,7 +68,7 @@ func newSection(f *faults, path string, node *yaml.Node, line int) *section {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		if _, twice := s.values[key.Value]; twice {
-			f.add(key.Line, path+key.Value, "it is there twice; take one of them out")
+			f.add(key.Line, fmt.Sprintf("%s%.40s", path, key.Value), "it is there twice; take one of them out")
 		}
 		s.values[key.Value] = value
 	}
@@ -78,7 +85,7 @@ func (s *section) end() {
 		if near := nearest(key, s.asked); near != "" {
 			hint = "did you mean " + near + "?"
 		}
-		s.faults.add(value.Line, s.path+key, "there is no such key; %s", hint)
+		s.faults.add(value.Line, fmt.Sprintf("%s%.40s", s.path, key), "there is no such key; %s", hint)
 	}
 }
 
@@ -136,7 +143,7 @@ func (s *section) number(key string, low, high, fallback int) int {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < low || n > high {
-		s.bad(key, "%q is not a number from %d to %d", text, low, high)
+		s.bad(key, "%.80q is not a number from %d to %d", text, low, high)
 		return fallback
 	}
 	return n
@@ -188,6 +195,9 @@ func (s *section) subs(key string) []*section {
 // nearest is the known key that is one or two letters away.
 func nearest(key string, known []string) string {
 	best, found := 3, ""
+	if len(key) > 2*len("bootstrap_expect") {
+		return ""
+	}
 	for _, k := range known {
 		if d := distance(strings.ToLower(key), k); d < best && d < len(k) {
 			best, found = d, k
