@@ -165,35 +165,22 @@ func diskFull(hold time.Duration) fault {
 	}
 }
 
-// noQuorum kills voters until no majority is left.
+// noQuorum cuts all voters off from each other, and from nobody else: everybody runs, and nothing can be decided.
 func noQuorum(hold time.Duration) fault {
-	voters := func(s *stage) []*process {
-		var all []*process
-		for _, p := range s.lab.nodes {
-			if contains(p.Roles, "voter") {
-				all = append(all, p)
-			}
+	f := onNetwork("no quorum", hold, func(s *stage, _ *process) Fault {
+		votes := func(id string) bool {
+			p := s.lab.node(id)
+			return p != nil && contains(p.Roles, "voter")
 		}
-		return all[len(all)-min(len(all), len(all)/2+1):] // a majority of them, the last ones
-	}
-	return fault{
-		name: "no quorum", hold: hold, between: func(*stage, *actor, *actor) bool { return false },
-		apply: func(_ context.Context, s *stage, _ *process) error {
-			var wg sync.WaitGroup
-			for _, p := range voters(s) {
-				wg.Go(p.kill)
+		return func(from, to string, p netem.Params) netem.Params {
+			if votes(from) && votes(to) {
+				p.BlackHole = true
 			}
-			wg.Wait()
-			return nil
-		},
-		mend: func(_ context.Context, s *stage, _ *process) error {
-			var errs []error
-			for _, p := range voters(s) {
-				errs = append(errs, p.start())
-			}
-			return errors.Join(errs...)
-		},
-	}
+			return p
+		}
+	})
+	f.between = func(*stage, *actor, *actor) bool { return false }
+	return f
 }
 
 // regionCut cuts the last region off, its clients with it.

@@ -272,7 +272,7 @@ func (r *run) judge(ctx context.Context) {
 
 // judgeDecisions is about messages and the session store.
 func (r *run) judgeDecisions(ctx context.Context) {
-	r.result.Messages = r.messages.Verdict(r.names())
+	r.result.Messages = r.messages.Verdict(r.names(), time.Now().Add(-repair))
 	r.judgeStore(ctx)
 }
 

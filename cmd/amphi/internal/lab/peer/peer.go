@@ -230,7 +230,7 @@ func (p *Peer) Say(ctx context.Context, text string) error {
 	p.cfg.Messages.Sent(text, time.Now())
 	id, err := c.client.Chat(ctx, text)
 	if err == nil {
-		p.cfg.Messages.Acked(text, id)
+		p.cfg.Messages.Acked(text, id, time.Now())
 	}
 	return err
 }

@@ -19,7 +19,7 @@ type Messages struct {
 
 type sending struct {
 	at    time.Time
-	acked bool
+	acked time.Time // zero: not yet
 	id    uint64
 }
 
@@ -52,11 +52,11 @@ func (m *Messages) Sent(text string, at time.Time) {
 }
 
 // Acked notes that its sender was told the message's number.
-func (m *Messages) Acked(text string, id uint64) {
+func (m *Messages) Acked(text string, id uint64, at time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.sent[text]
-	s.acked, s.id = true, id
+	s.acked, s.id = at, id
 	m.sent[text] = s
 }
 
@@ -88,27 +88,27 @@ func (v *Verdict) example(format string, args ...any) {
 	}
 }
 
-// Verdict judges by the receivers that are still there.
-func (m *Messages) Verdict(receivers []string) Verdict {
+// Verdict judges by the receivers that are still there; what was acknowledged after a time may be on its way.
+func (m *Messages) Verdict(receivers []string, until time.Time) Verdict {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	v := Verdict{Sent: len(m.sent)}
 	numbers := map[string]uint64{}
 	for text, s := range m.sent {
-		if s.acked {
+		if !s.acked.IsZero() {
 			v.Acked++
 			numbers[text] = s.id
 		}
 	}
 	for _, r := range receivers {
-		m.judge(&v, r, numbers)
+		m.judge(&v, r, numbers, until)
 	}
 	slices.SortFunc(v.Examples, cmp.Compare[string])
 	return v
 }
 
 // judge adds what is to be said of one receiver. It is called with mu held.
-func (m *Messages) judge(v *Verdict, receiver string, numbers map[string]uint64) {
+func (m *Messages) judge(v *Verdict, receiver string, numbers map[string]uint64, until time.Time) {
 	live, any := map[string]bool{}, map[string]bool{}
 	highest, life := uint64(0), 0
 	for _, g := range m.got[receiver] {
@@ -139,7 +139,7 @@ func (m *Messages) judge(v *Verdict, receiver string, numbers map[string]uint64)
 	}
 	since, member := m.present[receiver]
 	for text, s := range m.sent {
-		if member && s.acked && s.at.After(since) && !any[text] {
+		if member && !s.acked.IsZero() && s.acked.Before(until) && s.at.After(since) && !any[text] {
 			v.Lost++
 			v.example("%s: %q, acknowledged as %d, did not come", receiver, text, s.id)
 		}
@@ -151,7 +151,7 @@ func (m *Messages) AckedSince(at time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sent {
-		if s.acked && s.at.After(at) {
+		if !s.acked.IsZero() && s.at.After(at) {
 			return true
 		}
 	}

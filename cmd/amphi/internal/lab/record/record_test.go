@@ -83,7 +83,7 @@ func TestMessagesAreJudged(t *testing.T) {
 	m.Joined("late", at(500))
 	for i, text := range []string{"one", "two", "three"} {
 		m.Sent(text, at(100*i))
-		m.Acked(text, uint64(i+1))
+		m.Acked(text, uint64(i+1), at(100*i+50))
 	}
 	m.Sent("unknown", at(400)) // nobody was told anything
 	for i, text := range []string{"one", "two", "three"} {
@@ -91,27 +91,30 @@ func TestMessagesAreJudged(t *testing.T) {
 	}
 	m.Got("b", "one", 1, true)
 	m.Got("b", "three", 3, true)
-	if v := m.Verdict([]string{"a", "late"}); v.Lost+v.Reordered+v.Repeated != 0 || v.Acked != 3 || v.Sent != 4 {
+	if v := m.Verdict([]string{"a", "late"}, at(1000)); v.Lost+v.Reordered+v.Repeated != 0 || v.Acked != 3 || v.Sent != 4 {
 		t.Errorf("nothing is wrong with a: %+v", v)
 	}
-	if v := m.Verdict([]string{"a", "b"}); v.Lost != 1 {
+	if v := m.Verdict([]string{"a", "b"}, at(1000)); v.Lost != 1 {
 		t.Errorf("b lost one: %+v", v)
 	}
+	if v := m.Verdict([]string{"a", "b"}, at(140)); v.Lost != 0 {
+		t.Errorf("what was acknowledged just now may still come: %+v", v)
+	}
 	m.Got("b", "two", 2, false) // in a snapshot after a resume
-	if v := m.Verdict([]string{"a", "b"}); v.Lost+v.Reordered+v.Repeated != 0 {
+	if v := m.Verdict([]string{"a", "b"}, at(1000)); v.Lost+v.Reordered+v.Repeated != 0 {
 		t.Errorf("b has everything now: %+v", v)
 	}
 	m.Got("a", "one", 1, true)
 	m.Got("b", "unknown", 2, true)
 	m.Got("a", "unknown", 7, true)
-	if v := m.Verdict([]string{"a", "b"}); v.Repeated != 1 || v.Reordered < 2 || len(v.Examples) == 0 {
+	if v := m.Verdict([]string{"a", "b"}, at(1000)); v.Repeated != 1 || v.Reordered < 2 || len(v.Examples) == 0 {
 		t.Errorf("one came twice and one out of order: %+v", v)
 	}
 	m.Joined("a", at(600)) // as a new peer, of a new session whose numbers begin anew
 	m.Sent("four", at(700))
-	m.Acked("four", 1)
+	m.Acked("four", 1, at(750))
 	m.Got("a", "four", 1, true)
-	if again := m.Verdict([]string{"a"}); again.Reordered != 0 || again.Lost != 0 {
+	if again := m.Verdict([]string{"a"}, at(1000)); again.Reordered != 0 || again.Lost != 0 {
 		t.Errorf("a new life has an order of its own: %+v", again)
 	}
 	if !m.AckedSince(at(150)) || m.AckedSince(at(800)) {
