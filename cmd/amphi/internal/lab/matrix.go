@@ -70,16 +70,18 @@ func Matrix(short bool) []*Scenario {
 // Choose keeps the scenarios of the short form, or those that only names, by the whole name or a part of
 // it, if it names any. A node that is alone is everything at once, so each fault is done to it once.
 func Choose(all []*Scenario, short, alone bool, only []string) []*Scenario {
-	named := func(sc *Scenario) bool { return slices.Contains(only, sc.Name()) }
-	exact := slices.ContainsFunc(all, named)
+	whole := map[string]bool{}
+	for _, sc := range all {
+		whole[sc.Name()] = true
+	}
 	return slices.DeleteFunc(slices.Clone(all), func(sc *Scenario) bool {
 		switch {
 		case alone && sc.target != owner:
 			return true
-		case exact:
-			return !named(sc)
 		case len(only) > 0:
-			return !slices.ContainsFunc(only, func(o string) bool { return strings.Contains(sc.Name(), o) })
+			return !slices.ContainsFunc(only, func(o string) bool {
+				return o == sc.Name() || !whole[o] && strings.Contains(sc.Name(), o)
+			})
 		}
 		return short && !sc.short && !alone
 	})

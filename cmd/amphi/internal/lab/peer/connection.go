@@ -25,6 +25,7 @@ type connection struct {
 	failed chan struct{} // closed when the PeerConnection is lost
 	fail   sync.Once
 	need   chan *amphiv1.SlotsNeeded
+	asked  chan string // URL of the node to go on at
 	sender *sender
 
 	mu    sync.Mutex // guards the fields below
@@ -36,6 +37,7 @@ type connection struct {
 func (p *Peer) open(ctx context.Context, url string) (*connection, error) {
 	c := &connection{
 		peer: p, began: time.Now(), failed: make(chan struct{}), need: make(chan *amphiv1.SlotsNeeded, 1),
+		asked: make(chan string, 1),
 	}
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -120,6 +122,12 @@ func (c *connection) message(msg *amphiv1.ServerMessage) {
 		c.peer.cfg.Messages.Got(c.peer.cfg.Name, m.GetText(), m.GetId(), true)
 	}
 	c.peer.tracks(msg.GetEvent())
+	if m := msg.GetMove(); m != nil {
+		select {
+		case c.asked <- m.GetUrl():
+		default: // asked already
+		}
+	}
 	c.mu.Lock()
 	handle := c.slots
 	if handle == nil {
@@ -245,22 +253,41 @@ func (c *connection) serve(ctx context.Context) (next *connection, lost error) {
 	defer tick.Stop()
 	connected, done := c.media.Connected(), c.client.Done()
 	var moved chan moving
+	defer func() {
+		if moved == nil {
+			return
+		}
+		cancel()
+		if m := <-moved; m.conn != nil {
+			m.conn.close(false)
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, nil
+		case url := <-c.asked:
+			if moved == nil {
+				moved = c.beginMove(ctx, &wg, url)
+			}
 		case <-done:
+			done = nil
+			if moved != nil {
+				continue // the other node has the peer now
+			}
 			url, sent := c.sentAway()
 			if !sent {
 				return nil, c.client.Err()
 			}
-			done, moved = nil, make(chan moving, 1)
-			wg.Go(func() { moved <- c.move(ctx, url) })
+			moved = c.beginMove(ctx, &wg, url)
 		case m := <-moved:
-			if m.err != nil {
+			moved = nil
+			switch {
+			case m.err == nil:
+				return m.conn, nil
+			case done == nil:
 				return nil, fmt.Errorf("moving to another node: %w", m.err)
 			}
-			return m.conn, nil
 		case <-c.failed:
 			return nil, errors.New("the media connection failed")
 		case <-connected:
@@ -289,6 +316,12 @@ func (c *connection) sentAway() (url string, sent bool) {
 	return url, true
 }
 
+func (c *connection) beginMove(ctx context.Context, wg *sync.WaitGroup, url string) chan moving {
+	moved := make(chan moving, 1)
+	wg.Go(func() { moved <- c.move(ctx, url) })
+	return moved
+}
+
 // move makes the next connection and waits for its media.
 func (c *connection) move(ctx context.Context, url string) moving {
 	began := time.Now()
@@ -311,6 +344,9 @@ func (c *connection) move(ctx context.Context, url string) moving {
 		err = ctx.Err()
 	}
 	next.close(false)
+	c.peer.mu.Lock()
+	c.peer.conn = c
+	c.peer.mu.Unlock()
 	return moving{err: err}
 }
 
