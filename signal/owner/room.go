@@ -106,7 +106,7 @@ func (r *owned) run() {
 			return
 		case <-r.inbox.Ready():
 			now := time.Now()
-			r.lease(now)
+			r.locate()
 			for _, in := range r.inbox.Take() {
 				if r.moved {
 					return
@@ -142,9 +142,11 @@ func (r *owned) begin(now time.Time) {
 	}
 }
 
-// locate looks whether this node is still the owner, and who the standby is.
+// locate looks whether this node is still the owner and may decide, and who the standby is. The lease counts only if it was
+// there before and after: between two leases the room may have been another's.
 func (r *owned) locate() {
-	r.lease(time.Now())
+	before := r.owner.deps.Directory.Leased()
+	defer r.lease(time.Now(), before)
 	placed, err := r.owner.deps.Directory.Owner(r.name)
 	if err != nil {
 		return
@@ -165,9 +167,9 @@ func (r *owned) locate() {
 }
 
 // lease looks whether this node may decide. Who was silent meanwhile may have been cut off, as this node was.
-func (r *owned) lease(now time.Time) {
+func (r *owned) lease(now time.Time, before bool) {
 	was := r.leased
-	r.leased = r.owner.deps.Directory.Leased()
+	r.leased = before && r.owner.deps.Directory.Leased()
 	if r.leased && !was {
 		for _, n := range r.nodes {
 			n.heard = now

@@ -172,15 +172,18 @@ func (s *sim) fault(kind int) string {
 	return name
 }
 
-// heal waits until the room has an owner and a standby that has the copy.
+// heal waits until the room has had an owner and a standby with the copy for a while: what the last fault set off is over.
 func (s *sim) heal() {
-	for range 600 {
+	before, since := (*amphiv1.Placement)(nil), time.Now()
+	for range 1200 {
 		<-time.After(50 * time.Millisecond)
 		s.mu.Lock()
 		p := s.placed
 		s.mu.Unlock()
-		if p.GetStandby() != "" && s.node(p.GetStandby()).keeper.Holds(theRoom, p.GetEpoch()+1) {
-			<-time.After(2500 * time.Millisecond)
+		if p != before || p.GetStandby() == "" || !s.node(p.GetStandby()).keeper.Holds(theRoom, p.GetEpoch()+1) {
+			before, since = p, time.Now()
+		}
+		if time.Since(since) > 2500*time.Millisecond {
 			return
 		}
 	}
