@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
+import { RoomMode } from "../src/gen/amphi/v1/room_pb.js";
 import type { RoomEvents } from "../src/sdk/events.js";
 import { Room } from "../src/sdk/room.js";
 import { FakeServer } from "./fake-server.js";
@@ -83,6 +84,17 @@ test("events arrive in order and once, across a resume that repeats some", async
   assert.deepEqual(seen.map((m) => m.text), ["one", "two", "three", "four"]);
   assert.deepEqual(room.state.messages.map((m) => m.id), [5, 7, 8, 11]);
   assert.equal(room.state.selfId, "pe_self");
+});
+
+test("the mode of the room is told, and normal after a resume that tells none", async () => {
+  await room.join({ name: "Ada" });
+  assert.equal(room.state.mode, "normal");
+  server.last.send({ case: "modeChanged", value: { mode: RoomMode.FROZEN } });
+  await until("it froze", () => room.state.mode === "frozen");
+  server.last.send({ case: "modeChanged", value: { mode: RoomMode.NO_OWNER } });
+  await until("the owner has gone", () => room.state.mode === "no-owner");
+  server.last.cut();
+  await until("it is back", () => room.state.phase === "joined" && room.state.mode === "normal");
 });
 
 test("a command given while reconnecting waits; one that was on its way is refused", async () => {

@@ -18,6 +18,7 @@ import type {
   Track,
   VideoParams,
 } from "./model.js";
+import type { RoomState } from "./state.js";
 
 const deliveries: readonly Delivery[] = ["none", "none", "webrtc", "hls"];
 const phases: readonly StreamPhase[] = ["stopped", "starting", "live", "stopped", "failed"];
@@ -30,6 +31,7 @@ const layouts: readonly LayoutKind[] = [
   "picture-in-picture",
   "auto",
 ];
+const modes: readonly RoomState["mode"][] = ["normal", "normal", "normal", "frozen", "no-owner"];
 const leaveReasons: readonly LeaveReason[] = ["left", "left", "lost", "removed", "room-ended", "expired"];
 const noPermissions = withoutType<Permissions>({
   endRoom: false,
@@ -56,6 +58,10 @@ const noPermissions = withoutType<Permissions>({
 
 export function layoutToWire(layout: LayoutKind): gen.LayoutKind {
   return layout === "auto" ? gen.LayoutKind.AUTO : layouts.indexOf(layout);
+}
+
+export function modeOf(mode: number): RoomState["mode"] {
+  return modes[mode] ?? "normal";
 }
 
 export function leaveReasonOf(reason: gen.LeaveReason): LeaveReason {

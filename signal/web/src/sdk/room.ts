@@ -2,7 +2,7 @@ import type { Joined, Welcome } from "../gen/amphi/v1/signal_pb.js";
 import { Chat, Peers, Roles, SessionStore, Streams } from "./actions.js";
 import type { Ask } from "./actions.js";
 import { Client, signalUrl } from "./client.js";
-import { serverInfoOf, templateOf } from "./convert.js";
+import { modeOf, serverInfoOf, templateOf } from "./convert.js";
 import { Emitter } from "./emitter.js";
 import { Engine } from "./engine.js";
 import { AmphiError, asAmphiError } from "./errors.js";
@@ -330,6 +330,7 @@ export class Room {
       phase: "joined",
       error: undefined,
       selfId: joined.peerId,
+      mode: "normal", // another is told after this
       server: joined.server ? serverInfoOf(joined.server) : this.state.server,
     };
     this.states.replace(joined.state ? takeSnapshot(basics, joined.state, this.server) : basics);
@@ -378,6 +379,8 @@ export class Room {
       }
       case "counts":
         return this.states.update({ total: body.value.total, roleCounts: body.value.byRole });
+      case "modeChanged":
+        return this.states.update({ mode: modeOf(body.value.mode) });
       case "interest":
         return this.engine.setInterest(body.value.trackId, body.value.maxSpatial);
     }

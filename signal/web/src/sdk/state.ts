@@ -62,6 +62,11 @@ export interface RoomState {
   readonly locked: boolean;
   readonly metadata: string;
   readonly chatPaused: boolean;
+  /**
+   * How far the room can decide. `frozen`: people come, go and mute themselves, other requests fail for now and may be
+   * repeated. `no-owner`: media goes on, requests wait.
+   */
+  readonly mode: "normal" | "frozen" | "no-owner";
   readonly roleRequest?: RoleChangeRequest;
   /** The role that was accepted, until it is had. */
   readonly acceptedRole?: string;
@@ -98,6 +103,7 @@ export const emptyState: RoomState = {
   locked: false,
   metadata: "",
   chatPaused: false,
+  mode: "normal",
   speakers: [],
   network: -1,
   estimateKbps: 0,
