@@ -100,6 +100,8 @@ type Media interface {
 type MediaTrack interface {
 	Encodings() []Encoding
 	WantLayer(by any, maxSpatial int)
+	// Large says that somebody shows it large.
+	Large() bool
 	// Quiet says that it is a microphone that is not one of the loudest. It may be called by a sink.
 	Quiet() bool
 }

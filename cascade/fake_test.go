@@ -1,6 +1,7 @@
 package cascade
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 	"sync"
@@ -118,6 +119,7 @@ type fakeTrack struct {
 	encodings []*fakeEncoding
 	wants     map[any]int
 	quiet     atomic.Bool
+	large     atomic.Bool
 	viewers   int // what viewers here want
 	told      int
 	closed    bool
@@ -137,6 +139,8 @@ func (t *fakeTrack) Encodings() []Encoding {
 }
 
 func (t *fakeTrack) Quiet() bool { return t.quiet.Load() }
+
+func (t *fakeTrack) Large() bool { return t.large.Load() }
 
 func (t *fakeTrack) encodingLocked(i int) *fakeEncoding {
 	for len(t.encodings) <= i {
@@ -262,7 +266,7 @@ func (t *fakeTrack) Close() {
 // arrived is a packet as it came to a node first.
 type arrived struct {
 	ext        uint64
-	at         time.Duration
+	at, sent   time.Duration // by clocks that began together
 	generation int
 	key        bool
 	rtp        string
@@ -295,7 +299,11 @@ func (e *fakeEncoding) writeLocked(p *packet.Packet) bool {
 		e.duplicates++
 		return false
 	}
-	e.log = append(e.log, arrived{p.ExtSeq, time.Duration(e.t.f.Now()), e.generation, p.Keyframe, string(p.AppendRelayed(nil))})
+	sent := time.Duration(0)
+	if len(p.Payload) >= 17 {
+		sent = time.Duration(binary.BigEndian.Uint64(p.Payload[9:]))
+	}
+	e.log = append(e.log, arrived{p.ExtSeq, time.Duration(e.t.f.Now()), sent, e.generation, p.Keyframe, string(p.AppendRelayed(nil))})
 	for _, s := range e.sinks {
 		s.WriteRTP(p)
 	}

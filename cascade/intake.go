@@ -109,7 +109,7 @@ func (in *intake) wantLocked() *amphiv1.RelayWant {
 		}
 	}
 	s := in.current
-	w := &amphiv1.RelayWant{TrackId: in.track.ID, MaxLayer: int32(in.interest), Generation: s.generation}
+	w := &amphiv1.RelayWant{TrackId: in.track.ID, MaxLayer: int32(in.interest), Generation: s.generation, Large: in.largeLocked()}
 	if in.remote == nil {
 		w.MaxLayer = -1
 	}
@@ -125,6 +125,20 @@ func (in *intake) wantLocked() *amphiv1.RelayWant {
 		w.Have = append(w.Have, in.haveLocked(i))
 	}
 	return w
+}
+
+// largeLocked says that somebody here, or at a node that gets it from here, shows the track large.
+func (in *intake) largeLocked() bool {
+	if in.interest < 1 {
+		return false // the lowest encoding is of one class
+	}
+	for _, s := range in.room.serves[in.track.ID] {
+		if s.large {
+			return true
+		}
+	}
+	t, ok := in.room.m.media.Track(in.room.name, in.track.ID)
+	return ok && t.Large()
 }
 
 // assignLocked gives an encoding from a source its label.

@@ -88,7 +88,7 @@ func (m *Manager) keyframesLocked(from string, k *amphiv1.RelayKeyframes) {
 }
 
 // sendLocked sends a message; one that is lost is made up for by the next refresh, or the trunk is down.
-func (m *Manager) sendLocked(node string, msg *amphiv1.RelayMessage) {
+func (m *Manager) sendLocked(node string, msg *amphiv1.RelayMessage) (sent bool) {
 	raw, err := proto.Marshal(msg)
 	if err == nil {
 		err = m.trunks.Message(node, raw)
@@ -96,10 +96,18 @@ func (m *Manager) sendLocked(node string, msg *amphiv1.RelayMessage) {
 	if err != nil {
 		m.log.Debug("telling another node about relays", "node", node, "err", err)
 	}
+	return err == nil
 }
 
 func (m *Manager) sendAnswerLocked(node string, a *amphiv1.RelayAnswer) {
-	m.sendLocked(node, &amphiv1.RelayMessage{Body: &amphiv1.RelayMessage_Answer{Answer: a}})
+	if m.sendLocked(node, &amphiv1.RelayMessage{Body: &amphiv1.RelayMessage_Answer{Answer: a}}) || len(a.GetOffers()) == 0 {
+		return
+	}
+	for _, o := range a.GetOffers() { // to be told again
+		if s := m.rooms[a.GetRoom()].serves[o.GetTrackId()][node]; s != nil {
+			s.told = nil
+		}
+	}
 }
 
 // sendReports sends the sender reports that have come.

@@ -346,6 +346,7 @@ func (p *publisher) frame(number uint32) {
 				b[0] = 'K'
 			}
 			binary.BigEndian.PutUint64(b[1:], p.ext[i])
+			binary.BigEndian.PutUint64(b[9:], uint64(time.Since(f.start)))
 			q.Payload, q.ExtSeq, q.Timestamp, q.ArrivalNS = b, p.ext[i], number*1800, int64(time.Since(f.start))
 			q.PayloadType, q.Marker, q.Keyframe = 96, k == count-1, b[0] == 'K'
 			if p.t.kind == codec.Audio {

@@ -34,7 +34,8 @@ type relay struct {
 	source      MediaTrack
 	enc         Encoding
 	encoding    int
-	class       Class
+	class       atomic.Uint32 // a Class
+	audio       bool
 	home        bool // the track is published here
 	shed        atomic.Bool
 	packets     atomic.Uint64
@@ -63,7 +64,7 @@ func (r *relay) attachLocked(have uint64) {
 	switch {
 	case have != 0 && have+replayMost > highest:
 		r.catching, r.next, r.have, r.floor = true, have+1, have, have+1
-	case r.class == Audio:
+	case r.audio:
 		r.floor = highest
 	case ok:
 		r.catching, r.next, r.floor = true, start, start
@@ -96,7 +97,7 @@ func (r *relay) WriteRTP(p *packet.Packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.class == Audio && r.home && r.source.Quiet():
+	case r.audio && r.home && r.source.Quiet():
 		r.quiet = true
 		return
 	case r.quiet:
@@ -157,7 +158,7 @@ func (r *relay) sendLocked(p *packet.Packet, ext uint64) {
 	r.buf = p.AppendRelayed(r.buf[:0])
 	r.packets.Add(1)
 	r.bytes.Add(uint64(len(r.buf)))
-	r.m.trunks.Send(r.node, r.label, ext, r.class, r.buf)
+	r.m.trunks.Send(r.node, r.label, ext, Class(r.class.Load()), r.buf)
 }
 
 // again appends a packet to dst, unless it was meant to be left out.
@@ -210,7 +211,7 @@ func (r *relay) catchUp(budget int, now time.Duration) (left int, done bool) {
 // giveUpLocked goes on with what comes now: from a keyframe on, where there are any.
 func (r *relay) giveUpLocked(now time.Duration) {
 	r.catching = false
-	if r.class != Audio {
+	if !r.audio {
 		r.waiting, r.asked = true, now-keyframeRetry
 	}
 }
@@ -238,7 +239,7 @@ func (m *Manager) paceLocked(now time.Duration) {
 		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b *relay) int {
-		return cmp.Or(cmp.Compare(a.class, b.class), cmp.Compare(a.label, b.label))
+		return cmp.Or(cmp.Compare(a.class.Load(), b.class.Load()), cmp.Compare(a.label, b.label))
 	})
 	budgets := map[string]int{}
 	for _, r := range list {

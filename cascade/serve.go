@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/codec"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"google.golang.org/protobuf/proto"
 )
@@ -14,6 +15,7 @@ type serve struct {
 	node       string
 	track      string
 	max        int
+	large      bool
 	generation uint64 // of the labels; 0 until they are used
 	labels     [maxEncodings]uint32
 	have       [maxEncodings]uint64
@@ -126,7 +128,7 @@ func (s *serve) setLocked(w *amphiv1.RelayWant) {
 	if w.GetMaxLayer() >= 0 {
 		s.labels, s.have = labels, have
 	}
-	s.max = int(w.GetMaxLayer())
+	s.max, s.large = int(w.GetMaxLayer()), w.GetLarge()
 	s.expires = s.room.m.now() + lease
 }
 
@@ -168,7 +170,9 @@ func (s *serve) applyLocked() {
 			old.detachLocked()
 			s.relays[i] = nil
 		}
-		if enc != nil && s.relays[i] == nil {
+		if r := s.relays[i]; r != nil {
+			r.class.Store(uint32(classOf(s.room.tracks[s.track], i, s.large)))
+		} else if enc != nil {
 			s.attachLocked(i, t, enc, generation)
 		}
 	}
@@ -188,8 +192,11 @@ func (s *serve) attachLocked(i int, t MediaTrack, enc Encoding, generation uint6
 	}
 	r := &relay{
 		m: m, room: s.room.name, track: s.track, node: s.node, label: s.labels[i], generation: generation, source: t, enc: enc, encoding: i,
-		class: classOf(s.room.tracks[s.track], i), home: s.room.intakes[s.track] == nil,
+		home: s.room.intakes[s.track] == nil,
 	}
+	class := classOf(s.room.tracks[s.track], i, s.large)
+	r.class.Store(uint32(class))
+	r.audio = class == Audio
 	if !m.out.add(r) {
 		m.drops.add(dropLabelInUse)
 		return
@@ -317,16 +324,20 @@ func (r *room) tellTrackLocked(id string) {
 }
 
 // classOf says how important an encoding is.
-func classOf(t Track, encoding int) Class {
+func classOf(t Track, encoding int, large bool) Class {
 	switch {
-	case kindEncodings(t.Kind) == 1:
+	case t.Kind == codec.Audio:
 		return Audio
 	case t.Source == "screen":
 		return Screen
 	case encoding == 0:
 		return Base
-	case encoding == 1:
+	case encoding == 1 && large:
 		return MiddleLarge
+	case encoding == 1:
+		return MiddleSmall
+	case large:
+		return TopLarge
 	}
-	return TopLarge
+	return TopSmall
 }

@@ -24,6 +24,7 @@ const (
 // comes and goes with a viewer's bandwidth would come too late.
 type demand struct {
 	wishes  [interest.Top + 1]atomic.Int32 // slots by the layer that they want
+	large   atomic.Int32                   // slots that show it large
 	told    atomic.Int32                   // what the publisher was told last
 	raised  atomic.Int64                   // when it was told to send more
 	begun   bool                           // it was told; belongs to the clock
@@ -36,6 +37,11 @@ type demand struct {
 
 type pictureSize struct{ width, height int }
 
+// largeArea is from how many pixels on a picture is shown large.
+const largeArea = 640 * 360
+
+func (s pictureSize) large() bool { return s.width*s.height >= largeArea }
+
 func (d *demand) init(now int64) {
 	// Without a Config to be wrong about, New cannot fail.
 	d.tracker, _ = interest.New(interest.Config{}, time.Duration(now))
@@ -47,40 +53,44 @@ func (d *demand) init(now int64) {
 type wish struct {
 	track *UpTrack
 	layer int8
+	large bool
 }
 
 // set counts the slot for another layer, or track; nil for none.
-func (w *wish) set(u *UpTrack, layer int8) {
+func (w *wish) set(u *UpTrack, layer int8, large bool) {
 	layer = min(layer, interest.Top)
 	if u == nil || layer < 0 {
-		u, layer = nil, interest.None
+		u, layer, large = nil, interest.None, false
 	}
-	if w.track == u && w.layer == layer {
+	if w.track == u && w.layer == layer && w.large == large {
 		return
 	}
 	for _, c := range [...]struct {
 		wish
 		n int32
-	}{{*w, -1}, {wish{u, layer}, 1}} {
+	}{{*w, -1}, {wish{u, layer, large}, 1}} {
 		if c.track != nil {
 			c.track.demand.wishes[c.layer].Add(c.n)
+			if c.large {
+				c.track.demand.large.Add(c.n)
+			}
 			if c.n > 0 && int32(c.layer) > c.track.demand.told.Load() {
 				c.track.router.e.kickClock()
 			}
 			c.track.heard(c.n)
 		}
 	}
-	w.track, w.layer = u, layer
+	*w = wish{u, layer, large}
 }
 
 // noteWish counts what the allocator found the slot to want. A client that has not been heard of for a
 // while wants nothing until it is back.
 func (dt *DownTrack) noteWish() {
 	if dt.track == nil || dt.out.away {
-		dt.wished.set(nil, interest.None)
+		dt.wished.set(nil, interest.None, false)
 		return
 	}
-	dt.wished.set(dt.track, dt.share.Wish)
+	dt.wished.set(dt.track, dt.share.Wish, pictureSize{dt.share.Width, dt.share.Height}.large())
 }
 
 // setAway says whether the client has fallen silent.

@@ -121,7 +121,7 @@ func (dt *DownTrack) bind(u *UpTrack, sub Subscription) {
 // unbind frees the slot. What it sent can still be retransmitted.
 func (dt *DownTrack) unbind() {
 	dt.setFollowed(nil, nil)
-	dt.wished.set(nil, -1)
+	dt.wished.set(nil, -1, false)
 	dt.track, dt.share = nil, alloc.Track{}
 	dt.out.bw.stale, dt.out.awake = true, awakeTicks
 	dt.sel.SetTarget(-1, layer.None())

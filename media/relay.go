@@ -42,7 +42,23 @@ func (u *UpTrack) WantLayer(by any, maxSpatial int) {
 	}
 }
 
-// relayed is the highest encoding that another node wants. Called with d.mu held.
+// Large says that somebody at this node shows the track large.
+func (u *UpTrack) Large() bool {
+	d := &u.demand
+	if d.large.Load() > 0 {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.sizes {
+		if s.large() {
+			return true
+		}
+	}
+	return false
+}
+
+// relayedLocked is the highest encoding that another node wants. Called with d.mu held.
 func (d *demand) relayedLocked() int8 {
 	most := interest.None
 	for _, l := range d.layers {

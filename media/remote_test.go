@@ -119,12 +119,16 @@ func TestRemoteTrackIsLikeAnyOther(t *testing.T) {
 	}
 	show(1280, 720)
 	within(t, time.Second, "the large one comes", currentSpatial(c, 2))
+	if !b.to.UpTrack().Large() || cam.Large() {
+		t.Error("it is not shown large, or at home")
+	}
 	show(0, 0)
 	within(t, 3*time.Second, "hidden, all stops", func() bool { return p.observer.interested("cam") == -1 })
 	if w := home.Router("room").UpTrack("cam").Stats().Wanted; w != -1 {
 		t.Errorf("the home still has %d sent", w)
 	}
 	show(320, 180)
+	eventually(t, "it is not shown large", func() bool { return !b.to.UpTrack().Large() })
 	before := rec.count()
 	within(t, time.Second, "it is back", func() bool { return rec.count() > before })
 	eventually(t, "nothing is missing", func() bool { return complete(rec.all()) })

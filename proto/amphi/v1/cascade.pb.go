@@ -229,7 +229,9 @@ type RelayWant struct {
 	Labels []uint32 `protobuf:"varint,4,rep,packed,name=labels,proto3" json:"labels,omitempty"`
 	// By encoding: the highest extended sequence number that the child has, so that what follows it is sent from the ring;
 	// 0: begin with a keyframe.
-	Have          []uint64 `protobuf:"varint,5,rep,packed,name=have,proto3" json:"have,omitempty"`
+	Have []uint64 `protobuf:"varint,5,rep,packed,name=have,proto3" json:"have,omitempty"`
+	// Somebody shows it large.
+	Large         bool `protobuf:"varint,6,opt,name=large,proto3" json:"large,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -297,6 +299,13 @@ func (x *RelayWant) GetHave() []uint64 {
 		return x.Have
 	}
 	return nil
+}
+
+func (x *RelayWant) GetLarge() bool {
+	if x != nil {
+		return x.Large
+	}
+	return false
 }
 
 // RelayAnswer is a parent's answer, or, with number 0, news.
@@ -619,8 +628,8 @@ func (x *RelayReports) GetReports() []*RelayReport {
 type RelayReport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Label         uint32                 `protobuf:"varint,1,opt,name=label,proto3" json:"label,omitempty"`
-	Ntp           uint64                 `protobuf:"fixed64,2,opt,name=ntp,proto3" json:"ntp,omitempty"`
-	Rtp           uint32                 `protobuf:"fixed32,3,opt,name=rtp,proto3" json:"rtp,omitempty"`
+	Ntp           uint64                 `protobuf:"varint,2,opt,name=ntp,proto3" json:"ntp,omitempty"`
+	Rtp           uint32                 `protobuf:"varint,3,opt,name=rtp,proto3" json:"rtp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -738,7 +747,7 @@ const file_amphi_v1_cascade_proto_rawDesc = "" +
 	"\x04home\x18\x02 \x01(\tR\x04home\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x12)\n" +
-	"\x05wants\x18\x05 \x03(\v2\x13.amphi.v1.RelayWantR\x05wants\"\x8f\x01\n" +
+	"\x05wants\x18\x05 \x03(\v2\x13.amphi.v1.RelayWantR\x05wants\"\xa5\x01\n" +
 	"\tRelayWant\x12\x19\n" +
 	"\btrack_id\x18\x01 \x01(\tR\atrackId\x12\x1b\n" +
 	"\tmax_layer\x18\x02 \x01(\x11R\bmaxLayer\x12\x1e\n" +
@@ -746,7 +755,8 @@ const file_amphi_v1_cascade_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
 	"\x06labels\x18\x04 \x03(\rR\x06labels\x12\x12\n" +
-	"\x04have\x18\x05 \x03(\x04R\x04have\"\xc1\x01\n" +
+	"\x04have\x18\x05 \x03(\x04R\x04have\x12\x14\n" +
+	"\x05large\x18\x06 \x01(\bR\x05large\"\xc1\x01\n" +
 	"\vRelayAnswer\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x12\n" +
 	"\x04home\x18\x02 \x01(\tR\x04home\x12\x16\n" +
@@ -773,8 +783,8 @@ const file_amphi_v1_cascade_proto_rawDesc = "" +
 	"\areports\x18\x01 \x03(\v2\x15.amphi.v1.RelayReportR\areports\"G\n" +
 	"\vRelayReport\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\rR\x05label\x12\x10\n" +
-	"\x03ntp\x18\x02 \x01(\x06R\x03ntp\x12\x10\n" +
-	"\x03rtp\x18\x03 \x01(\aR\x03rtp\"(\n" +
+	"\x03ntp\x18\x02 \x01(\x04R\x03ntp\x12\x10\n" +
+	"\x03rtp\x18\x03 \x01(\rR\x03rtp\"(\n" +
 	"\x0eRelayKeyframes\x12\x16\n" +
 	"\x06labels\x18\x01 \x03(\rR\x06labelsB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
