@@ -85,7 +85,7 @@ func newMesh(n *Node, cfg ClusterConfig) (*mesh, error) {
 		Dial: func(ctx context.Context, node string) (*tls.Conn, error) {
 			return m.link.Dial(ctx, node, link.TrunkProtocol)
 		},
-		Handler: m.relays, Shed: m.relays.Shed,
+		Handler: m.relays, Shed: m.relays.Shed, Flush: m.relays.Flush,
 	})
 	if err != nil {
 		return m, err
