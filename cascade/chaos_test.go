@@ -172,7 +172,7 @@ func (c *chaos) settled(t *testing.T) {
 
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	seeds := 6
+	seeds := 4
 	if testing.Short() {
 		seeds = 3
 	}

@@ -10,7 +10,7 @@ type RelayStats struct {
 	Room, Track, From, To string
 	// Home is the node of the track's publisher.
 	Home string
-	// Layer is the highest encoding sent, -1 for none.
+	// Layer is the highest encoding sent, -1: the trunk carries none.
 	Layer int
 	// Bitrate is that of the last second, in bits per second.
 	Bitrate        uint64
@@ -51,7 +51,9 @@ func (m *Manager) Stats(room string) Stats {
 		}
 		for _, of := range r.serves {
 			for _, x := range of {
-				s.Relays = append(s.Relays, x.stats())
+				if x.sends() {
+					s.Relays = append(s.Relays, x.stats())
+				}
 			}
 		}
 		for home, f := range r.feeds {
@@ -67,6 +69,11 @@ func (m *Manager) Stats(room string) Stats {
 	})
 	slices.SortFunc(s.Parents, func(a, b ParentStats) int { return cmp.Or(cmp.Compare(a.Room, b.Room), cmp.Compare(a.Home, b.Home)) })
 	return s
+}
+
+// sends says that something of the track is sent, not only told.
+func (s *serve) sends() bool {
+	return slices.ContainsFunc(s.relays[:], func(r *relay) bool { return r != nil })
 }
 
 func (s *serve) stats() RelayStats {
