@@ -34,6 +34,7 @@ const (
 	// leaveAfter is when what still comes from a former parent is not taken any more.
 	leaveAfter   = lease
 	tickPeriod   = 50 * time.Millisecond
+	expirePeriod = 200 * time.Millisecond
 	pacePeriod   = 5 * time.Millisecond
 	reportPeriod = 100 * time.Millisecond
 	secondPeriod = time.Second
@@ -251,7 +252,6 @@ func (m *Manager) tick(now time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.rooms {
-		r.expireLocked(now)
 		r.tickLocked(now)
 	}
 }

@@ -15,6 +15,8 @@ type feed struct {
 	parent, backup string
 	link           *link // nil: nobody can be reached
 	intakes        map[string]*intake
+	dirty          bool // some intake is
+	restless       bool // some intake has something to do in a while
 	bad            map[string]badness
 	path           []string // what the tracks pass, the home first and link's node last; nil: not known
 }
@@ -99,8 +101,11 @@ func (f *feed) tickLocked(now time.Duration) {
 		}
 	}
 	f.chooseLocked(now, "it can be reached again", f.link == nil)
-	for _, in := range f.intakes {
-		in.tickLocked(now)
+	if f.restless {
+		f.restless = false
+		for _, in := range f.intakes {
+			f.restless = in.tickLocked(now) || f.restless
+		}
 	}
 	f.flushLocked(now)
 }
@@ -127,6 +132,10 @@ func (f *feed) flushLocked(now time.Duration) {
 	}
 	again := l.retry != 0 && now >= l.retry
 	whole := l.fresh || again || l.sent == 0 || now-l.sent >= refresh
+	if !whole && !f.dirty {
+		return
+	}
+	f.dirty = false
 	var wants []*amphiv1.RelayWant
 	for _, in := range f.intakes {
 		if whole || in.dirty {
@@ -186,7 +195,7 @@ func (f *feed) refusedLocked(list []*amphiv1.RelayRefusal, now time.Duration) {
 	whole := f.path == nil
 	for _, x := range list {
 		if in := f.intakes[x.GetTrackId()]; in != nil {
-			in.retry = now + refusedRetry
+			in.retry, f.restless = now+refusedRetry, true
 			continue
 		}
 		whole = whole || x.GetTrackId() == ""

@@ -56,6 +56,7 @@ func (in *intake) addLocked() {
 		ID: t.ID, Source: t.Source, Origin: t.PeerID, Kind: t.Kind, Home: in.feed.home,
 	}, &observer{in})
 	if err != nil {
+		in.feed.restless = true
 		m.log.Debug("a track of another node has to wait", "room", in.room.name, "track", t.ID, "err", err)
 		return
 	}
@@ -80,7 +81,8 @@ func (o *observer) Interest(maxSpatial int) {
 		in.streams[i].last.Store(0) // who wants it again begins with a keyframe
 		in.begin[i] = 0
 	}
-	in.interest, in.dirty = maxSpatial, true
+	in.interest = maxSpatial
+	in.setDirtyLocked()
 	in.feed.flushLocked(m.now())
 }
 
@@ -200,7 +202,7 @@ func (in *intake) wantNewLocked(generation uint64) {
 		return
 	}
 	in.current = &source{node: in.feed.link.node, home: in.feed.home, generation: generation, asked: -1}
-	in.dirty = true
+	in.setDirtyLocked()
 }
 
 // begin makes the generation of a label the one that is received: its first packet has come.
@@ -254,8 +256,13 @@ func (in *intake) leaveLocked(now time.Duration) {
 		s.until = now + leaveAfter
 		in.leaving = append(in.leaving, s)
 	}
-	in.current, in.dirty = nil, true
+	in.current = nil
+	in.setDirtyLocked()
+	in.feed.restless = true
 }
+
+// setDirtyLocked has the parent told what is wanted with the next flush.
+func (in *intake) setDirtyLocked() { in.dirty, in.feed.dirty = true, true }
 
 // moveLocked goes over to another home.
 func (in *intake) moveLocked(f *feed) {
@@ -263,15 +270,18 @@ func (in *intake) moveLocked(f *feed) {
 	delete(in.feed.intakes, in.track.ID)
 	in.feed, in.offer = f, nil
 	f.intakes[in.track.ID] = in
+	f.restless = true
+	in.setDirtyLocked()
 }
 
-// tickLocked lets former parents go.
-func (in *intake) tickLocked(now time.Duration) {
+// tickLocked lets former parents go, and tries again what could not be done. It says whether there is more to do.
+func (in *intake) tickLocked(now time.Duration) (restless bool) {
 	if in.remote == nil {
 		in.addLocked()
 	}
 	if in.retry != 0 && now >= in.retry {
-		in.retry, in.dirty = 0, true
+		in.retry = 0
+		in.setDirtyLocked()
 	}
 	kept := in.leaving[:0]
 	for _, s := range in.leaving {
@@ -284,6 +294,7 @@ func (in *intake) tickLocked(now time.Duration) {
 	}
 	clear(in.leaving[len(kept):])
 	in.leaving = kept
+	return len(kept) > 0 || in.retry != 0 || in.remote == nil
 }
 
 // replacedLocked says that the present parent delivers what a former one did.
@@ -338,7 +349,8 @@ func (in *intake) forgetLocked() {
 	if in.current != nil {
 		all = append(all, in.current)
 	}
-	in.leaving, in.current, in.dirty = nil, nil, true
+	in.leaving, in.current = nil, nil
+	in.setDirtyLocked()
 	for _, s := range all {
 		in.removeLocked(s)
 		in.unwantLocked(s)

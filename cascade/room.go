@@ -20,6 +20,7 @@ type room struct {
 	// published are the tracks of this node's own publishers.
 	published map[string]publication
 	serves    map[string]map[string]*serve // by track and node
+	expired   time.Duration                // when it was looked for wants that have expired
 }
 
 // publication is one of the times that a track was published here.
@@ -152,8 +153,9 @@ func (r *room) setIntakesLocked() {
 		in := r.intakes[id]
 		switch {
 		case in == nil:
-			in = &intake{room: r, feed: f, track: t, interest: -1, dirty: true}
+			in = &intake{room: r, feed: f, track: t, interest: -1}
 			r.intakes[id], f.intakes[id] = in, in
+			in.setDirtyLocked()
 			in.addLocked()
 		case in.feed != f:
 			in.moveLocked(f)
@@ -205,6 +207,10 @@ func (r *room) generationLocked(id string, t MediaTrack, got uint64) uint64 {
 }
 
 func (r *room) tickLocked(now time.Duration) {
+	if now-r.expired >= expirePeriod {
+		r.expired = now
+		r.expireLocked(now)
+	}
 	for _, f := range r.feeds {
 		f.tickLocked(now)
 	}
