@@ -317,9 +317,9 @@ func (m *Manager) TrunkMedia(id string, number uint32, ext uint64, rtp []byte, a
 		m.in.mu.RLock()
 		l = m.in.labels[number]
 	}
-	if l == nil || l.source.node != id {
+	if l == nil || l.source.node != id || l.awaited.Load() {
 		m.in.mu.RUnlock()
-		if l == nil && number != 0 && number <= m.nextLabel.Load() {
+		if l == nil && number != 0 && number <= m.nextLabel.Load() || l != nil && l.source.node == id {
 			m.drops.add(dropRetired)
 		} else {
 			m.drops.add(dropLabel)

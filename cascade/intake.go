@@ -17,8 +17,9 @@ type intake struct {
 	feed     *feed
 	track    Track
 	remote   Remote // nil until it could be added; does not change while there are labels
-	interest int    // the highest encoding wanted here, -1: none
-	dirty    bool   // the parent does not know yet what is wanted
+	observer *observer
+	interest int  // the highest encoding wanted here, -1: none
+	dirty    bool // the parent does not know yet what is wanted
 	// generation is that of what is being received, 0 before the first; home is where it was published.
 	generation uint64
 	home       string
@@ -52,9 +53,10 @@ type source struct {
 func (in *intake) addLocked() {
 	m := in.room.m
 	t := in.track
+	in.observer = &observer{in}
 	remote, err := m.media.AddRemote(in.room.name, media.RemoteConfig{
 		ID: t.ID, Source: t.Source, Origin: t.PeerID, Kind: t.Kind, Home: in.feed.home,
-	}, &observer{in})
+	}, in.observer)
 	if err != nil {
 		in.feed.restless = true
 		m.log.Debug("a track of another node has to wait", "room", in.room.name, "track", t.ID, "err", err)
@@ -74,7 +76,7 @@ func (o *observer) Interest(maxSpatial int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	maxSpatial = min(maxSpatial, maxEncodings-1)
-	if in.interest == maxSpatial || in.room.intakes[in.track.ID] != in {
+	if in.interest == maxSpatial || in.observer != o || in.room.intakes[in.track.ID] != in {
 		return
 	}
 	for i := maxSpatial + 1; i <= in.interest; i++ {
@@ -224,6 +226,7 @@ func (in *intake) beginLocked(generation uint64) {
 	}
 	for _, s := range in.leaving {
 		in.removeLocked(s)
+		in.unwantLocked(s)
 	}
 	in.leaving = nil
 	before := in.generation
@@ -315,7 +318,7 @@ func (in *intake) replacedLocked(s *source) bool {
 
 // unwantLocked tells a former parent that nothing is wanted any more, unless it is the present one again.
 func (in *intake) unwantLocked(s *source) {
-	if in.current != nil && in.current.node == s.node && in.current.home == s.home {
+	if in.current != nil && in.current.node == s.node {
 		return
 	}
 	m := in.room.m

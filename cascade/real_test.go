@@ -434,7 +434,7 @@ func middle(t testing.TB, engine *media.Engine) (m *Manager, number uint32) {
 		Room: "room", Home: "home", Number: 1, Path: []string{"home"},
 		Offers: []*amphiv1.RelayOffer{{TrackId: "cam", Generation: 9, Encodings: []*amphiv1.RelayEncoding{{PayloadType: 96, Width: 320, Height: 180}}}},
 	}}}))
-	(&observer{m.rooms["room"].intakes["cam"]}).Interest(0)
+	m.rooms["room"].intakes["cam"].observer.Interest(0)
 	m.TrunkMessage("other", encode(t, wants("room", "home", &amphiv1.RelayWant{TrackId: "cam", Generation: 9, Labels: []uint32{7}})))
 	for number = range m.in.labels {
 	}

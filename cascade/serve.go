@@ -14,6 +14,7 @@ type serve struct {
 	room       *room
 	node       string
 	track      string
+	home       string // of the track when it was wanted last
 	max        int
 	large      bool
 	generation uint64 // of the labels; 0 until they are used
@@ -95,7 +96,7 @@ func (r *room) wantLocked(from, home string, w *amphiv1.RelayWant) (s *serve, wh
 	case w.GetMaxLayer() >= maxEncodings || w.GetMaxLayer() < -1 || len(w.GetLabels()) > most || len(w.GetHave()) > len(w.GetLabels()):
 		return nil, dropLayers, false
 	case r.homes[id] != home:
-		if s != nil && w.GetMaxLayer() < 0 { // it has moved, and the other node has noticed
+		if s != nil && s.home == home && w.GetMaxLayer() < 0 { // it has moved, and the other node has noticed
 			s.closeLocked()
 			return nil, 0, true
 		}
@@ -113,6 +114,7 @@ func (r *room) wantLocked(from, home string, w *amphiv1.RelayWant) (s *serve, wh
 		}
 		r.serves[id][from] = s
 	}
+	s.home = home
 	s.setLocked(w)
 	return s, 0, true
 }
