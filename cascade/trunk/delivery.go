@@ -11,7 +11,7 @@ const (
 	longPath = 30 * time.Millisecond
 	// slower is the share of what is sent that arrives at most then: if all arrives, the path
 	// has only become longer.
-	slower = 0.9
+	slower = 0.8
 	// sureAfter is how long it must last, in time of arrival, for the rate to be known.
 	sureAfter = 60 * time.Millisecond
 	// deliveryShare is what the estimate becomes of that rate. Until the queue is short again,

@@ -79,7 +79,8 @@ type line struct {
 	second    int64
 	echoes    [][probeSize]byte
 	announced []gone
-	requests  []request // scratch
+	requests  []request               // scratch
+	scratch   [record.MaxPayload]byte // of payloads
 	counts    counts
 	rates     rates
 	ended     bool // no more records
@@ -188,8 +189,7 @@ func (l *line) poll(d dest, now int64) int64 {
 	l.probe(d, now)
 	for n := 0; len(l.announced) > 0 && n < maxGone; n += maxEntries {
 		k := min(len(l.announced), maxEntries)
-		var b [maxEntries * goneSize]byte
-		payload := b[:0]
+		payload := l.scratch[:0]
 		for _, g := range l.announced[:k] {
 			payload = g.append(payload)
 		}
@@ -249,9 +249,7 @@ func (l *line) decide(now int64) {
 func (l *line) probe(d dest, now int64) {
 	before := l.live.state
 	for l.live.probe(now) {
-		var b [probeSize]byte
-		binary.BigEndian.PutUint64(b[:], uint64(now))
-		l.emit(d, record.Probe, 0, 0, b[:], now)
+		l.emit(d, record.Probe, 0, 0, binary.BigEndian.AppendUint64(l.scratch[:0], uint64(now)), now)
 		l.counts.probes++
 		before = min(before, l.live.state)
 	}
@@ -266,9 +264,8 @@ func (l *line) probe(d dest, now int64) {
 
 func (l *line) report(d dest, now int64) {
 	for more, _ := l.arrivals.ready(now); more; {
-		var b [record.MaxPayload]byte
 		var payload []byte
-		payload, more = l.arrivals.report(b[:0], now)
+		payload, more = l.arrivals.report(l.scratch[:0], now)
 		l.emit(d, record.Report, 0, 0, payload, now)
 	}
 }
@@ -280,8 +277,7 @@ func (l *line) request(d dest, now int64) {
 	l.requests = l.repairs.due(now, l.requests[:0])
 	for rest := l.requests; len(rest) > 0; {
 		k := min(len(rest), maxEntries)
-		var b [maxEntries * requestSize]byte
-		payload := b[:0]
+		payload := l.scratch[:0]
 		for _, r := range rest[:k] {
 			payload = r.append(payload)
 		}
@@ -306,9 +302,9 @@ func (l *line) media(d dest, now int64) bool {
 	if l.queue.packets > 0 {
 		return true
 	}
-	var zeros [paddingSize]byte
 	for l.padding > 0 && l.tokens > 0 {
-		l.emit(d, record.Padding, 0, 0, zeros[:], now)
+		clear(l.scratch[:paddingSize])
+		l.emit(d, record.Padding, 0, 0, l.scratch[:paddingSize], now)
 		l.padding -= paddingSize
 	}
 	l.padding = 0
@@ -352,10 +348,11 @@ func (l *line) emit(d dest, t record.Type, label uint32, ext uint64, payload []b
 	l.counts.sentBytes += uint64(len(b) + 28)
 }
 
-// watchQueue sheds the next label when the queue has been long for too long: the budget has
-// not noticed yet, or a label has become more than it was.
+// watchQueue sheds the next label when the queue has been long for too long and does not get
+// shorter by itself: a label has become more than it was. A burst, or what a node that was held
+// up catches up with, does.
 func (l *line) watchQueue(now int64) {
-	if l.wait(now) <= queueLong {
+	if l.wait(now) <= queueLong || l.shed.sending() < l.budget(now) {
 		l.short = now
 		return
 	}

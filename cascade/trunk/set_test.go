@@ -82,12 +82,18 @@ type event struct {
 	ext        uint64
 }
 
+// front takes media before a node's handler does.
+type front interface {
+	TrunkMedia(node string, label uint32, ext uint64, rtp []byte, arrivalNS int64) bool
+}
+
 // handler collects what it is told and serves packets again from a store.
 type handler struct {
 	mu     sync.Mutex
 	events []event
 	store  map[uint64][]byte // what was sent, by ext
 	labels map[uint32]bool
+	first  front
 }
 
 func (h *handler) add(e event) {
@@ -105,7 +111,13 @@ func (h *handler) TrunkMessage(node string, msg []byte) {
 }
 func (h *handler) TrunkBudget(node string, bps int64) { h.add(event{what: "budget", node: node}) }
 
-func (h *handler) TrunkMedia(node string, label uint32, ext uint64, rtp []byte, _ int64) bool {
+func (h *handler) TrunkMedia(node string, label uint32, ext uint64, rtp []byte, at int64) bool {
+	h.mu.Lock()
+	first := h.first
+	h.mu.Unlock()
+	if first != nil {
+		return first.TrunkMedia(node, label, ext, rtp, at)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.labels[label] {

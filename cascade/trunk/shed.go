@@ -146,6 +146,19 @@ func (s *shedder) decide(budget, now int64) {
 	}
 }
 
+// sending is the rate at which the labels that are not shed have been offered in the present
+// slot or before, whichever is more, in bits per second.
+func (s *shedder) sending() int64 {
+	var now, before int64
+	for _, l := range s.order {
+		if !l.shed {
+			now += l.bytes
+			before += l.rate
+		}
+	}
+	return max(now*8*int64(time.Second)/rateSlot, before)
+}
+
 // shedNext sheds the label that is next in turn and has sent something lately; nil when there
 // is none but audio.
 func (s *shedder) shedNext(now int64) *outLabel {

@@ -53,6 +53,7 @@ type world struct {
 	now   int64
 	a, b  *end
 	every func()
+	held  func(e *end) bool // this end's process is not running
 }
 
 func newWorld(tb testing.TB, there, back netem.Params, seed uint64, change func(cfg *lineConfig)) *world {
@@ -89,7 +90,7 @@ const step = ms / 2
 func (w *world) run(d time.Duration) {
 	for stop := w.now + int64(d); w.now < stop; w.now += step {
 		for _, e := range []*end{w.a, w.b} {
-			for {
+			for w.held == nil || !w.held(e.peer) {
 				b, ok := e.out.Receive(time.Duration(w.now))
 				if !ok {
 					break
@@ -101,7 +102,7 @@ func (w *world) run(d time.Duration) {
 			w.every()
 		}
 		for _, e := range []*end{w.a, w.b} {
-			for e.dirty || e.next <= w.now {
+			for (e.dirty || e.next <= w.now) && (w.held == nil || !w.held(e)) {
 				e.dirty = false
 				if e.next = e.poll(e, w.now); e.next <= w.now {
 					e.next = w.now + 1 // the writer's next turn
@@ -322,6 +323,52 @@ func TestBlackHoles(t *testing.T) {
 		limit := silence + 2*int64(c.delay) + max(patience, 3*int64(c.delay)) + aliveIdle + 40*ms
 		if worst[0] > limit || worst[1] > limit {
 			t.Errorf("%s: later than %v", c.name, time.Duration(limit))
+		}
+	}
+}
+
+// TestHeldUpNodes: a node that does not get to run for a moment, again and again, is neither
+// dead nor behind a narrow path.
+func TestHeldUpNodes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		pause, every time.Duration
+		a, b         bool
+	}{
+		{"receiver", 150 * time.Millisecond, 700 * time.Millisecond, false, true},
+		{"sender", 150 * time.Millisecond, 700 * time.Millisecond, true, false},
+		{"both", 200 * time.Millisecond, time.Second, true, true},
+		{"both, little by little", 20 * time.Millisecond, 40 * time.Millisecond, true, true},
+		{"receiver, long", 350 * time.Millisecond, 3 * time.Second, false, true},
+	} {
+		link := netem.Params{Delay: 20 * time.Millisecond, Rate: 200_000_000}
+		w := newWorld(t, link, link, 1, nil)
+		sources := []*source{
+			{label: 1, class: Audio, size: 120, n: 1, period: 20 * ms},
+			{label: 2, class: Base, size: 900, n: 2, period: 33 * ms},
+			{label: 3, class: TopLarge, size: 1100, n: 20, period: 33 * ms},
+		}
+		w.every = func() {
+			if w.held(w.a) {
+				return // what clients sent meanwhile is there at once when it goes on
+			}
+			for _, s := range sources {
+				s.send(w.a)
+				clear(s.sentAt)
+			}
+		}
+		start := w.now
+		w.held = func(e *end) bool {
+			return (e == w.a && c.a || e == w.b && c.b) && (w.now-start)%int64(c.every) > int64(c.every-c.pause)
+		}
+		w.run(few(2 * time.Minute))
+		t.Logf("%s: %d packets shed, doubted %d and %d times, budget %d", c.name, w.a.counts.shed, w.a.counts.bursts, w.b.counts.bursts, w.a.est.Estimate())
+		if w.a.live.state == dead || w.b.live.state == dead {
+			t.Errorf("%s: dead", c.name)
+		}
+		if w.a.counts.shed+w.a.counts.overflowed > 0 {
+			t.Errorf("%s: %d packets shed", c.name, w.a.counts.shed)
 		}
 	}
 }
