@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/cluster"
+	"github.com/amphi-sfu/amphi/proto"
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	gproto "google.golang.org/protobuf/proto"
 )
 
 // world is a cluster in one process, on a network that can be cut.
@@ -218,9 +220,13 @@ func (w *world) owned(node, room string) *pb.Placement {
 
 func (w *world) propose(node string, cmd *pb.RegistryCommand) {
 	w.t.Helper()
-	if err := w.node(node).Propose(context.Background(), cmd); err != nil {
-		w.t.Fatalf("%s: %v", node, err)
-	}
+	until(w.t, w.wait, "the command is carried out", func() bool {
+		err := w.node(node).Propose(context.Background(), cmd)
+		if err != nil && !proto.CodeOf(err).Retryable() {
+			w.t.Fatalf("%s: %v", node, err)
+		}
+		return err == nil
+	})
 }
 
 // clock is a node's monotonic clock, which a pause of the node stops reading.
@@ -277,4 +283,22 @@ func voters(s cluster.Status) []string {
 		}
 	}
 	return ids
+}
+
+func encoded(t *testing.T, call *pb.RegistryCall) []byte {
+	t.Helper()
+	msg, err := gproto.Marshal(call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return msg
+}
+
+func decoded(t *testing.T, answer []byte) *pb.RegistryReply {
+	t.Helper()
+	reply := &pb.RegistryReply{}
+	if err := gproto.Unmarshal(answer, reply); err != nil {
+		t.Fatal(err)
+	}
+	return reply
 }
