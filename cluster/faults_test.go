@@ -36,7 +36,7 @@ func (w *world) follower() string {
 // and has lost the room.
 func TestCutOffOwner(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, nil)
+	w := newWorld(t, func(cfg *cluster.NodeConfig) { cfg.ProposeTimeout = 2 * time.Second })
 	ids := w.three()
 	w.propose(ids[0], putRoom("r", ""))
 	owner := w.follower()

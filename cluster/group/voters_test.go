@@ -123,8 +123,8 @@ func quorum(group []Server, known []Fact) bool {
 func TestHeartbeatFollowsTheRoundTrip(t *testing.T) {
 	t.Parallel()
 	for rtt, want := range map[time.Duration]time.Duration{
-		0: 250 * time.Millisecond, 40 * time.Millisecond: 250 * time.Millisecond, 80 * time.Millisecond: 500 * time.Millisecond,
-		200 * time.Millisecond: 1250 * time.Millisecond, time.Minute: 3 * time.Second,
+		0: 200 * time.Millisecond, 30 * time.Millisecond: 200 * time.Millisecond, 80 * time.Millisecond: 400 * time.Millisecond,
+		200 * time.Millisecond: time.Second, time.Minute: 3 * time.Second,
 	} {
 		if got := Heartbeat(rtt); got != want {
 			t.Errorf("%v: %v, want %v", rtt, got, want)
