@@ -9,7 +9,7 @@ import { TemplateSchema } from "../src/gen/amphi/v1/model_pb.js";
 import { captureError } from "../src/sdk/devices.js";
 import { Emitter } from "../src/sdk/emitter.js";
 import { Handover } from "../src/sdk/handover.js";
-import { activeEncodings, layersFor, mayPublish, needsTransport, preferCodecs, videoEncodings } from "../src/sdk/publishing.js";
+import { activeEncodings, fullHeight, layersFor, mayPublish, needsTransport, preferCodecs, videoEncodings } from "../src/sdk/publishing.js";
 import { applyEvent, maxMessages } from "../src/sdk/reduce.js";
 import { emptyState, ownRole, raisedHands } from "../src/sdk/state.js";
 import type { RoomState } from "../src/sdk/state.js";
@@ -137,10 +137,18 @@ test("simulcast: layers low first for most browsers, high first for Firefox, non
   const params = ownRole(start)!.publish.videoParams!;
   assert.deepEqual(videoEncodings(params, 720, false).map((e) => e.rid), ["q", "h", "f"]);
   assert.deepEqual(videoEncodings(params, 720, true).map((e) => e.rid), ["f", "h", "q"]);
-  assert.deepEqual(layersFor(params, 240).map((l) => l.rid), ["h", "f"]);
+  for (const [width, height, rids] of [[1280, 720, "qhf"], [960, 540, "qhf"], [800, 600, "hf"], [640, 360, "hf"], [360, 640, "hf"], [480, 270, "hf"], [320, 180, "f"]] as const) {
+    const media = { getSettings: () => ({ width, height }) } as unknown as MediaStreamTrack;
+    assert.equal(layersFor(params, fullHeight(media)).map((l) => l.rid).join(""), rids, `${width} × ${height}: as many as Chromium sends`);
+  }
+  assert.deepEqual(layersFor(params, 0).map((l) => l.rid), ["q", "h", "f"]);
   assert.deepEqual(videoEncodings(params, 100, false).map((e) => [e.rid, e.maxBitrate]), [[undefined, 1_500_000]]);
-  assert.deepEqual(videoEncodings(params, 720, false, "L1T3").map((e) => [e.rid, e.scalabilityMode]), [["q", "L1T3"], ["h", "L1T3"], ["f", "L1T3"]]);
-  assert.deepEqual(videoEncodings(params, 720, false, "L3T3_KEY").map((e) => [e.rid, e.scalabilityMode]), [[undefined, "L3T3_KEY"]]);
+  assert.deepEqual(videoEncodings(params, 720, false, { scalabilityMode: "L1T3" }).map((e) => [e.rid, e.scalabilityMode]), [["q", "L1T3"], ["h", "L1T3"], ["f", "L1T3"]]);
+  assert.deepEqual(videoEncodings(params, 720, false, { scalabilityMode: "L3T3_KEY" }).map((e) => [e.rid, e.scalabilityMode]), [[undefined, "L3T3_KEY"]]);
+  for (const [codec, mode] of [["vp8", undefined], ["h264", undefined], ["vp9", "L1T3"], ["av1", "L1T3"]] as const) {
+    assert.deepEqual(videoEncodings(params, 720, false, { codec }).map((e) => e.scalabilityMode), [mode, mode, mode], codec);
+  }
+  assert.deepEqual(videoEncodings(params, 180, false, { codec: "av1" }).map((e) => e.scalabilityMode), [undefined]);
   const low = [{ scaleResolutionDownBy: 4 }, { scaleResolutionDownBy: 2 }, { scaleResolutionDownBy: 1 }] as RTCRtpEncodingParameters[];
   assert.deepEqual(activeEncodings(low, 1), [true, true, false]);
   assert.deepEqual(activeEncodings([...low].reverse(), 1), [false, true, true]);

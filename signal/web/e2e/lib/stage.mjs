@@ -4,12 +4,17 @@ import { observe } from "./browser.mjs";
 export class Actor {
   /** Opens a page with the SDK and joins by a room's code. `without` is a codec that the browser pretends not to decode. */
   static async join(browser, platform, link, name, { without } = {}) {
+    const context = await browser.newContext({ viewport: { width: 1400, height: 900 } });
+    const page = await context.newPage();
+    await page.addInitScript(observe);
+    return Actor.on(page, platform, link, name, { without });
+  }
+
+  /** Joins in a page of any browser, which has `observe`. */
+  static async on(page, platform, link, name, { without } = {}) {
     const actor = new Actor();
-    actor.name = name;
-    actor.context = await browser.newContext({ viewport: { width: 1400, height: 900 } });
-    actor.page = await actor.context.newPage();
-    await actor.page.addInitScript(observe);
-    await actor.page.goto(platform.url + "/sdk/amphi.d.ts");
+    Object.assign(actor, { name, page });
+    await page.goto(platform.url + "/sdk/amphi.d.ts");
     await actor.page.evaluate(async ([code, name, without]) => {
       if (without) {
         const add = RTCPeerConnection.prototype.addTransceiver;

@@ -10,7 +10,7 @@ import { Path } from "./path.js";
 import type { PathOptions } from "./path.js";
 import type { Platform } from "./platform.js";
 import { Pulse } from "./pulse.js";
-import { layersFor, manyInOne, preferCodecs, videoEncodings, videoParamsFor, withLayers } from "./publishing.js";
+import { fullHeight, layersFor, manyInOne, preferCodecs, videoEncodings, videoParamsFor, withLayers } from "./publishing.js";
 import { ownRole, peerOfTrack } from "./state.js";
 import type { StateStore } from "./state.js";
 import { flowing, slotsToStartWith, wantedTracks } from "./subscriptions.js";
@@ -241,7 +241,7 @@ export class Engine implements Publisher {
     }
     const { width = 0, height = 0 } = kind === "video" ? media.getSettings() : {};
     const params = kind === "video" ? videoParamsFor(ownRole(this.store.state), source) : undefined;
-    const layers = kind === "video" && !manyInOne(options.scalabilityMode) ? layersFor(params, height) : [];
+    const layers = kind === "video" && !manyInOne(options.scalabilityMode) ? layersFor(params, fullHeight(media)) : [];
     const result = await this.client.command({
       case: "publish",
       value: {
@@ -278,14 +278,12 @@ export class Engine implements Publisher {
       return pc.addTransceiver(sent.media ?? "audio", { direction: "sendonly", sendEncodings: [{ maxBitrate }] });
     }
     const params = videoParamsFor(role, source);
-    const height = sent.media?.getSettings().height ?? 0;
-    const { codec, scalabilityMode } = sent.options;
-    const sendEncodings = videoEncodings(params, height, isFirefox(), scalabilityMode);
+    const sendEncodings = videoEncodings(params, fullHeight(sent.media), isFirefox(), sent.options);
     const transceiver = pc.addTransceiver(sent.media ?? "video", { direction: "sendonly", sendEncodings });
     const codecs = globalThis.RTCRtpSender?.getCapabilities?.("video")?.codecs;
     if (codecs) {
       const allowed = this.encryption?.allowed(codecs) ?? codecs;
-      transceiver.setCodecPreferences?.(preferCodecs(allowed, params?.codecs ?? [], codec));
+      transceiver.setCodecPreferences?.(preferCodecs(allowed, params?.codecs ?? [], sent.options.codec));
     }
     return withLayers(transceiver);
   }

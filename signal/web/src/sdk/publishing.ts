@@ -1,8 +1,9 @@
 // What a role's parameters mean for capture and for RTCRtpSender: pure.
 import type { Kind, Role, SimulcastLayer, Source, VideoParams } from "./model.js";
 
-// A layer below this height is not worth its packets.
-const minLayerHeight = 90;
+// A layer below this height is not worth its packets. Nor does Chromium send as many as are asked for of a small
+// picture (two below 960 × 540, one below 480 × 270), and what it leaves out is the best one.
+const minLayerHeight = 130;
 
 export function kindOf(source: Source, media?: MediaStreamTrack): Kind {
   if (media) return media.kind === "audio" ? "audio" : "video";
@@ -24,6 +25,12 @@ export function needsTransport(role: Role | undefined): boolean {
 
 export function videoParamsFor(role: Role | undefined, source: Source): VideoParams | undefined {
   return source === "screen" ? role?.publish.screenParams : role?.publish.videoParams;
+}
+
+/** The height of a 16:9 picture with as many pixels; 0 when the size is not known. */
+export function fullHeight(media: MediaStreamTrack | null): number {
+  const { width = 0, height = 0 } = media?.getSettings() ?? {};
+  return Math.sqrt((width * height * 9) / 16);
 }
 
 /** The role's simulcast layers that a picture of this height has a use for, lowest first. */
@@ -52,6 +59,9 @@ export function withLayers(transceiver: RTCRtpTransceiver): RTCRtpTransceiver {
   return transceiver;
 }
 
+// Without a mode Chromium takes several encodings of these codecs for spatial layers of one stream.
+const modeOfSeveral = (codec: string | undefined): string | undefined => (/^(vp9|av1)$/i.test(codec ?? "") ? "L1T3" : undefined);
+
 /** Whether a scalability mode has several spatial layers in one encoding. */
 export const manyInOne = (mode: string | undefined): boolean => /^[LS][2-9]/.test(mode ?? "");
 
@@ -63,7 +73,7 @@ export function videoEncodings(
   params: VideoParams | undefined,
   height: number,
   highestFirst: boolean,
-  scalabilityMode?: string,
+  { scalabilityMode, codec }: { scalabilityMode?: string; codec?: string } = {},
 ): Encoding[] {
   const layers = layersFor(params, height);
   if (layers.length < 2 || manyInOne(scalabilityMode)) {
@@ -71,8 +81,9 @@ export function videoEncodings(
     const bitrate = only?.maxBitrateKbps || params?.bitrateKbps || 0;
     return [encoding(bitrate, only?.maxFramerate || params?.framerate || 0, scalabilityMode)];
   }
+  const mode = scalabilityMode ?? modeOfSeveral(codec ?? params?.codecs[0]);
   const encodings = layers.map((layer) => ({
-    ...encoding(layer.maxBitrateKbps, layer.maxFramerate, scalabilityMode),
+    ...encoding(layer.maxBitrateKbps, layer.maxFramerate, mode),
     rid: layer.rid,
     scaleResolutionDownBy: layer.scaleDownBy || 1,
   }));
