@@ -66,6 +66,19 @@ const use = (guest, index) => guest.room((room, index) => room.encryption.use(in
 /** The frame's height that a tile shows now. */
 const height = (guest, name) => guest.page.evaluate((selector) => document.querySelector(selector)?.videoHeight ?? 0, tile(name));
 
+/** The best layer of a tile, the lowest in a small one, and the best again. */
+async function layerFollowsSize(guest, name) {
+  const high = () => until("the best layer", async () => (await height(guest, name)) === 360, { timeout: 30_000 });
+  await high();
+  await guest.page.evaluate((selector) => {
+    const video = document.querySelector(selector);
+    Object.assign(video.style, { width: "100px", height: "56px" });
+  }, tile(name));
+  await until("the lowest layer", async () => (await height(guest, name)) === 180, { timeout: 30_000 });
+  await guest.page.evaluate((selector) => document.querySelector(selector).removeAttribute("style"), tile(name));
+  await high();
+}
+
 // A key that comes with the link.
 const fragment = "#key=" + Buffer.alloc(32, 7).toString("base64url");
 
@@ -89,18 +102,8 @@ describe("an encrypted room", { concurrency: false }, () => {
   });
 
   test("the layer follows the size", { timeout: 120_000 }, async () => {
-    const large = await until("a better layer than the lowest", async () => {
-      const now = await height(rita, "Greg");
-      return now >= 180 && now;
-    }, { timeout: 30_000 });
-    await rita.page.evaluate((selector) => {
-      const video = document.querySelector(selector);
-      Object.assign(video.style, { width: "100px", height: "56px" });
-    }, tile("Greg"));
-    await until("the lowest layer", async () => (await height(rita, "Greg")) < large, { timeout: 30_000 });
+    await layerFollowsSize(rita, "Greg");
     await rita.sees("Greg", "green");
-    await rita.page.evaluate((selector) => document.querySelector(selector).removeAttribute("style"), tile("Greg"));
-    await until("the layer of before", async () => (await height(rita, "Greg")) >= large, { timeout: 30_000 });
   });
 
   test("keys change without a standstill", { timeout: 120_000 }, async () => {
@@ -214,4 +217,25 @@ describe("an encrypted room", { concurrency: false }, () => {
       return { ok: seen.moved && seen.size?.[0] > 0, ...seen };
     }, { timeout: 60_000 });
   });
+});
+
+describe("encrypted by other codecs", { concurrency: false }, () => {
+  for (const codec of ["vp9", "av1"]) {
+    test(`${codec}: two see each other, and the layer follows the size`, { timeout: 120_000 }, async () => {
+      await importEncrypted(`sealed-${codec}`, [codec]);
+      const links = await platform.room(`vault-${codec}`, `sealed-${codec}`);
+      const [vera, paul] = await Promise.all([enter(browsers[0], links.host, "Vera"), enter(browsers[1], links.speaker, "Paul")]);
+      await Promise.all([vera.sees("Paul", "green"), paul.sees("Vera", "red")]);
+      await layerFollowsSize(vera, "Paul");
+      const codecs = await vera.page.evaluate(async () => {
+        const stats = [...(await window.amphi.room.stats()).values()];
+        const received = stats.filter((s) => s.type === "inbound-rtp" && s.kind === "video" && s.framesDecoded > 0);
+        return received.map((s) => stats.find((c) => c.id === s.codecId).mimeType.toLowerCase());
+      });
+      assert.deepEqual(codecs, [`video/${codec}`]);
+      const { decrypted } = await stats(vera);
+      assert.ok(decrypted > 20, `${decrypted} decrypted`);
+      await Promise.all([vera.close(), paul.close()]);
+    });
+  }
 });
