@@ -12,6 +12,8 @@ type Mode struct {
 	Spatial, Temporal int
 	// Key: upper spatial layers need lower ones in key pictures only.
 	Key bool
+	// Shift, with Key: each spatial layer is in its temporal pattern one picture ahead of the one below.
+	Shift bool
 	// Simulcast: spatial layers do not need each other at all (the S modes).
 	Simulcast bool
 }
@@ -22,6 +24,8 @@ func (m Mode) String() string {
 	switch {
 	case m.Simulcast:
 		return "S" + s[1:]
+	case m.Shift:
+		return s + "_KEY_SHIFT"
 	case m.Key && m.Spatial > 1:
 		return s + "_KEY"
 	}
@@ -36,6 +40,9 @@ func Modes() []Mode {
 			list = append(list, Mode{Spatial: s, Temporal: t})
 			if s > 1 {
 				list = append(list, Mode{Spatial: s, Temporal: t, Key: true}, Mode{Spatial: s, Temporal: t, Simulcast: true})
+			}
+			if s > 1 && t > 1 {
+				list = append(list, Mode{Spatial: s, Temporal: t, Key: true, Shift: true})
 			}
 		}
 	}
@@ -99,11 +106,15 @@ func (s *Stream) Picture(key bool) []Frame {
 	if key {
 		s.picture = 0
 	}
-	temporal := [...][]int{{0}, {0, 1}, {0, 2, 1, 2}}[s.mode.Temporal-1][s.picture%[...]int{1, 2, 4}[s.mode.Temporal-1]]
-	s.picture++
+	pattern := [...][]int{{0}, {0, 1}, {0, 2, 1, 2}}[s.mode.Temporal-1]
 	var list []Frame
 	for sp := range s.mode.Spatial {
 		s.count++
+		at := s.picture
+		if s.mode.Shift && !key {
+			at += sp - 1
+		}
+		temporal := pattern[at%len(pattern)]
 		f := Frame{Number: s.number, Spatial: sp, Temporal: temporal, Key: key, stream: s}
 		s.number++
 		if !key {
@@ -118,6 +129,7 @@ func (s *Stream) Picture(key bool) []Frame {
 		s.last[sp][temporal] = s.count
 		list = append(list, f)
 	}
+	s.picture++
 	return list
 }
 
