@@ -32,6 +32,9 @@ const (
 	// a client's own checks are no consent, as somebody could replay them.
 	consentPeriod  = 5 * time.Second
 	consentExpires = 30 * time.Second
+	// settling is how long after the nomination of a pair of UDP one of TCP does not replace
+	// it: clients that nominate all they check mean the better of the two.
+	settling = 2 * time.Second
 	// keepGeneration is how long credentials from before a restart are good if the
 	// restarted session never selects a pair.
 	keepGeneration = 60 * time.Second
@@ -85,6 +88,7 @@ type Agent struct {
 	pairs       []pair
 	selected    Path
 	hasSelected bool
+	chosen      time.Duration // when the selected pair was nominated last
 }
 
 // generation is one ICE session (RFC 8445 section 9).
@@ -383,9 +387,10 @@ func (a *Agent) response(m *Message, from Path, now time.Duration, o *Output) Dr
 // pair's does not nominate any more; those before p's session end.
 func (a *Agent) choose(p *pair, now time.Duration, o *Output) {
 	p.nominated = false
-	if s := a.find(a.selected); a.hasSelected && s != nil && s.session > p.session {
+	if s := a.find(a.selected); a.hasSelected && s != nil && (s.session > p.session || a.settled(s, p, now)) {
 		return
 	}
+	a.chosen = now
 	if !a.hasSelected || a.selected != p.path {
 		a.selected, a.hasSelected = p.path, true
 		p.consentAt = now + a.consentAfter()
@@ -404,6 +409,11 @@ func (a *Agent) choose(p *pair, now time.Duration, o *Output) {
 		}
 	}
 	a.pairs = current
+}
+
+// settled says that s, of UDP and alive, stays selected although p, of TCP, is nominated too.
+func (a *Agent) settled(s, p *pair, now time.Duration) bool {
+	return s.session == p.session && s.path.Conn == 0 && p.path.Conn != 0 && now-a.chosen < settling && now-s.heard < settling
 }
 
 func (a *Agent) hear(now time.Duration) {

@@ -375,6 +375,26 @@ func TestAddressChange(t *testing.T) {
 	b.selected(at(2))
 }
 
+// TestNominatesAll: of a client that nominates all that it checks UDP is meant, whatever came last. Later it is
+// taken at its word.
+func TestNominatesAll(t *testing.T) {
+	t.Parallel()
+	tcp := Path{Addr: at(9).Addr, Conn: 3}
+	for name, order := range map[string][]Path{"TCP last": {at(1), tcp}, "TCP first": {tcp, at(1)}} {
+		b := newBench(t)
+		for _, p := range order {
+			b.prove(p, requestOptions{nominate: true})
+			b.now += 50 * ms
+		}
+		if got, _ := b.a.Selected(); got != at(1) {
+			t.Errorf("%s: selected %v", name, got)
+		}
+		b.now += settling
+		b.handle(check(t, requestOptions{nominate: true}), tcp)
+		b.selected(tcp)
+	}
+}
+
 // TestRebinding: a NAT gives the client another address, and nobody nominates it.
 func TestRebinding(t *testing.T) {
 	t.Parallel()
