@@ -6,7 +6,7 @@ C_SOURCES := $(shell find cmd/amphi-compositor -name '*.[ch]' 2>/dev/null)
 WEB_SOURCES := $(shell find signal/web -path signal/web/node_modules -prune -o -path signal/web/dist -prune -o -type f -print 2>/dev/null)
 WEB_STAMP := .cache/web-built
 
-.PHONY: run build test lint bench lab proto web clean test-go test-links test-lab test-web test-e2e
+.PHONY: run build test lint bench lab soak proto web clean test-go test-links test-lab test-web test-e2e
 
 run: build
 	@exec bin/amphi dev $(ARGS)
@@ -70,6 +70,10 @@ bench: .cache/setup-test build
 	go test -run '^$$' -bench Program -benchtime 8x ./cmd/amphi-compositor
 	go test -count=1 -v -run TestProgram ./cmd/amphi-compositor
 	cd signal/web && node --test --test-reporter=spec e2e/latency.test.mjs
+
+# The long form of the registry's histories: 100,000 operations under faults, checked for linearizability; some minutes.
+soak:
+	AMPHI_SOAK=$${AMPHI_SOAK:-100000} go test -count=1 -v -timeout 60m -run 'TestLinearizable$$' ./cluster
 
 # Regenerates what is committed: Go by protoc (Debian's protobuf-compiler), TypeScript by protoc-gen-es.
 proto: .cache/setup-test signal/web/node_modules/.package-lock.json

@@ -15,6 +15,7 @@ import (
 	"github.com/amphi-sfu/amphi/cluster"
 	"github.com/amphi-sfu/amphi/proto"
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"go.uber.org/goleak"
 	gproto "google.golang.org/protobuf/proto"
 )
 
@@ -205,7 +206,7 @@ const childDir = "AMPHI_TEST_REGISTRY_DIR"
 func TestMain(m *testing.M) {
 	dir := os.Getenv(childDir)
 	if dir == "" {
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m)
 	}
 	l, err := cluster.NewLocal(cluster.Config{Dir: dir, CompactBytes: 2000})
 	if err != nil {

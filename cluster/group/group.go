@@ -333,12 +333,12 @@ func (g *Group) SetHeartbeat(d time.Duration) error {
 
 // Stats are what operators see.
 type Stats struct {
-	Leader        string
+	Leader string
 	// Term is Raft's; up to Committed entries are the group's, up to Applied this node has carried out.
 	Term, Committed, Applied uint64
-	Servers       []Server
-	Heartbeat     time.Duration
-	LogEntries    uint64
+	Servers                  []Server
+	Heartbeat                time.Duration
+	LogEntries               uint64
 }
 
 // Stats are the group's figures as this node sees them.

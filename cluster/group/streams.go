@@ -85,13 +85,18 @@ func (s *streams) add(conn net.Conn, served bool) (*stream, bool) {
 	return st, true
 }
 
-// deliver hands Raft a connection from another node, or closes it when too many wait.
+// deliver hands Raft a connection from another node, or closes it when too many wait or the group is closed.
 func (s *streams) deliver(conn net.Conn) {
-	select {
-	case s.in <- conn:
-	default:
-		_ = conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		select {
+		case s.in <- conn:
+			return
+		default:
+		}
 	}
+	_ = conn.Close()
 }
 
 func (s *streams) Accept() (net.Conn, error) {
