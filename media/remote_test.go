@@ -419,3 +419,46 @@ func BenchmarkReceiveRemote(b *testing.B) {
 		}
 	}
 }
+
+// relaySink counts what a relay gets.
+type relaySink struct {
+	testSink
+	padding atomic.Int64
+}
+
+func (s *relaySink) WritePadding(*packet.Packet) { s.padding.Add(1) }
+
+func TestRelaysGetPaddingAndWantNothing(t *testing.T) {
+	t.Parallel()
+	e := startEngine(t, Config{})
+	b := &bridge{}
+	m, err := e.Router("room").AddRemote(RemoteConfig{ID: "cam", Kind: codec.Video, Home: "a"}, &interestOnly{b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newVP8Feed(1000)
+	f.write(t, m)
+	plain, relay := &testSink{}, &relaySink{}
+	defer plain.release()
+	defer relay.release()
+	enc := m.UpTrack().Encodings()[0]
+	enc.Attach(relay)
+	padding := packet.Packet{ExtSeq: 1003, Timestamp: f.src.ts, PayloadType: 96, AudioLevel: packet.NoAudioLevel}
+	if !m.Write(0, 1003, padding.AppendRelayed(nil), e.Now()) {
+		t.Fatal("padding is not taken")
+	}
+	if n, _ := relay.counts(); n != 0 || relay.padding.Load() != 1 {
+		t.Errorf("the relay has %d packets and %d of padding", n, relay.padding.Load())
+	}
+	m.UpTrack().WantLayer("x", 0)
+	eventually(t, "another node's want is told", func() bool { return b.wanted() == 0 })
+	m.UpTrack().WantLayer("x", -1)
+	eventually(t, "a relay alone wants nothing", func() bool { return b.wanted() == -1 })
+	enc.Attach(plain)
+	eventually(t, "a sink wants the encoding", func() bool { return b.wanted() == 0 })
+	padding.ExtSeq++
+	m.Write(0, padding.ExtSeq, padding.AppendRelayed(nil), e.Now())
+	if n, _ := plain.counts(); n != 0 || relay.padding.Load() != 2 {
+		t.Errorf("a sink has %d packets of padding", n)
+	}
+}
