@@ -154,6 +154,7 @@ type Manager struct {
 	changed    map[*room]struct{} // rooms whose tracks or encodings changed
 	number     uint64             // of the last message
 	generation uint64             // given last
+	reparented uint64             // how often a feed went over to another node
 	closed     bool
 }
 
@@ -294,9 +295,12 @@ func (m *Manager) TrunkDown(id, reason string) {
 	defer m.mu.Unlock()
 	n := m.nodeLocked(id)
 	n.up, n.budget = false, 0
-	now := m.now()
+	now, before := m.now(), m.reparented
 	for _, r := range m.rooms {
 		r.nodeDownLocked(id, reason, now)
+	}
+	if moved := m.reparented - before; moved > 0 {
+		m.log.Info("tracks come by other nodes", "lost", id, "why", reason, "feeds", moved)
 	}
 }
 

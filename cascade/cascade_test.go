@@ -138,6 +138,9 @@ func TestGatewayKilled(t *testing.T) {
 					}
 				}
 			}
+			if got := n.nodes[viewers[0]].m.Stats("").Reparented; got != 1 {
+				t.Errorf("%d changes of parents", got)
+			}
 			if all, different := n.sent("eu-1", backup); all > different*105/100 {
 				t.Errorf("%d packets, %d different to the new gateway", all, different)
 			}

@@ -84,7 +84,8 @@ func (f *feed) chooseLocked(now time.Duration, why string, must bool) {
 		f.link = &link{node: best, since: now, fresh: true}
 	}
 	if current != "" {
-		m.log.Info("tracks come by another node", "room", f.room.name, "home", f.home, "from", current, "to", best, "why", why)
+		m.reparented++
+		m.log.Debug("tracks come by another node", "room", f.room.name, "home", f.home, "from", current, "to", best, "why", why)
 	}
 	for _, in := range f.intakes {
 		in.leaveLocked(now)

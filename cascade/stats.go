@@ -33,6 +33,8 @@ type ParentStats struct {
 type Stats struct {
 	Relays  []RelayStats
 	Parents []ParentStats
+	// Reparented is how often the tracks of a home went over to another node.
+	Reparented uint64
 	// Refused counts what was refused of other nodes, by reason.
 	Refused map[string]uint64
 }
@@ -41,7 +43,7 @@ type Stats struct {
 func (m *Manager) Stats(room string) Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Stats{Refused: map[string]uint64{}}
+	s := Stats{Refused: map[string]uint64{}, Reparented: m.reparented}
 	for d := range drops {
 		s.Refused[d.String()] = m.drops.counts[d].Load()
 	}
