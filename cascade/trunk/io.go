@@ -45,22 +45,25 @@ func (s *Set) receive(d udp.Datagram, scratch []byte, now int64) []byte {
 		return scratch
 	}
 	c.moved(d.From, h.Number)
+	came := now - int64(d.Age) // a node that is held up is not a narrow path
 	poke := false
 	switch h.Type {
 	case record.Media, record.Repair:
-		if !s.deps.Handler.TrunkMedia(c.node, h.Label, h.Ext, payload, now) {
+		if !s.deps.Handler.TrunkMedia(c.node, h.Label, h.Ext, payload, came) {
 			s.drops.add(dropLabel)
 			h.Type = record.Padding // it came, but nothing of it is to be asked for again
 		}
-		poke, err = c.line.took(h, payload, now)
+		poke, err = c.line.took(h, payload, came)
 	case record.Request:
 		poke = true
 		err = c.line.answer(h, payload, now, func(label uint32, ext uint64) []byte {
 			scratch = s.deps.Handler.TrunkPacket(c.node, label, ext, scratch[:0])
 			return scratch
 		})
-	default:
+	case record.Report: // its reader's clock must not go back
 		poke, err = c.line.took(h, payload, now)
+	default:
+		poke, err = c.line.took(h, payload, came)
 	}
 	if err != nil {
 		s.drops.add(reasonOf(err))

@@ -318,7 +318,7 @@ func TestTwoNodesCarryMediaAndMessages(t *testing.T) {
 	const packets = 3000
 	for ext := uint64(1); ext <= packets; ext++ {
 		rtp := rtpPacket(ext, 200+int(ext%900))
-		b.Send("a", 7, ext, Base, rtp)
+		b.Send("a", 7, ext, Audio, rtp)
 		if ext%10 == 0 { // no more at a time than a trunk takes
 			eventually(t, "the packets come", func() bool { return len(a.all("media")) >= int(ext)-50 }, func() any { return fmt.Sprintf("%+v", []any{b.Stats().Trunks, a.Stats().Trunks, len(a.all("media"))}) })
 		}

@@ -142,7 +142,9 @@ func New(cfg Config, deps Deps) (*Set, error) {
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, fmt.Errorf("drawing a boot id: %w", err)
 	}
-	sock, err := udp.Listen(udp.Config{Addr: cfg.UDPAddr, MaxDatagram: record.MaxPayload + record.Overhead})
+	sock, err := udp.Listen(udp.Config{
+		Addr: cfg.UDPAddr, MaxDatagram: record.MaxPayload + record.Overhead, Single: true, Arrivals: true,
+	})
 	if err != nil {
 		return nil, err
 	}

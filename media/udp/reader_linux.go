@@ -17,8 +17,10 @@ const (
 	readBatch = 32
 	// groBuffer holds the longest message that GRO may build.
 	groBuffer = 65536
-	// controlSpace is room for the UDP_GRO and the SO_RXQ_OVFL control message.
-	controlSpace = 64
+	// controlSpace is room for the UDP_GRO, the SO_RXQ_OVFL and the SO_TIMESTAMPNS control message.
+	controlSpace = 96
+	// oldest is the age beyond which a datagram's is not believed: the wall clock was set.
+	oldest = time.Second
 	// errorPause is how long a reader rests when reads keep failing.
 	errorPause = 10 * time.Millisecond
 )
@@ -181,10 +183,20 @@ func (r *Reader) recvmmsg(fd uintptr) bool {
 // split undoes GRO: r.out gets one entry for each datagram.
 func (r *Reader) split() {
 	r.out = r.out[:0]
+	var now int64
+	if r.conn.cfg.Arrivals {
+		now = time.Now().UnixNano()
+	}
 	bytes := 0
 	for i := range r.n {
 		data := r.bufs[i*r.size:][:r.hdrs[i].n]
-		seg := r.readControl(i)
+		seg, came := r.readControl(i)
+		age := time.Duration(0)
+		if came != 0 {
+			if age = time.Duration(now - came); age < 0 || age > oldest {
+				age = 0
+			}
+		}
 		if seg <= 0 || seg > len(data) {
 			seg = max(len(data), 1)
 		}
@@ -195,7 +207,7 @@ func (r *Reader) split() {
 			if n > r.conn.cfg.MaxDatagram || r.hdrs[i].hdr.Flags&unix.MSG_TRUNC != 0 {
 				r.conn.counters.drop(DropOversize)
 			} else {
-				r.out = append(r.out, Datagram{Data: data[:n:n], From: from})
+				r.out = append(r.out, Datagram{Data: data[:n:n], From: from, Age: age})
 			}
 			data = data[n:]
 		}
@@ -204,8 +216,9 @@ func (r *Reader) split() {
 }
 
 // readControl returns the GRO segment size of message i, 0 when it is a single
-// datagram, and counts what the kernel dropped before it.
-func (r *Reader) readControl(i int) (segment int) {
+// datagram, and when it came by the wall clock, 0 when that is not known; it counts what the
+// kernel dropped before it.
+func (r *Reader) readControl(i int) (segment int, came int64) {
 	c := r.control[i][:min(int(r.hdrs[i].hdr.Controllen), controlSpace)]
 	for len(c) >= unix.CmsgLen(4) {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
@@ -216,6 +229,8 @@ func (r *Reader) readControl(i int) (segment int) {
 		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_RXQ_OVFL:
 			r.conn.counters.dropN(DropKernel, uint64(value-r.lost))
 			r.lost = value
+		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_TIMESTAMPNS && len(c) >= unix.CmsgLen(int(unsafe.Sizeof(unix.Timespec{}))):
+			came = (*unix.Timespec)(unsafe.Pointer(&c[unix.CmsgLen(0)])).Nano()
 		}
 		step := unix.CmsgSpace(max(int(h.Len)-unix.CmsgLen(0), 0))
 		if step > len(c) {
@@ -223,7 +238,7 @@ func (r *Reader) readControl(i int) (segment int) {
 		}
 		c = c[step:]
 	}
-	return segment
+	return segment, came
 }
 
 func (r *Reader) addr(i int) netip.AddrPort {

@@ -23,6 +23,9 @@ func (c *Conn) configure(raw syscall.RawConn) {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, c.cfg.WriteBuffer)
 		}
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
+		if c.cfg.Arrivals {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+		}
 		if c.cfg.Plain {
 			c.noGSO.Store(true)
 			return
@@ -50,7 +53,7 @@ func (c *Conn) Buffers() (read, write int) {
 // listen opens the socket and, where it can, one more on the same port for what may wait: a
 // kernel filter picks those packets by their first bytes, which SRTCP leaves in the clear.
 func (c *Conn) listen(addr *net.UDPAddr) (err error) {
-	if !c.cfg.Plain {
+	if !c.cfg.Plain && !c.cfg.Single {
 		for range listenTries {
 			if err = c.listenPair(addr); err == nil || !errors.Is(err, unix.EADDRINUSE) {
 				break

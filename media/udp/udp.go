@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Defaults of Config.
@@ -34,6 +35,10 @@ type Config struct {
 	MaxDatagram int
 	// MaxSegments caps the packets of one GSO run, 1..64. 1 turns GSO off.
 	MaxSegments int
+	// Single keeps everything on one socket: there is no patient reader then.
+	Single bool
+	// Arrivals has Datagram.Age filled in, where the system can.
+	Arrivals bool
 	// Plain turns off every batching system call; for tests and comparison.
 	Plain bool
 }
@@ -66,6 +71,8 @@ type Datagram struct {
 	Data []byte
 	// From is the sender; IPv4 addresses are never in their IPv6-mapped form.
 	From netip.AddrPort
+	// Age is how long ago the datagram came to this host, with Config.Arrivals; else 0.
+	Age time.Duration
 }
 
 // Conn is one bound UDP socket. All methods may be called concurrently; a
