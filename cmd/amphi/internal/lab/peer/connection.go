@@ -19,6 +19,9 @@ import (
 // connection is a peer at one node: signalling and media.
 type connection struct {
 	peer   *Peer
+	number int    // of the peer's connections
+	fresh  bool   // made as a new peer
+	floor  uint64 // events up to this one came over an earlier connection; guarded by the peer's mu
 	began  time.Time
 	client *client.Client
 	media  *client.Media
@@ -31,13 +34,14 @@ type connection struct {
 	mu    sync.Mutex // guards the fields below
 	slots func(*amphiv1.ServerMessage) *amphiv1.SlotsNeeded
 	early []*amphiv1.ServerMessage // what came before the media was made
+	came  map[record.Track]bool    // tracks of which something came
 }
 
 // open joins or resumes at a node and begins to connect the media.
 func (p *Peer) open(ctx context.Context, url string) (*connection, error) {
 	c := &connection{
 		peer: p, began: time.Now(), failed: make(chan struct{}), need: make(chan *amphiv1.SlotsNeeded, 1),
-		asked: make(chan string, 1),
+		asked: make(chan string, 1), came: map[record.Track]bool{},
 	}
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -48,6 +52,7 @@ func (p *Peer) open(ctx context.Context, url string) (*connection, error) {
 	}
 	p.generation++
 	generation := p.generation
+	c.number, c.fresh = int(generation), p.resume == ""
 	p.mu.Unlock()
 	if cfg.ResumeToken == "" {
 		cfg.Token, cfg.Join = p.cfg.Token, &amphiv1.Join{Name: p.cfg.Name}
@@ -85,6 +90,7 @@ func (p *Peer) joined(url string, c *connection, j *amphiv1.Joined, resuming boo
 
 // snapshot notes the messages and tracks that a whole state holds.
 func (c *connection) snapshot(state *amphiv1.RoomState) {
+	c.peer.takes(c, state.GetSeq())
 	if state == nil {
 		return
 	}
@@ -104,6 +110,25 @@ func (c *connection) snapshot(state *amphiv1.RoomState) {
 	c.peer.mu.Unlock()
 }
 
+// takes tells whether an event is new to the peer. While it moves it has two connections, and the newer
+// one repeats what the older one may still have brought; what comes twice over one connection counts twice.
+func (p *Peer) takes(c *connection, seq uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.number < p.current {
+		return false
+	}
+	if c.number > p.current {
+		p.current = c.number
+		if c.fresh {
+			p.seen = 0
+		}
+		c.floor = p.seen
+	}
+	p.seen = max(p.seen, seq)
+	return seq > c.floor
+}
+
 // tracks keeps the list of what there is to receive.
 func (p *Peer) tracks(e *amphiv1.Event) {
 	p.mu.Lock()
@@ -118,6 +143,9 @@ func (p *Peer) tracks(e *amphiv1.Event) {
 
 // message runs on the reader of the signalling connection.
 func (c *connection) message(msg *amphiv1.ServerMessage) {
+	if e := msg.GetEvent(); e != nil && !c.peer.takes(c, e.GetSeq()) {
+		return
+	}
 	if m := msg.GetEvent().GetMessage(); m != nil {
 		c.peer.cfg.Messages.Got(c.peer.cfg.Name, m.GetText(), m.GetId(), true)
 	}
@@ -217,6 +245,8 @@ func (c *connection) wanted(layer int) *amphiv1.SetSubscriptions {
 func (c *connection) receive(_ string, remote *webrtc.TrackRemote) {
 	buf := make([]byte, 1600)
 	var h rtp.Header
+	var last record.Track
+	known := false
 	for {
 		n, _, err := remote.Read(buf)
 		if err != nil {
@@ -228,6 +258,12 @@ func (c *connection) receive(_ string, remote *webrtc.TrackRemote) {
 		}
 		if s, ok := record.ReadStamp(buf[skip:n]); ok {
 			c.peer.Media.Add(s, time.Now().UnixNano())
+			if t := s.Track(); !known || t != last {
+				known, last = true, t
+				c.mu.Lock()
+				c.came[t] = true
+				c.mu.Unlock()
+			}
 		}
 	}
 }
@@ -337,6 +373,7 @@ func (c *connection) move(ctx context.Context, url string) moving {
 	defer patience.Stop()
 	select {
 	case <-next.media.Connected():
+		next.awaitTracks(ctx, c.tracks())
 		return moving{conn: next}
 	case <-patience.C:
 		err = fmt.Errorf("no media connection within %v", mediaTimeout)
@@ -348,6 +385,21 @@ func (c *connection) move(ctx context.Context, url string) moving {
 	c.peer.conn = c
 	c.peer.mu.Unlock()
 	return moving{err: err}
+}
+
+// tracks is how many tracks have come.
+func (c *connection) tracks() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.came)
+}
+
+// awaitTracks waits until so many tracks come, but not for ever: some may have ended.
+func (c *connection) awaitTracks(ctx context.Context, tracks int) {
+	const most = 2 * time.Second
+	for began := time.Now(); c.tracks() < tracks && time.Since(began) < most && ctx.Err() == nil; {
+		pause(ctx, 5*time.Millisecond)
+	}
 }
 
 // check tells what is wrong: nothing heard at all, or media that doesn't get through.

@@ -88,6 +88,9 @@ type Peer struct {
 	videos  map[string]bool // ids of the others' video tracks
 	// generation of the PeerConnection.
 	generation uint32
+	// seen is the number of the last event, current the connection that brings them.
+	seen    uint64
+	current int
 }
 
 // New makes a peer that has not joined yet.

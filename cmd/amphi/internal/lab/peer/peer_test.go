@@ -70,6 +70,28 @@ func TestWhatThereIsToReceive(t *testing.T) {
 	}
 }
 
+func TestEventsAreTakenOnce(t *testing.T) {
+	t.Parallel()
+	p := newPeer(t)
+	old, next := &connection{number: 1, fresh: true}, &connection{number: 2}
+	for _, seq := range []uint64{5, 6, 7} {
+		if !p.takes(old, seq) {
+			t.Errorf("event %d was not taken", seq)
+		}
+	}
+	// The next connection resumed at 6, before 7 came.
+	if p.takes(next, 7) || !p.takes(next, 8) || p.takes(old, 8) || p.takes(old, 9) {
+		t.Error("what both connections bring is not taken once")
+	}
+	if !p.takes(next, 8) {
+		t.Error("what one connection brings twice is not seen")
+	}
+	again := &connection{number: 3, fresh: true}
+	if !p.takes(again, 1) {
+		t.Error("a new peer's events begin anew")
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []Config{{}, {Name: "p", Room: "r", Token: "t"}, {Name: "p", Room: "r", Token: "t", Nodes: []string{"n"}}} {

@@ -12,6 +12,9 @@ type Track struct {
 	Audio     bool
 }
 
+// Track is the track that a stamped packet belongs to.
+func (s Stamp) Track() Track { return Track{Publisher: s.Publisher, Audio: s.Layer == AudioLayer} }
+
 // arrival is one packet that came.
 type arrival struct {
 	at, sent int64 // Unix nanoseconds
@@ -31,7 +34,7 @@ type Media struct {
 
 // Add notes a packet that came at a time, in Unix nanoseconds.
 func (m *Media) Add(s Stamp, at int64) {
-	t := Track{Publisher: s.Publisher, Audio: s.Layer == AudioLayer}
+	t := s.Track()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.tracks == nil {
