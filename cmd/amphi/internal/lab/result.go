@@ -60,6 +60,8 @@ type Result struct {
 	Checks []Check `json:"checks,omitempty"`
 	// Wire is how the emulated network kept up.
 	Wire WireCost `json:"wire"`
+	// Pressure is the share of the time in which something on the machine waited for a processor, in percent.
+	Pressure float64 `json:"cpu_pressure_percent"`
 	// NodeCPU is what all nodes used together, in cores.
 	NodeCPU float64 `json:"node_cpu_cores"`
 }
@@ -179,6 +181,9 @@ func (r *Result) figures() string {
 	return " (" + strings.Join(all, ", ") + ")"
 }
 
+// crowded is a pressure from which times are no longer the cluster's alone.
+const crowded = 90
+
 // Report is a whole run of the lab.
 type Report struct {
 	Topology string     `json:"topology"`
@@ -197,13 +202,13 @@ func (rep *Report) WriteJSON(w io.Writer) error {
 // WriteText writes the table. Times are in milliseconds: p50/p95/max of the longest silence per viewer and track.
 func (rep *Report) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SCENARIO\tNODE\tGAP DIRECT\tGAP OTHERS\tMISSING\tMSG LOST/REORDERED\tBACK\tSTALL\tNORMAL\tRESULT")
+	fmt.Fprintln(t, "SCENARIO\tNODE\tBEFORE\tGAP DIRECT\tGAP OTHERS\tMISSING\tMSG LOST/REORDERED\tBACK\tSTALL\tNORMAL\tRESULT")
 	passed, skipped := 0, 0
 	for i := range rep.Results {
 		r := &rep.Results[i]
 		if r.Skipped != "" {
 			skipped++
-			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t\t\t%s\n", r.Scenario, r.Node, r.verdict())
+			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t\t\t\t%s\n", r.Scenario, r.Node, r.verdict())
 			continue
 		}
 		if r.Passed() {
@@ -213,7 +218,7 @@ func (rep *Report) WriteText(w io.Writer) error {
 		if len(r.Roles) > 0 {
 			node += " (" + strings.Join(r.Roles, ", ") + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%d of %d\t%d/%d of %d\t%v\t%d\t%d\t%s\n", r.Scenario, node, r.Direct.worse(), r.Others.worse(),
+		fmt.Fprintf(t, "%s\t%s\t%v\t%v\t%v\t%d of %d\t%d/%d of %d\t%v\t%d\t%d\t%s\n", r.Scenario, node, r.Before.worse(), r.Direct.worse(), r.Others.worse(),
 			r.Missing, r.Packets, r.Messages.Lost, r.Messages.Reordered, r.Messages.Acked, r.Back, r.DurableStall.Milliseconds(),
 			r.NormalFromMend.Milliseconds(), r.verdict())
 	}
@@ -223,6 +228,13 @@ func (rep *Report) WriteText(w io.Writer) error {
 	cores := 0.0
 	if rep.Wire.Uptime > 0 {
 		cores = float64(rep.Wire.CPU) / float64(rep.Wire.Uptime)
+	}
+	worst := 0.0
+	for _, r := range rep.Results {
+		worst = max(worst, r.Pressure)
+	}
+	if worst > crowded {
+		fmt.Fprintf(w, "\nThe machine was busy with other things too (processors were waited for in up to %.0f %% of the time): gaps may not be the cluster's.\n", worst)
 	}
 	_, err := fmt.Fprintf(w, "\n%d of %d passed, %d skipped. Topology %s, seed %d. The network carried %d packets with %.2f cores, late by %v p50, %v p99.\n",
 		passed, len(rep.Results)-skipped, skipped, rep.Topology, rep.Seed, rep.Wire.Packets, cores,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -99,6 +100,7 @@ type run struct {
 	mended   time.Time
 	wire     wire.Stats
 	cpu      time.Duration
+	waited   time.Duration
 	watch    *watch // of what the other nodes say about the target
 }
 
@@ -199,7 +201,7 @@ func (r *run) suffer(ctx context.Context) error {
 	if r.wire, err = r.lab.net.wire.Stats(); err != nil {
 		return err
 	}
-	r.cpu = r.lab.cpu()
+	r.cpu, r.waited = r.lab.cpu(), waited()
 	r.began = time.Now()
 	r.lab.cfg.Logger.Info("fault", "scenario", r.scenario.Name(), "node", r.result.Node)
 	f := r.scenario.fault
@@ -265,6 +267,7 @@ func (r *run) judge(ctx context.Context) {
 		passed := (st.Uptime - r.wire.Uptime).Seconds()
 		res.Wire = WireCost{Packets: st.Packets - r.wire.Packets, CPU: (st.CPU - r.wire.CPU).Seconds() / passed, LateP99: st.LateP99}
 	}
+	res.Pressure = 100 * float64(waited()-r.waited) / float64(until.Sub(r.began))
 	// Nodes that were started anew count from zero.
 	res.NodeCPU = max(0, (r.lab.cpu()-r.cpu).Seconds()) / until.Sub(r.began).Seconds()
 	r.judgeLimits()
@@ -397,6 +400,20 @@ func (l *Lab) cpu() (sum time.Duration) {
 		sum += p.usage()
 	}
 	return sum
+}
+
+// waited is how long anything on this machine has waited for a processor; 0 where the kernel doesn't tell.
+func waited() time.Duration {
+	data, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return 0
+	}
+	var us int64
+	_, total, _ := strings.Cut(string(data), "total=")
+	if _, err := fmt.Sscan(total, &us); err != nil {
+		return 0
+	}
+	return time.Duration(us) * time.Microsecond
 }
 
 // wait for d, or less if ctx ends.
