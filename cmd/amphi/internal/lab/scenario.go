@@ -293,7 +293,7 @@ func (r *run) judgeMedia(until time.Time) {
 			publisher := r.publisher(t.Publisher)
 			hit := r.concerned(viewer, publisher)
 			if w.Gap > quiet || whole.Missing > 0 {
-				whole.Gap = w.Gap
+				whole.Gap, whole.GapAt = w.Gap, w.GapAt
 				r.result.Tracks = append(r.result.Tracks, TrackResult{
 					Viewer: viewer.Name(), Publisher: publisher.Name(), Audio: t.Audio, Direct: hit, Window: whole,
 				})

@@ -57,6 +57,8 @@ func (m *Media) Last() int64 {
 type Window struct {
 	// Gap is the longest time without a packet, its edges included.
 	Gap time.Duration `json:"gap_ns"`
+	// GapAt is when it began, from the window's beginning.
+	GapAt time.Duration `json:"gap_at_ns"`
 	// Packets came, Repeated of them more than once; Missing were sent in the window, between others
 	// that came, and never came.
 	Packets  int `json:"packets"`
@@ -77,6 +79,13 @@ func (m *Media) Window(t Track, from, to time.Time) Window {
 	return window(all, from.UnixNano(), to.UnixNano())
 }
 
+// gap notes a silence if it is the longest so far.
+func (w *Window) gap(began, from, to int64) {
+	if d := time.Duration(to - from); d > w.Gap {
+		w.Gap, w.GapAt = d, time.Duration(from-began)
+	}
+}
+
 func window(all []arrival, from, to int64) Window {
 	w := Window{Layer: -1}
 	previous := from
@@ -84,7 +93,7 @@ func window(all []arrival, from, to int64) Window {
 	var delays []int64
 	for _, a := range all {
 		if a.at >= from && a.at < to {
-			w.Gap = max(w.Gap, time.Duration(a.at-previous))
+			w.gap(from, previous, a.at)
 			previous = a.at
 			w.Packets++
 			if a.layer != AudioLayer {
@@ -96,7 +105,7 @@ func window(all []arrival, from, to int64) Window {
 			byLayer[a.layer] = append(byLayer[a.layer], a.count)
 		}
 	}
-	w.Gap = max(w.Gap, time.Duration(to-previous))
+	w.gap(from, previous, to)
 	for _, counts := range byLayer {
 		slices.Sort(counts)
 		for i, c := range counts[1:] {

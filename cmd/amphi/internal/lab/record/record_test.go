@@ -54,7 +54,7 @@ func TestGapAndHolesAreFound(t *testing.T) {
 	play(&m, 0, 3000, func(ms int) bool { return ms >= 1000 && ms < 1500 || ms == 2000 })
 	track := Track{Publisher: 1, Audio: true}
 	w := m.Window(track, at(500), at(2800))
-	if w.Gap != 520*time.Millisecond || w.Missing != 26 || w.Repeated != 0 || w.DelayP50 != 30*time.Millisecond {
+	if w.Gap != 520*time.Millisecond || w.GapAt != 510*time.Millisecond || w.Missing != 26 || w.Repeated != 0 || w.DelayP50 != 30*time.Millisecond {
 		t.Errorf("%+v, want a gap of 520 ms and 26 missing", w)
 	}
 	// Repaired late: no hole, and the gap stays.
