@@ -134,7 +134,7 @@ func (dt *DownTrack) resend(s uint16, times uint8, now int64) {
 		return
 	}
 	dt.resent.note(s, now)
-	if n := dt.out.sendMedia(dt, p, dt.seqs.Extend(s), meta, dt.wire.rtxPT != 0); n > 0 {
+	if n := dt.out.sendMedia(dt, p, dt.seqs.Extend(s), meta, form{rtx: dt.wire.rtxPT != 0}); n > 0 {
 		dt.counts.retransmitted++
 		dt.out.sent.retransmitted++
 	}

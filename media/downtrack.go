@@ -162,7 +162,7 @@ func (dt *DownTrack) awaitKeyframe(enc *Encoding, now int64) {
 		if dt.kind == codec.Video && dt.mapCodec(enc.Codec()) {
 			w.replay = enc.ring.SinceKeyframe(w.replay[:0], replayLimit)
 			for _, p := range w.replay {
-				dt.write(enc, p)
+				dt.write(enc, p, 0)
 				dt.skip = replayed{enc, p.ExtSeq}
 				p.Release()
 			}
@@ -254,8 +254,9 @@ func (dt *DownTrack) mapCodec(c codec.Codec) bool {
 	return true
 }
 
-// write forwards one packet, or not. It runs once per packet and subscriber.
-func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
+// write forwards one packet, or not, with padding if it leaves at once. It runs once per
+// packet and subscriber.
+func (dt *DownTrack) write(enc *Encoding, p *packet.Packet, padding uint8) {
 	if dt.skip.enc == enc && p.ExtSeq <= dt.skip.upT || !dt.out.ready() {
 		return
 	}
@@ -296,16 +297,16 @@ func (dt *DownTrack) write(enc *Encoding, p *packet.Packet) {
 		o.w.probing[o] = struct{}{}
 		return
 	}
-	dt.send(p, index, meta)
+	dt.send(p, index, meta, padding)
 }
 
 // send sends p as output packet index.
-func (dt *DownTrack) send(p *packet.Packet, index uint64, meta seq.Meta) {
+func (dt *DownTrack) send(p *packet.Packet, index uint64, meta seq.Meta, padding uint8) {
 	n := 0
 	if dt.redundancy.depth > 0 && dt.wire.redundant() {
 		n = dt.out.sendRedundant(dt, p, index, meta)
 	} else {
-		n = dt.out.sendMedia(dt, p, index, meta, false)
+		n = dt.out.sendMedia(dt, p, index, meta, form{padding: padding})
 	}
 	if n > 0 {
 		dt.counts.packets++

@@ -161,7 +161,7 @@ func (f *layeredPath) picture(s *layeredSource, key bool, split func() int, lose
 			p.ExtSeq, p.PayloadType = s.seq, av1.PayloadType
 			if s.inspect.Inspect(av1, p) == nil {
 				s.enc.ring.Put(p)
-				f.dt.write(s.enc, p)
+				f.dt.write(s.enc, p, 0)
 			}
 			p.Release()
 		}
@@ -322,7 +322,7 @@ func TestDescribedAllocatesNothing(t *testing.T) {
 			if err := s.inspect.Inspect(av1, p); err != nil {
 				t.Fatal(err)
 			}
-			f.dt.write(s.enc, p)
+			f.dt.write(s.enc, p, 0)
 		}
 		e.workers[0].sender.Flush()
 	})

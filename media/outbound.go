@@ -162,10 +162,13 @@ type wire struct {
 	nack          bool
 }
 
-// sendsTransport says that packets carry a transport-wide number. Where lost packets
-// have to be sent again as they were, for want of RTX, they must not: a second number
-// under the same SRTP index would reuse a nonce.
-func (w *wire) sendsTransport() bool { return w.transportID != 0 && (w.rtxPT != 0 || !w.nack) }
+// sendsTransport says that packets carry a transport-wide number.
+func (w *wire) sendsTransport() bool { return w.transportID != 0 && w.sentOnce() }
+
+// sentOnce says that a packet leaves once under its number, and so may carry what depends on
+// when it leaves. Where lost packets have to be sent again as they were, for want of RTX, it
+// must not: other contents under the same SRTP index would reuse a nonce.
+func (w *wire) sentOnce() bool { return w.rtxPT != 0 || !w.nack }
 
 // outHeader is what of a header differs from packet to packet and client to client.
 type outHeader struct {
@@ -222,11 +225,20 @@ func (o *outbound) appendHeader(b []byte, w *wire, p *packet.Packet, h outHeader
 	return b
 }
 
-// sendMedia seals p for the client: as output packet index of the media stream or,
-// with rtx, as the next packet of the retransmission stream (RFC 4588). It reports the
-// bytes sent, 0 when the packet could not be sealed.
-func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) int {
+// form is how a packet leaves: as the next packet of the retransmission stream (RFC 4588), or
+// with padding (RFC 3550 section 5.1), in bytes.
+type form struct {
+	rtx     bool
+	padding uint8
+}
+
+// sendMedia seals p for the client, as output packet index of the media stream if f does not say
+// otherwise. It reports the bytes sent, 0 when the packet could not be sealed.
+func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta seq.Meta, f form) int {
 	w := &dt.wire
+	if !w.sentOnce() {
+		f.padding = 0
+	}
 	h := outHeader{pt: w.pt, ssrc: w.ssrc, timestamp: p.Timestamp + meta.Timestamp}
 	if w.descriptorID != 0 && p.Descriptor != nil {
 		o.described = p.Frame.Append(o.described[:0], p.Descriptor, descriptor.Edit{
@@ -234,9 +246,9 @@ func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta
 		})
 		h.descriptor = o.described
 	}
-	b := o.reserve(headerRoom + len(h.descriptor) + 2 + len(p.Payload) + seal.MaxOverhead)
+	b := o.reserve(headerRoom + len(h.descriptor) + 2 + len(p.Payload) + int(f.padding) + seal.MaxOverhead)
 	sealIndex := index
-	if rtx {
+	if f.rtx {
 		h.ssrc, h.pt, sealIndex = w.rtxSSRC, w.rtxPT, dt.rtxNext
 		dt.rtxNext++
 	}
@@ -244,10 +256,10 @@ func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta
 	if p.Marker || p.Frame.Last && p.Frame.Spatial == meta.Spatial { // the picture ends with what is forwarded of it
 		h.pt |= 0x80
 	}
-	b = o.appendHeader(b, w, p, h, len(p.Payload)+seal.MaxOverhead)
+	b = o.appendHeader(b, w, p, h, len(p.Payload)+int(f.padding)+seal.MaxOverhead)
 	payload := p.Payload
-	if rtx || meta.Picture != 0 || meta.TL0 != 0 {
-		payload = rewrite(b, p, index, meta, rtx)
+	if f != (form{}) || meta.Picture != 0 || meta.TL0 != 0 {
+		payload = rewrite(b, p, index, meta, f)
 	}
 	out, err := o.sealer.Seal(b, payload, h.ssrc, sealIndex)
 	if err != nil {
@@ -259,15 +271,20 @@ func (o *outbound) sendMedia(dt *DownTrack, p *packet.Packet, index uint64, meta
 }
 
 // rewrite puts the payload behind header in its memory, with the original sequence
-// number in front for RTX, and with the counters of its descriptor moved.
-func rewrite(header []byte, p *packet.Packet, index uint64, meta seq.Meta, rtx bool) []byte {
+// number in front for RTX, with the counters of its descriptor moved, and with its padding.
+func rewrite(header []byte, p *packet.Packet, index uint64, meta seq.Meta, f form) []byte {
 	b := header[len(header):len(header):cap(header)]
-	if rtx {
+	if f.rtx {
 		b = append(b, byte(index>>8), byte(index))
 	}
 	at := len(b)
 	b = append(b, p.Payload...)
 	codec.RewriteCounters(b[at:], p.Counters, meta.Picture, meta.TL0)
+	if n := f.padding; n > 0 {
+		header[0] |= 0x20
+		b = append(b, make([]byte, n-1)...)
+		b = append(b, n)
+	}
 	return b
 }
 

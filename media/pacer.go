@@ -119,4 +119,4 @@ func (o *outbound) pace(now int64) bool {
 	return o.pacer.release(now, sendPaced)
 }
 
-func sendPaced(q paced) { q.dt.send(q.pkt, q.index, q.meta) }
+func sendPaced(q paced) { q.dt.send(q.pkt, q.index, q.meta, 0) }

@@ -46,10 +46,8 @@ func (r *redundancy) note(loss, weight float64) {
 	}
 }
 
-// redundant says that the client takes redundant audio. Where lost packets would have to be
-// sent again as they were, for want of RTX, it gets none: what was earlier depends on when
-// it is asked, and other contents under the same SRTP index would reuse a nonce.
-func (w *wire) redundant() bool { return w.redPT != 0 && (w.rtxPT != 0 || !w.nack) }
+// redundant says that the client takes redundant audio: what was earlier depends on when it is asked.
+func (w *wire) redundant() bool { return w.redPT != 0 && w.sentOnce() }
 
 // noteLoss looks at what the estimator knows of loss.
 func (o *outbound) noteLoss() {
@@ -96,7 +94,7 @@ func (o *outbound) sendRedundant(dt *DownTrack, p *packet.Packet, index uint64, 
 		}
 	}()
 	if first == maxRedundant {
-		return o.sendMedia(dt, p, index, meta, false)
+		return o.sendMedia(dt, p, index, meta, form{})
 	}
 	size += red.PrimarySize + len(p.Payload) + seal.MaxOverhead
 	b := o.reserve(headerRoom + size)

@@ -54,6 +54,7 @@ type worker struct {
 	endpoints map[*outbound]struct{}
 	unsettled []switched // switched encodings: their lists change after the batch
 	replay    []*packet.Packet
+	padding   []uint8                // of the packets being forwarded
 	probing   map[*outbound]struct{} // those to look at every few milliseconds
 	armed     bool                   // the timer for that runs
 	busy      bool                   // some endpoint is sent something, or was a moment ago
@@ -345,9 +346,10 @@ func (w *worker) forward(batch []item) {
 			j++
 		}
 		enc := batch[i].enc
+		w.level(enc, batch[i:j])
 		for _, dt := range enc.subs[w.id].list {
-			for _, it := range batch[i:j] {
-				dt.write(enc, it.pkt)
+			for k, it := range batch[i:j] {
+				dt.write(enc, it.pkt, w.padding[k])
 			}
 			if w.sender.Queued() >= flushAfter {
 				w.sender.Flush()
@@ -360,6 +362,33 @@ func (w *worker) forward(batch []item) {
 		i = j
 	}
 }
+
+// padMost is the most padding with which a packet gets the size of others of its frame.
+const padMost = 8
+
+// level finds the padding with which packets of one frame have one size. Encoders split frames
+// into packets that differ by a byte or a few, and only equal ones leave in one run.
+func (w *worker) level(enc *Encoding, run []item) {
+	w.padding = append(w.padding[:0], make([]uint8, len(run))...)
+	if enc.track.kind != codec.Video {
+		return
+	}
+	for i := 0; i < len(run); {
+		most, j := 0, i
+		for ; j < len(run) && run[j].pkt.Timestamp == run[i].pkt.Timestamp; j++ {
+			most = max(most, sizeOf(run[j].pkt))
+		}
+		for k := i; k < j-1; k++ { // the last may be shorter
+			if n := sizeOf(run[k].pkt); n > 0 && most-n <= padMost {
+				w.padding[k] = uint8(most - n)
+			}
+		}
+		i = j
+	}
+}
+
+// sizeOf is what of a packet's size differs between those of a frame.
+func sizeOf(p *packet.Packet) int { return len(p.Payload) + len(p.Descriptor) }
 
 // settle lets DownTracks that switched leave the lists they do not need any more,
 // which must not happen while a list is being gone through.

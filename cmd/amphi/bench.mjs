@@ -52,10 +52,13 @@ const loads = [
     ["P1b", "1 → 50, packets 1 ms apart: server CPU", (r) => over(r, floor["sendto-50"])]] },
   ...[10, 100, 200].map((n) => ({ long: true, load: load(1, n, "steady", "--pace", "1ms"), rows: [
     ["P1b", `1 → ${n}, packets 1 ms apart: server CPU`, forwarded]] })),
-  { load: load(1, 50, "steady", "--join-rate", "5"), long: true, rows: [
+  { load: load(1, 50, "steady", "--join-rate", "5"), rows: [
     ["P3", "join until first decodable video, 5 a second, p50 / p95", joins]] },
   { load: load(1, 100, "steady", "--join-rate", "50"), rows: [
     ["joins", "50 joins a second into a room with video: first decodable, p50 / p95; latency, p50 / p99", (r) => `${joins(r)}; ${delay(r)}`]] },
+  { load: load(1, 50, "steady"), beside: load(1, 200, "steady", "--join-rate", "200"), rows: [
+    ["joins", "1 → 50 video in bursts while 200 join another room at once, 200 a second: latency, p50 / p99, loss; their first decodable, p50 / p95",
+      (r) => `${delay(r)}, ${lost(r)}; ${joins(r.beside)}`]] },
   { load: load(0, 100), rows: [
     ["P6", "CPU per idle subscriber", (r) => `${r.server.idle_us_per_subscriber_s.toFixed(0)} µs/s`],
     ["P2", "memory per idle subscriber", memory]] },
@@ -65,6 +68,8 @@ const loads = [
   { go: ["./media", "Forward", "200x"], rows: [
     ["P9", "cost of a packet at 1,000 subscribers / at 100", (r) => (at(r, "Forward/1000") / at(r, "Forward/100")).toFixed(2)],
     ["P9", "cost of a packet to 100 subscribers beside 1,000 idle rooms / beside none", (r) => (at(r, "Forward/100-idle-rooms") / at(r, "Forward/100")).toFixed(2)]] },
+  { go: ["./media", "Room", "10000x"], rows: [
+    ["memory", "an empty room's, in media", (r) => `${(r[0][1]["B/room"] / 1024).toFixed(2)} KiB`]] },
   { load: load(0, 200, "", "--chat", "50"), rows: [["chat", "50 messages/s to 200 peers, p50 / p99",
     (r) => `${r.chat.latency_ms.p50.toFixed(1)} / ${r.chat.latency_ms.p99.toFixed(1)} ms, ${r.chat.refused} refused`]] },
   { load: load(2, 0, "simulcast", "--hls", "50"), long: true, rows: [["HLS", "2 publishers composed, 50 LL-HLS players: program to play head p50 / p95, stalls",
@@ -87,16 +92,31 @@ function goBench([folder, pattern, times]) {
   });
 }
 
-// run is what a load reports.
-async function run({ load, microphones }) {
+// run is what a load reports, and in `beside` what another one does that begins while it is measured.
+async function run({ load, microphones, beside }) {
   const node = await start();
   try {
     if (microphones !== undefined) limitMicrophones(node, microphones);
-    const options = ["--url", node.url, "--room", "bench", "--duration", duration, "--pid", String(node.child.pid), "--json"];
-    return JSON.parse(command("load", ...options, ...load));
+    const options = (room) => ["load", "--url", node.url, "--room", room, "--duration", duration, "--pid", String(node.child.pid), "--json"];
+    if (!beside) return JSON.parse(command(...options("bench"), ...load));
+    const first = spoken(...options("bench"), ...load);
+    await new Promise((done) => setTimeout(done, besideAfter));
+    const second = spoken(...options("beside"), ...beside);
+    return { ...JSON.parse(await first), beside: JSON.parse(await second) };
   } finally {
     await stop(node);
   }
+}
+
+// When 50 have joined, 20 a second, and 2 s have passed, they are measured.
+const besideAfter = 5000;
+
+// spoken is what a command prints.
+function spoken(...words) {
+  const child = spawn(amphi, words, { stdio: ["ignore", "pipe", "inherit"] });
+  let text = "";
+  child.stdout.on("data", (b) => (text += b));
+  return new Promise((done, failed) => child.once("close", (code) => (code === 0 ? done(text) : failed(new Error(`${words[0]} failed`)))));
 }
 
 function command(...words) {
