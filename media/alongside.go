@@ -16,6 +16,13 @@ import (
 // neither the period of reports (50 to 250 ms) nor the worker's, which acts on them.
 const patience = 10 * time.Millisecond
 
+// idlePatience is patience while no media comes, mediaAfter how long that must be so: then there
+// are but signs of life to answer, and to wake up for them is what idling costs.
+const (
+	idlePatience = 100 * time.Millisecond
+	mediaAfter   = int64(100 * time.Millisecond)
+)
+
 // alongsideAfter is how long ago they were read when media comes along.
 const alongsideAfter = int64(5 * time.Millisecond)
 
@@ -32,6 +39,7 @@ type patient struct {
 	hurry  chan struct{} // somebody begins to connect
 	rest   *time.Timer   // the pause of the goroutine
 	read   atomic.Int64  // when it was read last
+	media  atomic.Int64  // when media was read last
 	// connecting are the transports without a path. Their checks are answered at once.
 	connecting atomic.Int32
 	turn       sync.Mutex // to read
@@ -59,7 +67,11 @@ func (e *Engine) readPatient() {
 		if p.connecting.Load() > 0 {
 			continue
 		}
-		p.rest.Reset(patience)
+		if e.now()-p.media.Load() > mediaAfter {
+			p.rest.Reset(idlePatience)
+		} else {
+			p.rest.Reset(patience)
+		}
 		select {
 		case <-p.rest.C:
 		case <-p.hurry:
@@ -84,9 +96,19 @@ func (e *Engine) takePatient(now int64) {
 	}
 }
 
+// takeIdle reads the second socket with the clock's tick while no media comes.
+func (e *Engine) takeIdle(now int64) {
+	if p := e.patient; p.reader != nil && now-p.media.Load() > mediaAfter && now-p.read.Load() > int64(idlePatience/2) {
+		p.rest.Reset(idlePatience + slack)
+		e.takePatient(now)
+		e.kickWorkers()
+	}
+}
+
 // alongside does what is due, on the goroutine that has just read media.
 func (e *Engine) alongside() {
 	now := e.now()
+	e.patient.media.Store(now)
 	if p := e.patient; p.reader != nil && now-p.read.Load() >= alongsideAfter {
 		p.rest.Reset(patience + slack)
 		e.takePatient(now)

@@ -41,6 +41,7 @@ func (e *Engine) runClock(done <-chan struct{}) {
 		if now := e.now(); now >= c.next.Load() {
 			c.tick(now)
 			c.again(now, 0)
+			e.takeIdle(now)
 		}
 		c.turn.Unlock()
 	}
