@@ -149,3 +149,28 @@ test("what others do in the room makes no silence longer", async () => {
   clearInterval(chatter);
   assert.ok(Date.now() - silentMs < 2_000, `after ${Date.now() - silentMs} ms`);
 });
+
+test("a page that was open for long gets new credentials for relays before it uses them", async () => {
+  let laterMs = 0;
+  platform.now = () => Date.now() + laterMs;
+  server.pingTimeoutMs = 1e9; // the jump of the clock is no silence
+  await join();
+  await until("it is connected", () => room.state.transport === "connected");
+  const pc = platform.connections[0]!;
+  pc.become("disconnected");
+  platform.networkChanged();
+  await until("ICE starts anew", () => restarts() === 1);
+  assert.equal(pc.configuration.iceServers?.[0]?.username, "u");
+  pc.become("connected");
+  server.iceServers = [{ ...turn, username: "later" }];
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    const { iceServers } = server;
+    connection.send({ case: "joined", value: { requestId: message.id, peerId: "pe_self", resumed: true, mediaKept: true, server: { iceServers, pingTimeoutMs: 1e9 } } });
+    return true;
+  };
+  laterMs = 13 * 3_600_000; // the path falls silent by that as well
+  await until("ICE starts anew", () => restarts() === 2);
+  assert.equal(server.connections.length, 2);
+  assert.equal(pc.configuration.iceServers?.[0]?.username, "later");
+});

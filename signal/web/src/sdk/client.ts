@@ -60,6 +60,7 @@ export class Client {
   // Nodes to come back to when that one does not answer, the best first.
   private backups: readonly string[] = [];
   private resumeWindowMs = 60_000;
+  private joinedMs = 0;
   private wakeUp: (() => void) | undefined;
   private readonly endNetworkWatch: () => void;
 
@@ -76,6 +77,13 @@ export class Client {
   /** Doubts the connection: it has to show soon that it lives, or is replaced. */
   probe(): void {
     this.socket?.probe();
+  }
+
+  /** Replaces a connection that began longer ago, as its relay credentials may end. False when it need not be. */
+  renew(olderThanMs: number): boolean {
+    if (this.state !== "joined" || this.config.platform.now() - this.joinedMs < olderThanMs) return false;
+    this.socket?.giveUp();
+    return true;
   }
 
   get clockOffsetMs(): number {
@@ -218,6 +226,7 @@ export class Client {
       if (body.value.server?.resumeWindowMs) this.resumeWindowMs = body.value.server.resumeWindowMs;
       this.socket = socket;
       this.state = "joined";
+      this.joinedMs = this.config.platform.now();
       this.config.observer.joined(body.value);
       return;
     }

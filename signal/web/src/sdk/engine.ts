@@ -41,6 +41,8 @@ const restartMs = 4_000;
 // How long after the answer to an ICE restart the pair in use has to show a sign of life, and how often to look.
 const signOfLifeMs = 500;
 const lookMs = 100;
+// Credentials for relays live a day: older ones are renewed before they are needed.
+const credentialsMs = 12 * 3_600_000;
 const firstConnectMs = 5_000;
 const lastConnectMs = 15_000;
 // How long ICE may take without relays, from the answer on.
@@ -390,7 +392,7 @@ export class Engine implements Publisher {
   private restartIce(): void {
     if (this.store.state.phase !== "joined") return; // recover() follows the reconnection
     const transport = this.transport;
-    if (!transport) return;
+    if (!transport || this.client.renew(credentialsMs)) return;
     this.path.addRelays(transport.pc); // the new network may be worse than the old one
     this.rescueAfter(restartMs, () => {
       // A path that never broke says nothing when ICE starts anew.

@@ -26,12 +26,14 @@ export class Path {
     return { iceServers, iceTransportPolicy, bundlePolicy: "max-bundle" };
   }
 
-  /** Lets `pc` use relays from its next ICE restart on, and all later ones at once. False when there is nothing new. */
+  /** Lets `pc` use relays, with the newest credentials, from its next ICE restart on, and all later ones at once. False when there is nothing new. */
   addRelays(pc: RTCPeerConnection): boolean {
     const before = this.relays;
     this.relays = this.servers().length > 0;
-    if (!this.relays || pc.getConfiguration().iceServers?.length) return this.relays !== before;
-    pc.setConfiguration(this.configuration());
+    const now = this.configuration();
+    const has = pc.getConfiguration().iceServers?.[0]?.username;
+    if (!this.relays || has === now.iceServers?.[0]?.username) return this.relays !== before;
+    pc.setConfiguration(now);
     return true;
   }
 
