@@ -13,7 +13,7 @@ process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
 
 const most = 3_000; // the target; the times are printed, what is asserted leaves a busy machine room
 const slow = 10_000;
-const slowChange = 4_000; // the target is 2 s
+const slowChange = 6_000; // the target is 2 s; 5.4 s were seen with thirty programs to a core
 const platforms = [];
 const browsers = [];
 const cables = [];
