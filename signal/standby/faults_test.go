@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // seeds is how many histories are tried: 60 make over 100,000 operations.
-var seeds = flag.Int("seeds", 8, "how many histories of faults to try")
+var seeds = flag.Int("seeds", 3, "how many histories of faults to try")
 
 // op is one command of a client: a message, or a value of a key.
 type op struct {
