@@ -149,7 +149,6 @@ func (r *room) setIntakesLocked() {
 		if home == r.m.cfg.Node || f == nil {
 			continue
 		}
-		delete(r.published, id)
 		in := r.intakes[id]
 		switch {
 		case in == nil:
@@ -188,11 +187,16 @@ func (r *room) mediaChangedLocked() {
 // generationLocked names the publication of a track that is here now; 0: none. Who gets one of the home before still does
 // until the next one has come.
 func (r *room) generationLocked(id string, t MediaTrack, got uint64) uint64 {
-	if in := r.intakes[id]; in != nil {
+	in := r.intakes[id]
+	switch {
+	case in == nil:
+	case in.remote != nil:
 		if in.home != in.feed.home && in.generation != got {
 			return 0
 		}
 		return in.generation
+	case r.published[id].generation != got || got == 0: // its publisher has gone to another node, and is still here too
+		return 0
 	}
 	if len(t.Encodings()) == 0 {
 		return 0

@@ -121,13 +121,13 @@ func (r *room) wantLocked(from, home string, w *amphiv1.RelayWant) (s *serve, wh
 
 // setLocked notes a want.
 func (s *serve) setLocked(w *amphiv1.RelayWant) {
-	labels, have := [maxEncodings]uint32{}, [maxEncodings]uint64{}
-	copy(labels[:], w.GetLabels())
-	copy(have[:], w.GetHave())
-	if w.GetGeneration() != 0 || labels != s.labels && w.GetMaxLayer() >= 0 {
-		s.generation = w.GetGeneration()
-	}
-	if w.GetMaxLayer() >= 0 {
+	if w.GetMaxLayer() >= 0 && len(w.GetLabels()) > 0 { // without labels those before stay
+		labels, have := [maxEncodings]uint32{}, [maxEncodings]uint64{}
+		copy(labels[:], w.GetLabels())
+		copy(have[:], w.GetHave())
+		if w.GetGeneration() != 0 || labels != s.labels {
+			s.generation = w.GetGeneration()
+		}
 		s.labels, s.have = labels, have
 	}
 	s.max, s.large = int(w.GetMaxLayer()), w.GetLarge()

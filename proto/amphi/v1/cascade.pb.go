@@ -225,7 +225,8 @@ type RelayWant struct {
 	MaxLayer int32 `protobuf:"zigzag32,2,opt,name=max_layer,json=maxLayer,proto3" json:"max_layer,omitempty"`
 	// Which generation of the track the labels and numbers are about; 0: whichever the parent has.
 	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	// By encoding: the child's handle of its packets, 0 for none.
+	// By encoding: the child's handle of its packets, 0 for none. None at all: as before, for the child has yet to hear
+	// what there is.
 	Labels []uint32 `protobuf:"varint,4,rep,packed,name=labels,proto3" json:"labels,omitempty"`
 	// By encoding: the highest extended sequence number that the child has, so that what follows it is sent from the ring;
 	// 0: begin with a keyframe.
