@@ -257,7 +257,7 @@ func measureRepair(ctx context.Context, r *run) error {
 	}
 	wait(ctx, repair)
 	packets, missing := 0, 0
-	worst := time.Duration(0)
+	worst := 0.0 // in round trips
 	for _, viewer := range r.cast {
 		for _, t := range r.tracks(viewer) {
 			publisher := r.publisher(t.Publisher)
@@ -270,7 +270,7 @@ func measureRepair(ctx context.Context, r *run) error {
 			d := viewer.Media.Delays(t, from, to)
 			// Of 100 packets two were repaired: the slower half of them, less what all take.
 			added := quantile(d, 0.99) - quantile(d, 0.5)
-			worst = max(worst, time.Duration(float64(added)/rtt*float64(time.Millisecond)))
+			worst = max(worst, milliseconds(added)/rtt)
 		}
 	}
 	if packets == 0 {
@@ -278,9 +278,9 @@ func measureRepair(ctx context.Context, r *run) error {
 	}
 	r.result.Packets, r.result.Missing = packets, missing
 	r.result.figure("missing %", 100*float64(missing)/float64(packets))
-	r.result.figure("delay p99 less p50 in RTT", float64(worst)/float64(time.Millisecond))
+	r.result.figure("delay p99 less p50 in RTT", worst)
 	r.result.check("C4", "packets missing, percent", 100*float64(missing)/float64(packets), 0.05)
-	r.result.check("C4", "RTTs added", float64(worst)/float64(time.Millisecond), 1.5)
+	r.result.check("C4", "RTTs added", worst, 1.5)
 	return nil
 }
 
