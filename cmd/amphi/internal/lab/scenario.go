@@ -136,6 +136,7 @@ func (l *Lab) play(ctx context.Context, r *run, room string) error {
 	wait(ctx, before)
 	if r.scenario.measure != nil {
 		err := errors.Join(r.scenario.measure(ctx, r), l.net.Mend(faultName))
+		wait(ctx, settled) // what a lossy network held up comes now
 		r.judgeDecisions(ctx)
 		r.limitDecisions()
 		return err
