@@ -195,3 +195,24 @@ func TestSpread(t *testing.T) {
 		t.Errorf("nothing is %v", s)
 	}
 }
+
+func TestSoundExcusesOnlyTheMachine(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what         string
+		value, limit float64
+		want         bool
+	}{
+		{"acknowledged messages lost", 1, 0, false}, {"messages out of order", 2, 0, false}, {"acknowledged durable writes lost", 1, 0, false},
+		{"gap of others ms", 5000, 600, true}, {"gap of others ms", 6001, 600, false}, {"packets missing", 9, 0, true},
+	} {
+		r := &Result{}
+		r.check("", c.what, c.value, c.limit)
+		if r.Sound() != c.want || r.Passed() {
+			t.Errorf("%s %g of %g: sound %v", c.what, c.value, c.limit, r.Sound())
+		}
+	}
+	if (&Result{Failed: "it"}).Sound() {
+		t.Error("a scenario that failed is sound")
+	}
+}
