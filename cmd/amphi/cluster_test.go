@@ -164,4 +164,21 @@ func TestClusterHasOneRoomOnThreeNodes(t *testing.T) {
 		}
 	}
 	moveAcross(ctx, t, guests[0], guests[1])
+	c.until("every trunk is up, and the metrics say so", func() bool { return c.trunksUp(c.nodes[0]) == 2 })
+}
+
+// trunksUp counts the trunks of a node that its metrics tell to be up.
+func (c *clustered) trunksUp(n *clusterNode) (up float64) {
+	families, err := n.collectors().Gather()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "amphi_trunk_up" {
+			for _, m := range f.GetMetric() {
+				up += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return up
 }

@@ -21,6 +21,9 @@ func (n *Node) collectors() prometheus.Gatherer {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newExporter(n),
 	)
+	if n.mesh != nil {
+		registry.MustRegister(newMeshExporter(n.mesh))
+	}
 	return registry
 }
 
