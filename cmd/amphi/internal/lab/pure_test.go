@@ -182,6 +182,22 @@ func TestConfigurationOfANode(t *testing.T) {
 	}
 }
 
+func TestLostTrunksAreCountedOnce(t *testing.T) {
+	t.Parallel()
+	w := &watch{trunks: map[[2]string]int64{}}
+	for _, look := range []struct {
+		up    bool
+		since int64
+		want  int
+	}{
+		{false, 0, 0}, {true, 10_000, 0}, {true, 10_001, 0}, {false, 0, 1}, {false, 0, 1}, {true, 20_000, 1}, {true, 25_000, 2},
+	} {
+		if w.trunk([2]string{"a", "b"}, look.up, look.since); w.downs != look.want {
+			t.Errorf("after %+v %d were lost", look, w.downs)
+		}
+	}
+}
+
 func TestSpread(t *testing.T) {
 	t.Parallel()
 	var all []time.Duration

@@ -17,8 +17,8 @@ type watch struct {
 	mu      sync.Mutex           // guards the fields below
 	fewer   map[string]time.Time // when a node first counted fewer than all
 	deaths  int                  // times that a node's count fell
-	trunks  map[[2]string]int64  // since when each is up
-	downs   int                  // times that a trunk went down or came up anew
+	trunks  map[[2]string]int64  // since when each is up, 0: it is not; Unix milliseconds
+	downs   int                  // times that a trunk that was up was lost
 	answers int
 	others  int
 }
@@ -61,12 +61,7 @@ func (w *watch) follow(ctx context.Context, l *Lab, p *process) {
 				w.fewer[p.ID] = time.Now()
 			}
 			for _, t := range s.GetTrunks() {
-				key := [2]string{p.ID, t.GetNode()}
-				before, known := w.trunks[key]
-				if known && before != t.GetUpSinceMs() || known && t.GetState() == "down" {
-					w.downs++
-				}
-				w.trunks[key] = t.GetUpSinceMs()
+				w.trunk([2]string{p.ID, t.GetNode()}, t.GetState() == "up", t.GetUpSinceMs())
 			}
 			w.mu.Unlock()
 			alive = now
@@ -77,6 +72,22 @@ func (w *watch) follow(ctx context.Context, l *Lab, p *process) {
 		case <-tick.C:
 		}
 	}
+}
+
+// trunk notes the state of a trunk. It is called with mu held.
+func (w *watch) trunk(key [2]string, up bool, since int64) {
+	const sooner = 1000 // than that it can't have come up again, in milliseconds
+	before := w.trunks[key]
+	switch {
+	case !up:
+		since = 0
+		if before != 0 {
+			w.downs++
+		}
+	case before != 0 && since-before > sooner: // lost and back between two looks
+		w.downs++
+	}
+	w.trunks[key] = since
 }
 
 // known is how long after a moment all others had counted a node dead; 0 if they have not.
