@@ -25,8 +25,8 @@ const (
 	errorPause = 10 * time.Millisecond
 )
 
-// Reader takes datagrams from the socket. It belongs to one goroutine and, in
-// steady state, allocates nothing.
+// Reader takes datagrams from the socket. All but Wait is for one goroutine at a time; in
+// steady state it allocates nothing.
 type Reader struct {
 	conn    *Conn
 	raw     syscall.RawConn
@@ -42,6 +42,9 @@ type Reader struct {
 
 	patience unix.Timespec
 	poller   [1]unix.PollFd
+	// Of Wait, which has a goroutine of its own.
+	waiting [1]unix.PollFd
+	atOnce  unix.Timespec // stays zero
 
 	recv, look func(fd uintptr) bool // bound once, like those below: a closure per call would allocate
 	now, poll  func(fd uintptr)
@@ -126,7 +129,7 @@ func (r *Reader) ReadNow() []Datagram {
 
 func (r *Reader) recvmmsgNow(fd uintptr) { r.recvmmsg(fd) }
 
-// Wait waits until there is something to read. Its only error is net.ErrClosed.
+// Wait waits until there is something to read. Its only error is net.ErrClosed. Others may read meanwhile.
 func (r *Reader) Wait() error {
 	if r.raw.Read(r.look) != nil {
 		return net.ErrClosed
@@ -135,9 +138,9 @@ func (r *Reader) Wait() error {
 }
 
 func (r *Reader) readable(fd uintptr) bool {
-	r.patience = unix.Timespec{}
-	r.ppoll(fd)
-	return r.n > 0
+	r.waiting[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	n, _ := unix.Ppoll(r.waiting[:], &r.atOnce, nil)
+	return n > 0
 }
 
 // Await waits until there is something to read, d at most, and says whether there is. It

@@ -36,8 +36,8 @@ class Member {
 }
 
 export class Cluster {
-  /** Starts one node for each id, all voters, in the regions given by `regions[id]`. */
-  static async start(ids, regions) {
+  /** Starts one node for each id, in the regions given by `regions[id]`: voters for all, but for those that are only for the audience. */
+  static async start(ids, regions, audience = []) {
     const cluster = new Cluster();
     cluster.dir = await mkdtemp(join(tmpdir(), "amphi-e2e-cluster-"));
     cluster.nodes = new Map();
@@ -53,7 +53,7 @@ export class Cluster {
       await writeFile(at(`${id}.yaml`), `
 node: ${id}
 region: ${regions[id]}
-roles: [stage, audience, origin, voter]
+roles: [${audience.includes(id) ? "audience" : "stage, audience, origin, voter"}]
 data: ${id}
 http: "0.0.0.0:${http}"
 url: "http://127.0.0.1:${http}"
@@ -72,7 +72,7 @@ cluster:
   listen: "127.0.0.1:${between + 1}"
   trunk: "127.0.0.1:${between + 2}"
   seeds: [${seeds.join(", ")}]
-  bootstrap_expect: ${ids.length}
+  bootstrap_expect: ${audience.includes(id) ? 0 : ids.length - audience.length}
 `);
       cluster.nodes.set(id, new Member(id, http, at(`${id}.yaml`)));
     }
