@@ -100,13 +100,16 @@ func (p *placer) place(ctx context.Context, room string) {
 		delete(p.busy, room)
 		p.mu.Unlock()
 	}()
-	self := p.c.cfg.Node
-	node, standby := registry.Choose(p.c.hosts(p.c.alive()), p.c.id, self.GetRegion())
+	var epoch uint64
+	var region string
+	p.c.Read(func(r *pb.Registry) { epoch, region = r.GetPlacements()[room].GetEpoch(), r.GetRooms()[room].GetRegion() })
+	if region == "" {
+		region = p.c.cfg.Node.GetRegion()
+	}
+	node, standby := registry.Choose(p.c.hosts(p.c.alive()), p.c.id, region)
 	if node == "" {
 		return
 	}
-	var epoch uint64
-	p.c.Read(func(r *pb.Registry) { epoch = r.GetPlacements()[room].GetEpoch() })
 	err := p.c.Propose(ctx, &pb.RegistryCommand{Body: &pb.RegistryCommand_PlaceRoom{PlaceRoom: &pb.PlaceRoom{
 		Room: room, Node: node, Standby: standby, IfEpoch: epoch,
 	}}})

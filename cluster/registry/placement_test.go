@@ -218,7 +218,7 @@ func hosts() []registry.Host {
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ asking, region, node, standby string }{
-		{"a", "eu", "a", "c"}, {"c", "eu", "c", "a"}, {"d", "us", "d", ""}, {"e", "us", "d", ""}, {"x", "asia", "a", "c"}, {"", "us", "d", ""},
+		{"a", "eu", "a", "c"}, {"a", "us", "d", ""}, {"c", "eu", "c", "a"}, {"d", "us", "d", ""}, {"e", "us", "d", ""}, {"x", "asia", "a", "c"}, {"", "us", "d", ""},
 	} {
 		if node, standby := registry.Choose(hosts(), c.asking, c.region); node != c.node || standby != c.standby {
 			t.Errorf("%s in %s: %s with %s, want %s with %s", c.asking, c.region, node, standby, c.node, c.standby)

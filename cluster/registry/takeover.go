@@ -100,11 +100,11 @@ func (b *balance) standby(owner string) string {
 	return b.least(ranks)
 }
 
-// Choose places a room that nobody owns: at the node that asks if it is among the hosts and not draining, else in
-// its region, else anywhere; node is empty when there are no hosts.
+// Choose places a room that nobody owns in the region: at the node that asks if that is a host there and not draining, else at
+// another one there, else anywhere; node is empty when there are no hosts.
 func Choose(hosts []Host, asking, region string) (node, standby string) {
 	b := newBalance(hosts)
-	if h, ok := b.find(asking); ok && !h.Draining {
+	if h, ok := b.find(asking); ok && !h.Draining && h.Region == region {
 		node = asking
 	} else if node = b.owner(region); node == "" {
 		return "", ""
