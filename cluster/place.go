@@ -102,7 +102,9 @@ func (p *placer) place(ctx context.Context, room string) {
 	}()
 	var epoch uint64
 	var region string
-	p.c.Read(func(r *pb.Registry) { epoch, region = r.GetPlacements()[room].GetEpoch(), r.GetRooms()[room].GetRegion() })
+	p.c.Read(func(r *pb.Registry) {
+		epoch, region = r.GetPlacements()[room].GetEpoch(), r.GetRooms()[room].GetRegion()
+	})
 	if region == "" {
 		region = p.c.cfg.Node.GetRegion()
 	}
