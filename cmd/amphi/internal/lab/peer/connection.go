@@ -90,6 +90,8 @@ func (p *Peer) joined(url string, c *connection, j *amphiv1.Joined, resuming boo
 
 // snapshot notes the messages and tracks that a whole state holds.
 func (c *connection) snapshot(state *amphiv1.RoomState) {
+	c.peer.turn.Lock()
+	defer c.peer.turn.Unlock()
 	c.peer.takes(c, state.GetSeq())
 	if state == nil {
 		return
@@ -129,6 +131,20 @@ func (p *Peer) takes(c *connection, seq uint64) bool {
 	return seq > c.floor
 }
 
+// event notes an event that is new to the peer, one after the other over all its connections.
+func (p *Peer) event(c *connection, e *amphiv1.Event) bool {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	if !p.takes(c, e.GetSeq()) {
+		return false
+	}
+	if m := e.GetMessage(); m != nil {
+		p.cfg.Messages.Got(p.cfg.Name, m.GetText(), m.GetId(), true)
+	}
+	p.tracks(e)
+	return true
+}
+
 // tracks keeps the list of what there is to receive.
 func (p *Peer) tracks(e *amphiv1.Event) {
 	p.mu.Lock()
@@ -143,13 +159,9 @@ func (p *Peer) tracks(e *amphiv1.Event) {
 
 // message runs on the reader of the signalling connection.
 func (c *connection) message(msg *amphiv1.ServerMessage) {
-	if e := msg.GetEvent(); e != nil && !c.peer.takes(c, e.GetSeq()) {
+	if e := msg.GetEvent(); e != nil && !c.peer.event(c, e) {
 		return
 	}
-	if m := msg.GetEvent().GetMessage(); m != nil {
-		c.peer.cfg.Messages.Got(c.peer.cfg.Name, m.GetText(), m.GetId(), true)
-	}
-	c.peer.tracks(msg.GetEvent())
 	if m := msg.GetMove(); m != nil {
 		select {
 		case c.asked <- m.GetUrl():

@@ -77,6 +77,7 @@ type Peer struct {
 
 	counts *counts // of what it publishes; outlives connections
 
+	turn    sync.Mutex // to note an event; taken before mu
 	mu      sync.Mutex // guards the fields below
 	conn    *connection
 	node    string
