@@ -14,6 +14,14 @@ const binary = process.env.AMPHI_BIN ?? join(root, "bin/amphi");
 const key = "backend";
 const secret = "a secret of the end-to-end tests";
 
+/** Three ports in a row that do not meet those given out before, which nobody listens on yet. */
+async function another(taken) {
+  let port = await freePort();
+  while (taken.some((other) => Math.abs(other - port) < 3)) port = await freePort();
+  taken.push(port);
+  return port;
+}
+
 /** One node's process. */
 class Member {
   constructor(id, port, file) {
@@ -45,7 +53,8 @@ export class Cluster {
     await run(binary, ["ca", "init", "--out", at("ca")]);
     await writeFile(at("gossip.key"), (await run(binary, ["keys", "new", "--gossip"])).stdout);
     const ports = new Map();
-    for (const id of ids) ports.set(id, { http: await freePort(), between: await freePort() });
+    const taken = [];
+    for (const id of ids) ports.set(id, { http: await another(taken), between: await another(taken) });
     for (const id of ids) {
       await run(binary, ["ca", "issue", "--ca", at("ca"), "--node", id, "--out", cluster.dir]);
       const { http, between } = ports.get(id);
