@@ -47,9 +47,9 @@ func (d *delivery) sent(number uint16, size int) {
 	d.total += uint64(size)
 }
 
-// take looks at the parsed report. It returns what the path has been seen to carry, 0 when there
-// is nothing new to say.
-func (d *delivery) take(queue time.Duration, now int64) int64 {
+// take looks at the parsed report; full says that packets arrive further apart than they left. It returns what the
+// path has been seen to carry, 0 when there is nothing new to say.
+func (d *delivery) take(queue time.Duration, full bool, now int64) int64 {
 	if queue < shortPath {
 		d.until = 0
 	}
@@ -77,7 +77,7 @@ func (d *delivery) take(queue time.Duration, now int64) int64 {
 	rate := float64(d.bytes) * 8 / (last - d.since).Seconds()
 	sent := float64(d.total-d.before) * 8 / max(time.Duration(now-d.at).Seconds(), 0.001)
 	d.begin(last, now)
-	if rate > slower*sent && now >= d.until {
+	if (rate > slower*sent || !full) && now >= d.until {
 		return 0
 	}
 	share := min(max(1-queue.Seconds()/drainTime.Seconds(), drainLeast), deliveryShare)

@@ -64,6 +64,7 @@ type line struct {
 	live     liveness
 	est      *bwe.Estimator
 	delivery delivery
+	path     path
 	queue    queue
 	shed     shedder
 	arrivals arrivals
@@ -313,7 +314,9 @@ func (l *line) media(d dest, now int64) bool {
 
 // budget is what the path carries, in bits per second: the estimate, or what has just been seen
 // to arrive where that is less.
-func (l *line) budget(now int64) int64 { return min(l.est.Estimate(), l.delivery.limit(now)) }
+func (l *line) budget(now int64) int64 {
+	return min(max(l.est.Estimate(), l.path.before), l.delivery.limit(now))
+}
 
 // pace is at which rate records leave: the budget, or that of a probe of more.
 func (l *line) pace(now int64) int64 {
@@ -342,7 +345,9 @@ func (l *line) emit(d dest, t record.Type, label uint32, ext uint64, payload []b
 		return
 	}
 	d.Commit(len(b))
-	l.delivery.sent(uint16(l.est.Sent(len(b), time.Duration(now))), len(b)+28)
+	number := l.est.Sent(len(b), time.Duration(now))
+	l.delivery.sent(number, len(b)+28)
+	l.path.sent(number, now)
 	l.tokens -= int64(len(b)+28) * tokenScale
 	l.counts.sent++
 	l.counts.sentBytes += uint64(len(b) + 28)

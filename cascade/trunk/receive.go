@@ -76,8 +76,14 @@ func (l *line) takeReport(payload []byte, now int64) error {
 	if bwe.ParseTWCC(payload, r) != nil || len(r.Statuses) == 0 {
 		return errMalformed
 	}
+	before, losses := l.est.Estimate(), l.est.Stats().LossBackoffs
 	if _, err := l.est.Feedback(payload, time.Duration(now)); err != nil {
 		return errMalformed
+	}
+	stats := l.est.Stats()
+	l.path.take(r, now)
+	if stats.Estimate < before && stats.LossBackoffs == losses && float64(max(stats.Sent, l.shed.sending())) < limitedShare*float64(before) {
+		l.path.doubt(before, now)
 	}
 	// The last packet of a report has always come: it is what the report is about.
 	next := l.sealer.Next()
@@ -86,9 +92,13 @@ func (l *line) takeReport(payload []byte, now int64) error {
 		l.acked = newest + 1
 		l.live.proven(now)
 	}
-	if rate := l.delivery.take(l.est.Stats().QueueDelay, now); rate > 0 {
+	if rate := l.delivery.take(stats.QueueDelay, l.path.full, now); rate > 0 {
+		l.path.before = 0
 		l.est.Cut(rate, time.Duration(now))
 		l.decide(now)
+	}
+	if rate := l.path.judge(stats.QueueDelay, now); rate > 0 {
+		l.est.Raise(rate)
 	}
 	return nil
 }

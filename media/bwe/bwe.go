@@ -314,6 +314,10 @@ func (e *Estimator) Cut(rate int64, now time.Duration) {
 	}
 }
 
+// Raise takes back a decrease, to rate in bits per second, which the caller has found out to be
+// none of the path's; a lower rate changes nothing.
+func (e *Estimator) Raise(rate int64) { e.rate.set(max(e.rate.estimate, float64(rate))) }
+
 // SetDemand says what probing is good for.
 func (e *Estimator) SetDemand(d Demand) { e.demand = d }
 
