@@ -26,6 +26,8 @@ const (
 	badFor      = 5 * time.Second
 	maxStrike   = 4 // how often badFor doubles
 	returnAfter = 5 * time.Second
+	// inquireAgain is how often a better parent is asked whether it has the tracks.
+	inquireAgain = 250 * time.Millisecond
 	// refusedRetry is when what was refused is asked for again, refusedMost how long a parent may refuse.
 	refusedRetry = 100 * time.Millisecond
 	refusedMost  = time.Second

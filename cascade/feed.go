@@ -19,6 +19,13 @@ type feed struct {
 	restless       bool // some intake has something to do in a while
 	bad            map[string]badness
 	path           []string // what the tracks pass, the home first and link's node last; nil: not known
+	better         inquiry  // about a node to turn to instead of link's
+}
+
+// inquiry is the question whether a better node than the present one has the tracks. It is turned to when it says so.
+type inquiry struct {
+	node, why string
+	again     time.Duration // when to ask again
 }
 
 // badness is that of a node that did not give what it should.
@@ -60,17 +67,54 @@ func (f *feed) bestLocked(now time.Duration) string {
 	return avoided
 }
 
-// chooseLocked turns to the best node that can be reached. Without must it stays where it is unless it can return to a better
-// one after a while.
-func (f *feed) chooseLocked(now time.Duration, why string, must bool) {
-	m := f.room.m
+// chooseLocked turns to the best node that can be reached: at once if the present one is none to stay with, else when the
+// better one has the tracks; and without soon only after a while.
+func (f *feed) chooseLocked(now time.Duration, why string, soon bool) {
 	best := f.bestLocked(now)
+	if l := f.link; l != nil && f.room.m.nodes[l.node].up && f.bad[l.node].until <= now {
+		switch {
+		case best == l.node || !slices.Contains(f.candidatesLocked(), best):
+			f.better = inquiry{}
+		case f.better.node == best:
+			f.inquireLocked(now)
+		case soon || now-l.since >= returnAfter:
+			f.better = inquiry{node: best, why: why}
+			f.inquireLocked(now)
+		}
+		return
+	}
+	f.turnLocked(best, now, why)
+}
+
+// inquireLocked asks the better node what its tracks pass.
+func (f *feed) inquireLocked(now time.Duration) {
+	if now < f.better.again {
+		return
+	}
+	f.better.again = now + inquireAgain
+	f.room.m.number++
+	f.room.m.sendLocked(f.better.node, &amphiv1.RelayMessage{Body: &amphiv1.RelayMessage_Wants{Wants: &amphiv1.RelayWants{
+		Room: f.room.name, Home: f.home, Number: f.room.m.number,
+	}}})
+}
+
+// betterLocked turns to the better node if it says that it has the tracks, and not from here.
+func (f *feed) betterLocked(a *amphiv1.RelayAnswer, now time.Duration) {
+	path := a.GetPath()
+	if len(a.GetRefused()) > 0 || len(path) == 0 || len(path) > maxPath || path[0] != f.home || slices.Contains(path, f.room.m.cfg.Node) {
+		return
+	}
+	f.turnLocked(f.better.node, now, f.better.why)
+	f.flushLocked(now)
+}
+
+// turnLocked turns to a node, to nobody if best is empty.
+func (f *feed) turnLocked(best string, now time.Duration, why string) {
+	m := f.room.m
+	f.better = inquiry{}
 	current := ""
 	if f.link != nil {
 		current = f.link.node
-		if n := m.nodes[current]; !must && n != nil && n.up && now-f.link.since < returnAfter && f.bad[current].until <= now {
-			return
-		}
 	}
 	if best == current {
 		return
@@ -166,8 +210,11 @@ func (f *feed) flushLocked(now time.Duration) {
 func (f *feed) answerLocked(from string, a *amphiv1.RelayAnswer, now time.Duration) {
 	m := f.room.m
 	l := f.link
-	if l == nil || l.node != from { // it was asked until a moment ago
-		return
+	if l == nil || l.node != from {
+		if l != nil && f.better.node == from {
+			f.betterLocked(a, now)
+		}
+		return // it was asked until a moment ago
 	}
 	if slices.Contains(a.GetPath(), m.cfg.Node) || len(a.GetPath()) > maxPath {
 		m.drops.add(dropLoop)

@@ -32,6 +32,7 @@ type network struct {
 	mu     sync.Mutex // guards the fields below
 	rand   *rand.Rand
 	down   map[string]bool         // nodes
+	cut    map[[2]string]bool      // ways by which nothing comes, though trunks are up
 	deaf   map[string]bool         // nodes that neither answer nor send, though their trunks are up
 	queues map[[2]string]chan item // messages, by pair
 	copies map[[2]string]map[sentPacket]int
@@ -138,7 +139,7 @@ func (n *network) pause(d time.Duration) bool {
 func (n *network) reaches(from, to string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.down[from] && !n.down[to] && !n.deaf[from]
+	return !n.down[from] && !n.down[to] && !n.deaf[from] && !n.cut[[2]string{from, to}]
 }
 
 // kill makes a node vanish; its neighbours notice a while later.
@@ -280,6 +281,11 @@ func (n *network) spread(p *amphiv1.RelayPlan, tracks ...Track) {
 	for _, x := range n.nodes {
 		x.m.Update("room", p, tracks)
 	}
+}
+
+// spreadTo gives one node a plan, as it hears of a room.
+func (n *network) spreadTo(node string, p *plan.Plan, homes map[string]string, tracks ...Track) {
+	n.nodes[node].m.Update("room", plan.Encode(p, 1, homes), tracks)
 }
 
 // publisher sends what is wanted of a track, 50 frames per second.
