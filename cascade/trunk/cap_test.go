@@ -198,3 +198,20 @@ func TestCappedTrunk(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherCaps: what C14 asks for holds beside its own figures, roughly where 1 Mbit/s is left.
+func TestOtherCaps(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []int64{700_000, 1_000_000, 4_000_000} {
+		for _, rtt := range []time.Duration{20, 80, 100, 200} {
+			link := netem.Params{Delay: rtt * time.Millisecond / 2, QueueDelay: 200 * time.Millisecond}
+			for seed := range uint64(few(2)) {
+				r := runCapped(t, link, seed+101, rate)
+				t.Logf("%d bit/s, %d ms RTT: queue %v p95, fits after %v, %.0f %% used, restored after %v", rate, rtt, r.queueP95, r.shedAfter, r.used*100, r.restored)
+				if r.audioLost > 0 || r.shedAfter > 500*time.Millisecond || r.restored > 7*time.Second || r.queueP95 > 60*time.Millisecond || r.used < 0.5 {
+					t.Errorf("%d bit/s, %d ms RTT, seed %d: %+v", rate, rtt, seed+101, r)
+				}
+			}
+		}
+	}
+}

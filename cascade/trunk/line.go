@@ -27,9 +27,13 @@ const (
 	queueLeast = 128 << 10
 	// pacedFor is how much of the budget may leave at once, in time and within these bytes:
 	// a frame goes out as one run wherever the path is wide.
-	pacedFor    = int64(5 * time.Millisecond)
-	pacedLeast  = 1500
-	pacedMost   = 64 << 10
+	pacedFor   = int64(5 * time.Millisecond)
+	pacedLeast = 1500
+	pacedMost  = 64 << 10
+	// A node that does not get to run in time has more to send at once: what it was kept from
+	// sending since, as long as it was kept from it heldLeast, of heldMost at most.
+	heldLeast   = int64(2 * time.Millisecond)
+	heldMost    = int64(100 * time.Millisecond)
 	paddingSize = 1100
 	// muchLoss is the share of records lost above which the path is taken for full, whatever
 	// the delay: less is repaired.
@@ -74,6 +78,7 @@ type line struct {
 	acked     uint64 // the newest packet number known to have come, +1
 	tokens    int64  // of the pacer, in bytes times 1e9
 	paced     int64
+	due       int64 // when what waits might have been sent; never when nothing waits
 	short     int64 // when the queue was last short
 	padding   int   // bytes of padding to send
 	polled    int64
@@ -129,7 +134,7 @@ func newLine(cfg lineConfig, now int64) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &line{sealer: sealer, opener: opener, est: est, paced: now, short: now, second: now}
+	l := &line{sealer: sealer, opener: opener, est: est, paced: now, due: never, short: now, second: now}
 	l.live.begin(now)
 	l.resends = l.allowance()
 	return l, nil
@@ -162,7 +167,11 @@ func (l *line) send(label uint32, ext uint64, class Class, rtp []byte, now int64
 // enqueue queues a packet unless the queue is too long for anybody's good.
 func (l *line) enqueue(class Class, p queued, rtp []byte) bool {
 	most := max(queueLeast, int(l.budget(p.at)/8*queueMost/int64(time.Second)))
-	return len(rtp) <= record.MaxPayload && l.queue.bytes < most && l.queue.push(class, p, rtp)
+	if len(rtp) > record.MaxPayload || l.queue.bytes >= most || !l.queue.push(class, p, rtp) {
+		return false
+	}
+	l.due = min(l.due, p.at)
+	return true
 }
 
 // announce queues word of packets that will not come.
@@ -301,8 +310,10 @@ func (l *line) media(d dest, now int64) bool {
 		l.queue.giveBack(p)
 	}
 	if l.queue.packets > 0 {
+		l.due = now + l.tokenless(now)
 		return true
 	}
+	l.due = never
 	for l.padding > 0 && l.tokens > 0 {
 		clear(l.scratch[:paddingSize])
 		l.emit(d, record.Padding, 0, 0, l.scratch[:paddingSize], now)
@@ -333,9 +344,15 @@ const tokenScale = int64(time.Second)
 func (l *line) refill(now int64) {
 	bytes := l.pace(now) / 8
 	deep := min(max(bytes*pacedFor/int64(time.Second), pacedLeast), pacedMost) * tokenScale
+	if late := min(now-l.due, heldMost); late > heldLeast {
+		deep += min(bytes, l.shed.sending()/8) * late
+	}
 	l.tokens = min(l.tokens+bytes*min(now-l.paced, int64(time.Second)), deep)
 	l.paced = now
 }
+
+// tokenless is how long it takes until something may leave again.
+func (l *line) tokenless(now int64) int64 { return max(-l.tokens*8/max(l.pace(now), 1)+1, 1) }
 
 // emit seals one record straight into d's memory.
 func (l *line) emit(d dest, t record.Type, label uint32, ext uint64, payload []byte, now int64) {
@@ -394,7 +411,7 @@ func (l *line) next(now int64, more bool) int64 {
 		if l.tokens > 0 {
 			return now
 		}
-		at = min(at, now+max(-l.tokens*8/max(l.pace(now), 1)+1, 1))
+		at = min(at, now+l.tokenless(now))
 	}
 	if l.shed.offered > 0 || l.shed.count > 0 || now-l.live.media < busyFor {
 		at = min(at, l.shed.rolled+rateSlot, l.polled+int64(25*time.Millisecond))

@@ -13,6 +13,10 @@ const (
 	silence = int64(300 * time.Millisecond)
 	// patience is how long a doubted trunk has at least to answer one probe of a burst.
 	patience = int64(100 * time.Millisecond)
+	// fullQueue is how much longer it has while records keep coming: the way there may be cut
+	// and found so by silence at the other end, or the way back have a queue that is full.
+	fullQueue = int64(250 * time.Millisecond)
+	heardLate = int64(100 * time.Millisecond)
 	// burst is how many probes are sent then, burstGap apart: at 10 % loss each way all of
 	// them and their echoes are lost once in 10^11 bursts.
 	burst    = 16
@@ -94,7 +98,7 @@ func (l *liveness) probe(now int64) bool {
 	case dead:
 		return false
 	case doubted:
-		if l.sent >= burst || now < l.doubt+int64(l.sent)*burstGap {
+		if l.sent < burst && now < l.doubt+int64(l.sent)*burstGap || l.sent >= burst && now < l.probed+aliveBusy {
 			return false
 		}
 		l.sent++
@@ -121,10 +125,16 @@ func (l *liveness) judge(now int64) {
 			l.state, l.doubt, l.sent = doubted, now, 0
 		}
 	case doubted:
-		if now-l.doubt >= l.rtt.deadline() {
+		if now >= l.deadline() {
 			l.state = dead
 		}
 	}
+}
+
+// deadline is when a doubted trunk is down if nothing more comes.
+func (l *liveness) deadline() int64 {
+	at := l.doubt + l.rtt.deadline()
+	return max(at, min(at+fullQueue, l.heard+heardLate))
 }
 
 // doubtful is when the trunk is doubted if nothing comes.
@@ -138,11 +148,10 @@ func (l *liveness) next(now int64) int64 {
 	case dead:
 		return never
 	case doubted:
-		at := l.doubt + l.rtt.deadline()
 		if l.sent < burst {
-			at = min(at, l.doubt+int64(l.sent)*burstGap)
+			return min(l.deadline(), l.doubt+int64(l.sent)*burstGap)
 		}
-		return at
+		return min(l.deadline(), l.probed+aliveBusy)
 	case alive:
 		return min(l.probed+l.pause(now), l.doubtful())
 	default:
