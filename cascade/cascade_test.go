@@ -80,7 +80,8 @@ func TestLayerUpAcrossRegions(t *testing.T) {
 		var took []time.Duration
 		for i := range 20 {
 			track.show(0)
-			wait(5*time.Second + time.Duration(i)*7*time.Millisecond)
+			// It was let go of a moment ago, or longer.
+			wait(2200*time.Millisecond + time.Duration(i)*147*time.Millisecond)
 			at := time.Duration(n.nodes[edge].media.Now())
 			track.show(2)
 			wait(time.Second)

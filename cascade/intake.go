@@ -80,8 +80,10 @@ func (o *observer) Interest(maxSpatial int) {
 		return
 	}
 	for i := maxSpatial + 1; i <= in.interest; i++ {
-		in.streams[i].last.Store(0) // who wants it again begins with a keyframe
 		in.begin[i] = 0
+	}
+	for i := in.interest + 1; i <= maxSpatial; i++ {
+		in.streams[i].last.Store(0) // it begins with a keyframe, not with what came after it was let go of
 	}
 	in.interest = maxSpatial
 	in.setDirtyLocked()
