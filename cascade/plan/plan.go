@@ -187,10 +187,10 @@ func (p *planner) keeps(old, best int, since time.Duration) bool {
 	switch {
 	case p.cutOff(old) > p.cutOff(best):
 		return false
+	case p.nodes[old].Relay != p.nodes[best].Relay: // it drains, say
+		return p.nodes[old].Relay
 	case p.in.Now-since < Hold:
 		return true
-	case p.nodes[old].Relay != p.nodes[best].Relay:
-		return p.nodes[old].Relay
 	}
 	return int(p.nodes[old].Load)-int(p.nodes[best].Load) < clearGain
 }

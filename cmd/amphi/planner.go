@@ -53,7 +53,7 @@ func (p *planner) Plan(room string, before *amphiv1.RelayPlan, nodes []string, h
 	}}
 	for _, id := range nodes {
 		if m, ok := known[id]; ok {
-			in.Nodes = append(in.Nodes, plan.Node{ID: id, Region: m.region, Zone: m.zone, Load: m.load, Relay: m.has(roleStage)})
+			in.Nodes = append(in.Nodes, plan.Node{ID: id, Region: m.region, Zone: m.zone, Load: m.load, Relay: m.has(roleStage) && !m.draining})
 		}
 	}
 	for _, home := range homes {

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/cascade/plan"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -32,6 +33,48 @@ func TestPlansChangeOnlyWithTheirRoom(t *testing.T) {
 	without := heir.Plan("hall", second, []string{"s1", "s2", "t1"}, map[string]string{"pe_a": "s1", "pe_b": "t1"})
 	if without.GetVersion() != 3 || len(without.GetTrees()) != 2 {
 		t.Errorf("a node less and a home more: %v", without)
+	}
+}
+
+// TestDrainingGatewayIsReplaced: other nodes have another parent before a node that drains is gone.
+func TestDrainingGatewayIsReplaced(t *testing.T) {
+	t.Parallel()
+	nodes := []member{
+		{id: "e1", region: "eu", roles: []string{roleStage}, alive: true},
+		{id: "u1", region: "us", roles: []string{roleStage}, alive: true},
+		{id: "u2", region: "us", roles: []string{roleStage}, alive: true},
+	}
+	p := newPlanner("e1", func() []member { return nodes }, func(string) time.Duration { return time.Millisecond })
+	all, homes := []string{"e1", "u1", "u2"}, map[string]string{"pe_a": "e1"}
+	first := p.Plan("hall", nil, all, homes)
+	kept, err := plan.Decode(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parents := func(p *plan.Plan) map[string]string {
+		out := map[string]string{}
+		for _, h := range p.Trees[0].Hops {
+			out[h.Node] = h.Parent
+		}
+		return out
+	}
+	before := parents(kept)
+	for i := range nodes {
+		nodes[i].draining = before["u1"] == nodes[i].id || before["u2"] == nodes[i].id
+	}
+	nodes[0].draining = false
+	second := p.Plan("hall", first, all, homes)
+	if second == nil {
+		t.Fatal("the plan stays as it was")
+	}
+	if kept, err = plan.Decode(second); err != nil {
+		t.Fatal(err)
+	}
+	after := parents(kept)
+	for _, id := range []string{"u1", "u2"} {
+		if before[id] == "e1" && after[id] == "e1" || before[id] != "e1" && after[id] != "e1" {
+			t.Errorf("%s had its tracks from %q, and now from %q", id, before[id], after[id])
+		}
 	}
 }
 
