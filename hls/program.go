@@ -60,6 +60,7 @@ type program struct {
 	byInput   atomic.Pointer[map[uint32]*feed] // for keyframe requests
 	begun     atomic.Int64                     // runs that began
 	malformed atomic.Int64                     // access units that the packager refused
+	taps      taps
 
 	mu    sync.Mutex // guards the fields below
 	stage Stage
@@ -120,6 +121,7 @@ func (p *program) run(ctx context.Context) {
 		f.close()
 	}
 	wg.Wait()
+	p.taps.end()
 	if err := p.pack.End(); err != nil {
 		p.log.Error("ending the playlists", "err", err)
 	}
@@ -359,6 +361,8 @@ func (o output) Begin(r *wire.Ready) error {
 		return fmt.Errorf("continuing the program: %w", err)
 	}
 	o.p.begun.Add(1)
+	cfg := o.p.pack.Config()
+	o.p.taps.begin(Run{FPS: cfg.FPS, Epoch: cfg.Start, FirstTick: r.FirstTick, AudioConfig: r.AudioConfig, Variants: cfg.Variants})
 	if m := o.p.byInput.Load(); m != nil { // a new compositor knows no picture yet
 		for _, f := range *m {
 			f.requestKeyframe()
@@ -369,6 +373,7 @@ func (o output) Begin(r *wire.Ready) error {
 
 // Video implements compose.Output.
 func (o output) Video(au wire.VideoAU) {
+	o.p.taps.video(au.Variant, au.Tick, au.Data)
 	if err := o.p.pack.WriteVideo(au.Variant, au.Tick, au.Data); err != nil {
 		o.p.malformed.Add(1)
 	}
@@ -376,6 +381,7 @@ func (o output) Video(au wire.VideoAU) {
 
 // Audio implements compose.Output.
 func (o output) Audio(au wire.AudioAU) {
+	o.p.taps.audio(au.Samples, au.Data)
 	if err := o.p.pack.WriteAudio(au.Samples, au.Data); err != nil {
 		o.p.malformed.Add(1)
 	}

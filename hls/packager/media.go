@@ -12,6 +12,7 @@ import (
 // Media is one media playlist with its objects: a variant or the audio. Readers
 // use Published and Object from any goroutine; all else belongs to the Packager.
 type Media struct {
+	packager  *Packager
 	name      string
 	uri       string // as seen from a sister playlist
 	cfg       *Config
@@ -172,9 +173,9 @@ func (m *Media) addPart(until int64) error {
 	}
 	m.store.put(n, b)
 	m.parts = append(m.parts, n)
-	return m.list.AddPart(playlist.Part{
-		URI: n.String(), Duration: min(m.span(end)-m.span(o.base), m.partTarget), Independent: o.samples[0].Key,
-	})
+	length := min(m.span(end)-m.span(o.base), m.partTarget)
+	m.tell(n, m.span(o.base), length, o.samples[0].Key, b)
+	return m.list.AddPart(playlist.Part{URI: n.String(), Duration: length, Independent: o.samples[0].Key})
 }
 
 // finish closes the segment; one without any part that exists is a gap.

@@ -50,6 +50,8 @@ type Packager struct {
 	drops   map[Drop]int64
 	parts   int64
 	isReady bool
+	runs    int // that began
+	taps    []*tap
 }
 
 // New makes a packager; nothing is published until Begin and the first access units.
@@ -92,7 +94,7 @@ func (p *Packager) addMedia(name string, units int64, partTarget time.Duration, 
 		list.Break()
 	}
 	p.medias = append(p.medias, &Media{
-		name: name, uri: "../" + name + "/index.m3u8", cfg: &p.cfg, list: list, store: newStore(),
+		packager: p, name: name, uri: "../" + name + "/index.m3u8", cfg: &p.cfg, list: list, store: newStore(),
 		unitsPerPart: units, partTarget: partTarget,
 		// Eight times what the bit rate gives, and room for one great keyframe.
 		maxBytes: 1<<20 + int(8*float64(bitrate)/8*partTarget.Seconds()),

@@ -24,6 +24,7 @@ func (p *Packager) Begin(firstTick int64) error {
 		return fmt.Errorf("beginning at tick %d: %w", firstTick, ErrAnnounced)
 	}
 	p.first, p.running = index, true
+	p.runs++
 	for _, m := range p.medias {
 		m.open = openPart{index: index}
 		m.due = index * m.unitsPerPart
@@ -132,6 +133,8 @@ func (p *Packager) End() error {
 		m.list.End()
 	}
 	p.publishAllLocked()
+	p.tellTapsLocked(nil)
+	p.taps = nil
 	return err
 }
 

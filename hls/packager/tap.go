@@ -1,0 +1,69 @@
+package packager
+
+import "time"
+
+// Part is a part that was just published, as a recorder needs it. All its bytes are shared and must not be written to.
+type Part struct {
+	Media   string // name of the variant, or AudioName
+	Variant int    // -1 for audio
+	MSN     uint64 // of its segment
+	Index   int    // in its segment
+	// Run counts the compositor's runs; a greater one lies behind a discontinuity.
+	Run         int
+	Start       time.Time
+	Duration    time.Duration
+	Independent bool
+	Init        []byte // the init section that it needs
+	InitVersion int
+	Data        []byte // moof and mdat
+}
+
+type tap struct{ f func(*Part) }
+
+// Tap calls f with every part from now on, one at a time and in order for each media playlist, and with nil when the
+// program has ended. f is called under the packager's lock: it must not block nor call the packager. After the returned function
+// has returned, f is not called any more.
+func (p *Packager) Tap(f func(*Part)) (remove func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		f(nil)
+		return func() {}
+	}
+	t := &tap{f}
+	p.taps = append(p.taps, t)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for i, have := range p.taps {
+			if have == t {
+				p.taps = append(p.taps[:i:i], p.taps[i+1:]...)
+			}
+		}
+	}
+}
+
+func (p *Packager) tellTapsLocked(part *Part) {
+	for _, t := range p.taps {
+		t.f(part)
+	}
+}
+
+// tell gives a part that was published to the taps.
+func (m *Media) tell(n Name, start, length time.Duration, independent bool, data []byte) {
+	p := m.packager
+	if len(p.taps) == 0 {
+		return
+	}
+	variant := -1
+	for i, v := range p.cfg.Variants {
+		if v.Name == m.name {
+			variant = i
+		}
+	}
+	p.tellTapsLocked(&Part{
+		Media: m.name, Variant: variant, MSN: n.MSN, Index: n.Part, Run: p.runs,
+		Start: m.cfg.Start.Add(start), Duration: length, Independent: independent,
+		Init: m.init.Data, InitVersion: m.initVersion, Data: data,
+	})
+}

@@ -1,0 +1,127 @@
+package hls
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/hls/packager"
+)
+
+// Run is what one life of a compositor delivers. Another life's run of the same program has the same
+// grid, so ticks and samples go on.
+type Run struct {
+	FPS         int
+	Epoch       time.Time // of tick 0 and sample 0
+	FirstTick   int64
+	AudioConfig []byte // AudioSpecificConfig of the AAC access units
+	Variants    []packager.Variant
+}
+
+// Tap takes the access units of a program beside its packager, for outputs that leave the node as a
+// stream. Its methods are called one at a time, by the goroutine that reads the compositor: they
+// must not block, nor call the Origin, nor keep the bytes.
+type Tap interface {
+	// Begin says that a run's access units follow; at once where one is under way, and then the first
+	// picture need not be a keyframe.
+	Begin(Run)
+	// Video is one access unit (Annex B) of a variant.
+	Video(variant int, tick int64, annexB []byte)
+	// Audio is one AAC access unit of 1,024 samples of 48 kHz.
+	Audio(sample int64, data []byte)
+	// End says that the program has ended. It is called at most once, and nothing after it.
+	End()
+}
+
+// taps are the taps of one program.
+type taps struct {
+	mu    sync.Mutex // guards the fields below, and is held while taps are called
+	list  map[*tapped]struct{}
+	run   Run
+	begun bool
+	ended bool
+}
+
+type tapped struct{ Tap }
+
+func (t *taps) add(tap Tap) (*tapped, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return nil, false
+	}
+	if t.list == nil {
+		t.list = map[*tapped]struct{}{}
+	}
+	h := &tapped{tap}
+	t.list[h] = struct{}{}
+	if t.begun {
+		tap.Begin(t.run)
+	}
+	return h, true
+}
+
+func (t *taps) remove(h *tapped) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.list, h)
+}
+
+func (t *taps) begin(r Run) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.run, t.begun = r, true
+	for h := range t.list {
+		h.Begin(r)
+	}
+}
+
+func (t *taps) video(variant int, tick int64, data []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for h := range t.list {
+		h.Video(variant, tick, data)
+	}
+}
+
+func (t *taps) audio(sample int64, data []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for h := range t.list {
+		h.Audio(sample, data)
+	}
+}
+
+func (t *taps) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	for h := range t.list {
+		h.End()
+	}
+	t.list = nil
+}
+
+// Tap adds a tap to a running program. The function that it returns removes it: after that, none of
+// its methods is called any more. It returns ErrNotFound, wrapped.
+func (o *Origin) Tap(room, stream string, t Tap) (remove func(), err error) {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return nil, fmt.Errorf("tapping a program: %w", err)
+	}
+	h, ok := p.taps.add(t)
+	if !ok {
+		return nil, fmt.Errorf("tapping a program: %w", ErrNotFound)
+	}
+	return func() { p.taps.remove(h) }, nil
+}
+
+// TapParts calls f with each part of a running program as it is published, of all variants and the audio, until remove is called
+// or the program ends; f(nil) says that it has. f must not block, nor call the Origin. It returns ErrNotFound, wrapped.
+func (o *Origin) TapParts(room, stream string, f func(*packager.Part)) (remove func(), err error) {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return nil, fmt.Errorf("tapping a program: %w", err)
+	}
+	return p.pack.Tap(f), nil
+}
