@@ -362,7 +362,7 @@ func (o output) Begin(r *wire.Ready) error {
 	}
 	o.p.begun.Add(1)
 	cfg := o.p.pack.Config()
-	o.p.taps.begin(Run{FPS: cfg.FPS, Epoch: cfg.Start, FirstTick: r.FirstTick, AudioConfig: r.AudioConfig, Variants: cfg.Variants})
+	o.p.taps.begin(packager.Run{FPS: cfg.FPS, Epoch: cfg.Start, FirstTick: r.FirstTick, AudioConfig: r.AudioConfig, Variants: cfg.Variants})
 	if m := o.p.byInput.Load(); m != nil { // a new compositor knows no picture yet
 		for _, f := range *m {
 			f.requestKeyframe()

@@ -3,20 +3,9 @@ package hls
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
-
-// Run is what one life of a compositor delivers. Another life's run of the same program has the same
-// grid, so ticks and samples go on.
-type Run struct {
-	FPS         int
-	Epoch       time.Time // of tick 0 and sample 0
-	FirstTick   int64
-	AudioConfig []byte // AudioSpecificConfig of the AAC access units
-	Variants    []packager.Variant
-}
 
 // Tap takes the access units of a program beside its packager, for outputs that leave the node as a
 // stream. Its methods are called one at a time, by the goroutine that reads the compositor: they
@@ -24,7 +13,7 @@ type Run struct {
 type Tap interface {
 	// Begin says that a run's access units follow; at once where one is under way, and then the first
 	// picture need not be a keyframe.
-	Begin(Run)
+	Begin(packager.Run)
 	// Video is one access unit (Annex B) of a variant.
 	Video(variant int, tick int64, annexB []byte)
 	// Audio is one AAC access unit of 1,024 samples of 48 kHz.
@@ -37,7 +26,7 @@ type Tap interface {
 type taps struct {
 	mu    sync.Mutex // guards the fields below, and is held while taps are called
 	list  map[*tapped]struct{}
-	run   Run
+	run   packager.Run
 	begun bool
 	ended bool
 }
@@ -67,7 +56,7 @@ func (t *taps) remove(h *tapped) {
 	delete(t.list, h)
 }
 
-func (t *taps) begin(r Run) {
+func (t *taps) begin(r packager.Run) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.run, t.begun = r, true

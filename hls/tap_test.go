@@ -11,7 +11,7 @@ import (
 // tapLog notes what a tap was given.
 type tapLog struct {
 	mu     sync.Mutex // guards the fields below
-	runs   []Run
+	runs   []packager.Run
 	ticks  []int64
 	sounds []int64
 	ended  int
@@ -19,7 +19,7 @@ type tapLog struct {
 	last   bool
 }
 
-func (l *tapLog) Begin(r Run) { l.note(func() { l.runs = append(l.runs, r) }) }
+func (l *tapLog) Begin(r packager.Run) { l.note(func() { l.runs = append(l.runs, r) }) }
 func (l *tapLog) Video(_ int, tick int64, _ []byte) {
 	l.note(func() { l.ticks = append(l.ticks, tick) })
 }

@@ -2,14 +2,24 @@ package packager
 
 import "time"
 
+// Run is what one life of a compositor delivers. Another life's run of the same program has the same
+// grid, so ticks and samples go on.
+type Run struct {
+	FPS         int
+	Epoch       time.Time // of tick 0 and sample 0
+	FirstTick   int64
+	AudioConfig []byte // AudioSpecificConfig of the AAC access units
+	Variants    []Variant
+}
+
 // Part is a part that was just published, as a recorder needs it. All its bytes are shared and must not be written to.
 type Part struct {
 	Media   string // name of the variant, or AudioName
 	Variant int    // -1 for audio
 	MSN     uint64 // of its segment
 	Index   int    // in its segment
-	// Run counts the compositor's runs; a greater one lies behind a discontinuity.
-	Run         int
+	// Life counts the compositors that delivered; a part of a greater one lies behind a discontinuity.
+	Life        int
 	Start       time.Time
 	Duration    time.Duration
 	Independent bool
@@ -62,7 +72,7 @@ func (m *Media) tell(n Name, start, length time.Duration, independent bool, data
 		}
 	}
 	p.tellTapsLocked(&Part{
-		Media: m.name, Variant: variant, MSN: n.MSN, Index: n.Part, Run: p.runs,
+		Media: m.name, Variant: variant, MSN: n.MSN, Index: n.Part, Life: p.runs,
 		Start: m.cfg.Start.Add(start), Duration: length, Independent: independent,
 		Init: m.init.Data, InitVersion: m.initVersion, Data: data,
 	})
