@@ -10,8 +10,9 @@ export { mayPublish } from "./publishing.js";
 export { receivable } from "./subscriptions.js";
 export { Devices, meterLevel } from "./devices.js";
 export type { Device, DeviceKind } from "./devices.js";
-export { StreamPlayer } from "./player.js";
-export type { PlayerConfig, PlayerEvents, StreamLevel } from "./player.js";
+export type { PlayerConfig, PlayerEvents, PlayerStats, StreamPlayer } from "./player.js";
+export type { StreamCue } from "./cues.js";
+export type { StreamCaptions, StreamLevel, StreamWindow } from "./playback.js";
 export type { LocalMedia, PublishOptions } from "./local.js";
 export type {
   Chat,

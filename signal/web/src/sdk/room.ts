@@ -14,7 +14,7 @@ import type { Preference, Source } from "./model.js";
 import type { PathOptions } from "./path.js";
 import { browserPlatform } from "./platform.js";
 import type { Platform } from "./platform.js";
-import { StreamPlayer } from "./player.js";
+import type { StreamPlayer } from "./player.js";
 import { mayPublish, needsTransport } from "./publishing.js";
 import { applyEvent, takeSnapshot } from "./reduce.js";
 import { ResumeShelf } from "./resume.js";
@@ -259,11 +259,17 @@ export class Room {
     return this.subscribe(show);
   }
 
-  /** Plays the role's stream, or the named one, in an element until the player is closed. */
-  playStream(element: HTMLVideoElement, name?: string): StreamPlayer | undefined {
-    const stream = name === undefined ? ownStream(this.state) : this.state.streams.get(name);
-    if (!stream?.url) return undefined;
-    const player = new StreamPlayer(element, stream.url, { clockOffsetMs: () => this.client.clockOffsetMs });
+  /**
+   * Plays the role's stream, or the named one, in an element until the player is closed. Loads the player, which is no
+   * part of the core. Fails with `not_found` when there is no such stream.
+   */
+  async playStream(element: HTMLVideoElement, name?: string): Promise<StreamPlayer> {
+    const url = this.streamUrl(name);
+    const { StreamPlayer } = await import("./player.js");
+    const player = new StreamPlayer(element, url, {
+      clockOffsetMs: () => this.client.clockOffsetMs,
+      refreshUrl: async () => this.streamUrl(name),
+    });
     const ready = (): void => this.handover.ready("hls");
     player.events.on("playing", () => {
       if ("requestVideoFrameCallback" in element) element.requestVideoFrameCallback(ready);
@@ -300,6 +306,12 @@ export class Room {
   /** Round trip to the server in milliseconds, by the newest ping. */
   get rttMs(): number {
     return this.client.rttMs;
+  }
+
+  private streamUrl(name: string | undefined): string {
+    const stream = name === undefined ? ownStream(this.state) : this.state.streams.get(name);
+    if (!stream?.url) throw new AmphiError("not_found", "there is no such stream now", true);
+    return stream.url;
   }
 
   private async token(): Promise<string> {
