@@ -80,7 +80,7 @@ type downCounts struct {
 	fraction                                        uint8
 	jitter                                          uint32
 	rtt                                             time.Duration
-	noCodec                                         bool
+	noCodec, lowestOnly                             bool
 	reportNTP                                       uint32 // middle 32 bits of the last report
 	reportAt                                        int64
 }
@@ -125,7 +125,7 @@ func (dt *DownTrack) unbind() {
 	dt.track, dt.share = nil, alloc.Track{}
 	dt.out.bw.stale, dt.out.awake = true, awakeTicks
 	dt.sel.SetTarget(-1, layer.None())
-	dt.counts.noCodec = false
+	dt.counts.noCodec, dt.counts.lowestOnly = false, false
 }
 
 // follow brings the slot in line with what was allocated and is being sent.
@@ -139,7 +139,8 @@ func (dt *DownTrack) follow(now int64) {
 		dt.setFollowed(nil, nil)
 		return
 	}
-	if dt.wire.descriptorID == 0 && enc.Codec().Name == codec.AV1 {
+	dt.counts.lowestOnly = dt.wire.descriptorID == 0 && enc.Codec().Name == codec.AV1 && target.Spatial > 0
+	if dt.counts.lowestOnly {
 		target.Spatial = 0 // without descriptors nothing says which frames make a picture
 	}
 	dt.sel.SetTarget(enc.index, target)

@@ -24,6 +24,7 @@ const (
 	ReasonHidden     Reason = "hidden"           // the client does not show it
 	ReasonMuted      Reason = "muted"            // by the server
 	ReasonCodec      Reason = "codec"            // the client has no decoder for it
+	ReasonLowestOnly Reason = "codec_layers"     // the client cannot be sent higher layers of this codec, as it did not offer the dependency descriptor
 	ReasonNoMedia    Reason = "no_media"         // the publisher sends nothing
 	ReasonNoLayer    Reason = "layer_not_sent"   // the publisher does not send the wanted encoding
 	ReasonKeyframe   Reason = "waiting_keyframe" // it begins with the next keyframe, or the publisher was just asked for it
@@ -182,6 +183,9 @@ func (dt *DownTrack) reason(s DownTrackStats, now int64) Reason {
 		return ReasonNoMedia
 	case s.Current.Spatial != s.Target.Spatial || dt.source != nil && !dt.source.live(now) && dt.track.coming(now):
 		return ReasonKeyframe
+	}
+	if dt.counts.lowestOnly {
+		return ReasonLowestOnly
 	}
 	switch dt.share.Reason {
 	case alloc.Bandwidth, alloc.Settling:

@@ -1714,7 +1714,7 @@ type TrackQuality struct {
 	Target  int32 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
 	Current int32 `protobuf:"varint,4,opt,name=current,proto3" json:"current,omitempty"`
 	// Why current is not the best: "", "size", "preference", "bandwidth", "hidden", "muted", "not_loudest", "codec",
-	// "publisher" or "starting"; PROTOCOL.md says what they mean.
+	// "codec_layers", "publisher" or "starting"; PROTOCOL.md says what they mean.
 	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	BitrateKbps   uint32 `protobuf:"varint,6,opt,name=bitrate_kbps,json=bitrateKbps,proto3" json:"bitrate_kbps,omitempty"`
 	unknownFields protoimpl.UnknownFields

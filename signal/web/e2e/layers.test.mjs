@@ -74,6 +74,12 @@ describe("layers", { concurrency: false }, () => {
         const id = await host.publish(source, { codec, scalabilityMode, width: 640, height: 360, rate: 10 });
         await fiona.show(id, 640, 360);
         await width(id, wanted, fiona);
+        if (wanted === 320) {
+          await eventually("it is told why", async () => {
+            const { quality } = await fiona.seen(id);
+            return { ok: quality?.reason === "codec_layers", ...quality };
+          }, { timeout: 10_000, every: 250 });
+        }
         await fiona.hide(id);
         await host.unpublish(source);
       }

@@ -113,6 +113,7 @@ const qualityWords: Readonly<Record<string, { text: string; shown?: boolean }>> 
   bandwidth: { text: "Lower quality: your connection", shown: true },
   publisher: { text: "Lower quality: the sender’s connection", shown: true },
   codec: { text: "This browser cannot decode the picture", shown: true },
+  codec_layers: { text: "Lower quality: this browser cannot take more of this codec", shown: true },
 };
 
 /** What to tell people about a picture's quality; undefined when it is as it should be. */

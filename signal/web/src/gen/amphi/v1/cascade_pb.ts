@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/cascade.proto.
  */
 export const file_amphi_v1_cascade: GenFile = /*@__PURE__*/
-  fileDesc("ChZhbXBoaS92MS9jYXNjYWRlLnByb3RvEghhbXBoaS52MSLAAQoMUmVsYXlNZXNzYWdlEiUKBXdhbnRzGAEgASgLMhQuYW1waGkudjEuUmVsYXlXYW50c0gAEicKBmFuc3dlchgCIAEoCzIVLmFtcGhpLnYxLlJlbGF5QW5zd2VySAASKQoHcmVwb3J0cxgDIAEoCzIWLmFtcGhpLnYxLlJlbGF5UmVwb3J0c0gAEi0KCWtleWZyYW1lcxgEIAEoCzIYLmFtcGhpLnYxLlJlbGF5S2V5ZnJhbWVzSABCBgoEYm9keSJrCgpSZWxheVdhbnRzEgwKBHJvb20YASABKAkSDAoEaG9tZRgCIAEoCRIOCgZudW1iZXIYAyABKAQSDQoFZnJlc2gYBCABKAgSIgoFd2FudHMYBSADKAsyEy5hbXBoaS52MS5SZWxheVdhbnQiYgoJUmVsYXlXYW50EhAKCHRyYWNrX2lkGAEgASgJEhEKCW1heF9sYXllchgCIAEoERISCgpnZW5lcmF0aW9uGAMgASgEEg4KBmxhYmVscxgEIAMoDRIMCgRoYXZlGAUgAygEIpYBCgtSZWxheUFuc3dlchIMCgRyb29tGAEgASgJEgwKBGhvbWUYAiABKAkSDgoGbnVtYmVyGAMgASgEEgwKBHBhdGgYBCADKAkSJAoGb2ZmZXJzGAUgAygLMhQuYW1waGkudjEuUmVsYXlPZmZlchInCgdyZWZ1c2VkGAYgAygLMhYuYW1waGkudjEuUmVsYXlSZWZ1c2FsIl4KClJlbGF5T2ZmZXISEAoIdHJhY2tfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoBBIqCgllbmNvZGluZ3MYAyADKAsyFy5hbXBoaS52MS5SZWxheUVuY29kaW5nIlEKDVJlbGF5RW5jb2RpbmcSCwoDcmlkGAEgASgJEhQKDHBheWxvYWRfdHlwZRgCIAEoDRINCgV3aWR0aBgDIAEoDRIOCgZoZWlnaHQYBCABKA0iMAoMUmVsYXlSZWZ1c2FsEhAKCHRyYWNrX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSI2CgxSZWxheVJlcG9ydHMSJgoHcmVwb3J0cxgBIAMoCzIVLmFtcGhpLnYxLlJlbGF5UmVwb3J0IjYKC1JlbGF5UmVwb3J0Eg0KBWxhYmVsGAEgASgNEgsKA250cBgCIAEoBhILCgNydHAYAyABKAciIAoOUmVsYXlLZXlmcmFtZXMSDgoGbGFiZWxzGAEgAygNQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw");
+  fileDesc("ChZhbXBoaS92MS9jYXNjYWRlLnByb3RvEghhbXBoaS52MSLAAQoMUmVsYXlNZXNzYWdlEiUKBXdhbnRzGAEgASgLMhQuYW1waGkudjEuUmVsYXlXYW50c0gAEicKBmFuc3dlchgCIAEoCzIVLmFtcGhpLnYxLlJlbGF5QW5zd2VySAASKQoHcmVwb3J0cxgDIAEoCzIWLmFtcGhpLnYxLlJlbGF5UmVwb3J0c0gAEi0KCWtleWZyYW1lcxgEIAEoCzIYLmFtcGhpLnYxLlJlbGF5S2V5ZnJhbWVzSABCBgoEYm9keSJrCgpSZWxheVdhbnRzEgwKBHJvb20YASABKAkSDAoEaG9tZRgCIAEoCRIOCgZudW1iZXIYAyABKAQSDQoFZnJlc2gYBCABKAgSIgoFd2FudHMYBSADKAsyEy5hbXBoaS52MS5SZWxheVdhbnQicQoJUmVsYXlXYW50EhAKCHRyYWNrX2lkGAEgASgJEhEKCW1heF9sYXllchgCIAEoERISCgpnZW5lcmF0aW9uGAMgASgEEg4KBmxhYmVscxgEIAMoDRIMCgRoYXZlGAUgAygEEg0KBWxhcmdlGAYgASgIIpYBCgtSZWxheUFuc3dlchIMCgRyb29tGAEgASgJEgwKBGhvbWUYAiABKAkSDgoGbnVtYmVyGAMgASgEEgwKBHBhdGgYBCADKAkSJAoGb2ZmZXJzGAUgAygLMhQuYW1waGkudjEuUmVsYXlPZmZlchInCgdyZWZ1c2VkGAYgAygLMhYuYW1waGkudjEuUmVsYXlSZWZ1c2FsIl4KClJlbGF5T2ZmZXISEAoIdHJhY2tfaWQYASABKAkSEgoKZ2VuZXJhdGlvbhgCIAEoBBIqCgllbmNvZGluZ3MYAyADKAsyFy5hbXBoaS52MS5SZWxheUVuY29kaW5nIlEKDVJlbGF5RW5jb2RpbmcSCwoDcmlkGAEgASgJEhQKDHBheWxvYWRfdHlwZRgCIAEoDRINCgV3aWR0aBgDIAEoDRIOCgZoZWlnaHQYBCABKA0iMAoMUmVsYXlSZWZ1c2FsEhAKCHRyYWNrX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSI2CgxSZWxheVJlcG9ydHMSJgoHcmVwb3J0cxgBIAMoCzIVLmFtcGhpLnYxLlJlbGF5UmVwb3J0IjYKC1JlbGF5UmVwb3J0Eg0KBWxhYmVsGAEgASgNEgsKA250cBgCIAEoBBILCgNydHAYAyABKA0iIAoOUmVsYXlLZXlmcmFtZXMSDgoGbGFiZWxzGAEgAygNQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw");
 
 /**
  * RelayMessage is what a node (the child) and the one that it takes tracks from (the parent) say to each other over their
@@ -193,7 +193,8 @@ export type RelayWant = Message<"amphi.v1.RelayWant"> & {
   generation: bigint;
 
   /**
-   * By encoding: the child's handle of its packets, 0 for none.
+   * By encoding: the child's handle of its packets, 0 for none. None at all: as before, for the child has yet to hear
+   * what there is.
    *
    * @generated from field: repeated uint32 labels = 4;
    */
@@ -206,6 +207,13 @@ export type RelayWant = Message<"amphi.v1.RelayWant"> & {
    * @generated from field: repeated uint64 have = 5;
    */
   have: bigint[];
+
+  /**
+   * Somebody shows it large.
+   *
+   * @generated from field: bool large = 6;
+   */
+  large: boolean;
 };
 
 /**
@@ -232,7 +240,8 @@ export type RelayWantJson = {
   generation?: string;
 
   /**
-   * By encoding: the child's handle of its packets, 0 for none.
+   * By encoding: the child's handle of its packets, 0 for none. None at all: as before, for the child has yet to hear
+   * what there is.
    *
    * @generated from field: repeated uint32 labels = 4;
    */
@@ -245,6 +254,13 @@ export type RelayWantJson = {
    * @generated from field: repeated uint64 have = 5;
    */
   have?: string[];
+
+  /**
+   * Somebody shows it large.
+   *
+   * @generated from field: bool large = 6;
+   */
+  large?: boolean;
 };
 
 /**
@@ -545,12 +561,12 @@ export type RelayReport = Message<"amphi.v1.RelayReport"> & {
   label: number;
 
   /**
-   * @generated from field: fixed64 ntp = 2;
+   * @generated from field: uint64 ntp = 2;
    */
   ntp: bigint;
 
   /**
-   * @generated from field: fixed32 rtp = 3;
+   * @generated from field: uint32 rtp = 3;
    */
   rtp: number;
 };
@@ -565,12 +581,12 @@ export type RelayReportJson = {
   label?: number;
 
   /**
-   * @generated from field: fixed64 ntp = 2;
+   * @generated from field: uint64 ntp = 2;
    */
   ntp?: string;
 
   /**
-   * @generated from field: fixed32 rtp = 3;
+   * @generated from field: uint32 rtp = 3;
    */
   rtp?: number;
 };

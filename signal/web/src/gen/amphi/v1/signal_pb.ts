@@ -1395,7 +1395,7 @@ export type TrackQuality = Message<"amphi.v1.TrackQuality"> & {
 
   /**
    * Why current is not the best: "", "size", "preference", "bandwidth", "hidden", "muted", "not_loudest", "codec",
-   * "publisher" or "starting"; PROTOCOL.md says what they mean.
+   * "codec_layers", "publisher" or "starting"; PROTOCOL.md says what they mean.
    *
    * @generated from field: string reason = 5;
    */
@@ -1435,7 +1435,7 @@ export type TrackQualityJson = {
 
   /**
    * Why current is not the best: "", "size", "preference", "bandwidth", "hidden", "muted", "not_loudest", "codec",
-   * "publisher" or "starting"; PROTOCOL.md says what they mean.
+   * "codec_layers", "publisher" or "starting"; PROTOCOL.md says what they mean.
    *
    * @generated from field: string reason = 5;
    */
