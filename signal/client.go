@@ -97,7 +97,7 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 	if err != nil {
 		return err
 	}
-	if err := c.server.guided(record, grant.Role, c.host, h.GetRedirected()); err != nil {
+	if err := c.server.guided(record, grant.Role, c.host, h.GetRegion(), h.GetRedirected()); err != nil {
 		return err
 	}
 	ctx, cancel := c.waiting()
@@ -157,7 +157,7 @@ func (c *client) resume(id uint32, r *amphiv1.Resume) error {
 	if err != nil {
 		return err
 	}
-	if err := c.server.guided(record, "", c.host, r.GetRedirected()); err != nil {
+	if err := c.server.guided(record, "", c.host, "", r.GetRedirected()); err != nil {
 		return err
 	}
 	ctx, cancel := c.waiting()

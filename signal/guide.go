@@ -9,18 +9,24 @@ import (
 type Guide interface {
 	// Elsewhere is the URL of the node that a client of this level, which has reached this node by host, should use
 	// for the room; empty: this one. Level 0 is a client that comes back: it is only sent away from a node that
-	// takes nobody.
-	Elsewhere(room string, level uint32, host string) (url string)
+	// takes nobody. Region is where the client would be served, empty if it did not say.
+	Elsewhere(room string, level uint32, host, region string) (url string)
 	// Backups are URLs of nodes at which a client of this level can resume when this node is lost, the best first.
 	Backups(room string, level uint32) []string
 }
 
+// maxRegion bounds the name of the region that a client asks for, in bytes.
+const maxRegion = 64
+
 // guided is the error that sends a client on, nil where it is right here. Who was sent here stays.
-func (s *Server) guided(record *amphiv1.Room, role, host string, redirected bool) error {
+func (s *Server) guided(record *amphiv1.Room, role, host, region string, redirected bool) error {
 	if s.deps.Guide == nil || redirected {
 		return nil
 	}
-	url := s.deps.Guide.Elsewhere(key(record.GetName()), s.levelOf(record, role), host)
+	if len(region) > maxRegion {
+		return proto.Errorf(proto.InvalidArgument, "the region's name is longer than %d bytes", maxRegion)
+	}
+	url := s.deps.Guide.Elsewhere(key(record.GetName()), s.levelOf(record, role), host, region)
 	if url == "" {
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 // signpost sends clients of some levels to another node.
 type signpost map[uint32]string
 
-func (s signpost) Elsewhere(_ string, level uint32, _ string) string { return s[level] }
+func (s signpost) Elsewhere(_ string, level uint32, _, _ string) string { return s[level] }
 
 func (s signpost) Backups(_ string, level uint32) []string {
 	if level == 1 {

@@ -61,7 +61,7 @@ func (e *edge) sendOn(id string) bool {
 	if p == nil || p.conn == nil {
 		return false
 	}
-	url := e.server.deps.Guide.Elsewhere(e.room.Name(), proto.Level(e.rep.RoleOf(id)), "")
+	url := e.server.deps.Guide.Elsewhere(e.room.Name(), proto.Level(e.rep.RoleOf(id)), "", "")
 	if url == "" {
 		return false
 	}

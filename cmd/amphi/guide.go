@@ -53,13 +53,21 @@ func (m member) serves(level uint32) int {
 
 // elsewhere is the URL of the node that a new client of this level should use; empty: this one. members holds all nodes,
 // this one among them. Clients of different turns are spread over nodes that do it about as well: what a node's load is
-// comes round only now and then.
-func elsewhere(members []member, self string, level, turn uint32) string {
+// comes round only now and then. Who asks for a region gets it while a node there has room.
+func elsewhere(members []member, self string, level, turn uint32, region string) string {
 	i := slices.IndexFunc(members, func(m member) bool { return m.id == self })
 	if i < 0 {
 		return ""
 	}
 	me := members[i]
+	if region != "" && region != me.region && level != 0 {
+		there := me
+		there.region = region
+		best := choose(members, there, level, func(m member) bool { return m.region == region && m.load < busy })
+		if len(best) > 0 {
+			return best[int(turn)%alike(best, there, level)].url
+		}
+	}
 	best := choose(members, me, level, func(m member) bool { return m.id != self })
 	if len(best) == 0 {
 		return "" // nobody does it better
@@ -74,12 +82,17 @@ func elsewhere(members []member, self string, level, turn uint32) string {
 	default:
 		return ""
 	}
-	alike := 1
-	for alike < len(best) && distance(best[alike], me) == distance(best[0], me) && best[alike].serves(level) == theirs &&
-		int(best[alike].load) <= int(best[0].load)+similar {
-		alike++
+	return best[int(turn)%alike(best, me, level)].url
+}
+
+// alike is how many nodes at the beginning of the list, which is not empty, suit about as well as the first.
+func alike(best []member, me member, level uint32) int {
+	n := 1
+	for n < len(best) && distance(best[n], me) == distance(best[0], me) && best[n].serves(level) == best[0].serves(level) &&
+		int(best[n].load) <= int(best[0].load)+similar {
+		n++
 	}
-	return best[int(turn)%alike].url
+	return n
 }
 
 // backups are the URLs of nodes for a client of this level when this node is lost: near ones that do not fail with it.

@@ -50,7 +50,31 @@ func TestWhereNewClientsGo(t *testing.T) {
 		{"another region helps when nobody else does", change(change(town(), "s1", drain), "s2", dead), "s1", 1, "t1"},
 		{"an unknown node sends nobody away", town(), "x", 1, ""},
 	} {
-		if got := elsewhere(c.members, c.self, c.level, 0); got != c.want {
+		if got := elsewhere(c.members, c.self, c.level, 0, ""); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestClientsGetTheRegionTheyAskFor(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		members []member
+		self    string
+		level   uint32
+		region  string
+		want    string
+	}{
+		{"another region", town(), "s1", 1, "t", "t1"},
+		{"its own", town(), "s1", 1, "r", ""},
+		{"the audience of another region", town(), "t1", 2, "r", "a2"},
+		{"a region that nobody knows", town(), "s1", 1, "mars", ""},
+		{"a region without a living node", change(town(), "t1", func(m *member) { m.alive = false }), "s1", 1, "t", ""},
+		{"a region that is full", change(town(), "t1", func(m *member) { m.load = 250 }), "s1", 1, "t", ""},
+		{"who comes back stays", town(), "s1", 0, "t", ""},
+	} {
+		if got := elsewhere(c.members, c.self, c.level, 0, c.region); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -60,7 +84,7 @@ func TestNewClientsAreSpread(t *testing.T) {
 	t.Parallel()
 	got := map[string]int{}
 	for turn := range uint32(100) {
-		got[elsewhere(town(), "s1", 2, turn)]++
+		got[elsewhere(town(), "s1", 2, turn, "")]++
 	}
 	if got["a1"] != 50 || got["a2"] != 50 {
 		t.Errorf("%v", got)

@@ -250,8 +250,8 @@ func (m *mesh) rtt(node string) time.Duration {
 }
 
 // Elsewhere implements signal.Guide.
-func (m *mesh) Elsewhere(_ string, level uint32, _ string) string {
-	return elsewhere(m.members(), m.self.GetId(), level, m.turn.Add(1))
+func (m *mesh) Elsewhere(_ string, level uint32, _, region string) string {
+	return elsewhere(m.members(), m.self.GetId(), level, m.turn.Add(1), region)
 }
 
 // Backups implements signal.Guide.

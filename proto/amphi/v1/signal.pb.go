@@ -560,7 +560,9 @@ type Hello struct {
 	Token  string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	Client string `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
 	// The client was sent here by another node: it is not sent on again.
-	Redirected    bool `protobuf:"varint,3,opt,name=redirected,proto3" json:"redirected,omitempty"`
+	Redirected bool `protobuf:"varint,3,opt,name=redirected,proto3" json:"redirected,omitempty"`
+	// The region that the client would be served in, as nodes name theirs; unknown ones are ignored. At most 64 bytes.
+	Region        string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,6 +616,13 @@ func (x *Hello) GetRedirected() bool {
 		return x.Redirected
 	}
 	return false
+}
+
+func (x *Hello) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 // Resume is the first message of a client that comes back. Answered with Joined.
@@ -2156,13 +2165,14 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\x04mode\x18\x01 \x01(\x0e2\x12.amphi.v1.RoomModeR\x04mode\",\n" +
 	"\x04Move\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\"U\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"m\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12\x1e\n" +
 	"\n" +
 	"redirected\x18\x03 \x01(\bR\n" +
-	"redirected\"~\n" +
+	"redirected\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\"~\n" +
 	"\x06Resume\x12!\n" +
 	"\fresume_token\x18\x01 \x01(\tR\vresumeToken\x12\x19\n" +
 	"\blast_seq\x18\x02 \x01(\x04R\alastSeq\x12\x16\n" +

@@ -19,7 +19,9 @@ const [, kind = "m", code = ""] = location.pathname.split("/");
 const embedded = kind === "embed";
 
 function open(): AppSession {
-  const room = new Room({ code, userId: visitorId(), ...pathOptions() });
+  // `?region=` asks for the nodes of a region.
+  const region = new URLSearchParams(location.search).get("region") ?? "";
+  const room = new Room({ code, userId: visitorId(), ...pathOptions(), region });
   window.amphi = { room };
   if (embedded) announceToParent(room);
   return { room, code, embedded };

@@ -30,6 +30,7 @@ export interface ClientConfig {
   readonly observer: ClientObserver;
   /** An app token, fetched anew whenever one is needed. */
   token(): Promise<string>;
+  readonly region?: string | undefined;
 }
 
 const clientName = "amphi-web/1";
@@ -197,7 +198,7 @@ export class Client {
 
   private async greet(socket: Socket, sentOn: boolean): Promise<void> {
     const [token] = await Promise.all([this.config.token(), socket.opened]);
-    const welcome = await socket.request({ case: "hello", value: { token, client: clientName, redirected: sentOn } });
+    const welcome = await socket.request({ case: "hello", value: { token, client: clientName, redirected: sentOn, region: this.config.region ?? "" } });
     if (welcome.case !== "welcome") throw new AmphiError("invalid_message", "the server sent no welcome");
     const server = welcome.value.server;
     socket.startHeartbeat(server?.pingIntervalMs || 5_000, server?.pingTimeoutMs || 15_000, () => this.lastSeq);

@@ -34,6 +34,8 @@ export interface RoomConfig extends PathOptions {
   readonly token?: string | (() => Promise<string>);
   /** Goes into the token of a code. */
   readonly userId?: string;
+  /** The region to be served in, as the nodes name theirs; unknown ones are ignored. By default that of the node reached. */
+  readonly region?: string;
   /** End-to-end encryption: an `Encryption` of `amphi-e2ee.js`. It ends with the room object. */
   readonly encryption?: MediaEncryption;
   readonly platform?: Partial<Platform>;
@@ -83,6 +85,7 @@ export class Room {
       url,
       platform: this.platform,
       token: () => this.token(),
+      region: config.region,
       observer: {
         welcomed: (welcome) => this.welcomed(welcome),
         joined: (joined) => this.joined(joined),
