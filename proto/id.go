@@ -18,6 +18,7 @@ const (
 	MaxSDP           = 64 << 10
 	MaxSections      = 100
 	MaxClientMessage = 96 << 10
+	MaxPushURL       = 2048
 )
 
 // Prefixes of identifiers; an identifier tells what it names.
@@ -27,6 +28,8 @@ const (
 	SessionPrefix = "se_"
 	RequestPrefix = "rq_"
 	NodePrefix    = "no_"
+	OutputPrefix  = "ou_"
+	AssetPrefix   = "as_"
 )
 
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

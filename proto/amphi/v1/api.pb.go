@@ -1768,6 +1768,703 @@ func (x *SetLayoutRequest) GetLayout() LayoutKind {
 	return LayoutKind_LAYOUT_KIND_UNSPECIFIED
 }
 
+type StartRecordingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// Empty is "main".
+	Stream string `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Empty records all variants.
+	Variant string `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
+	// Records tracks instead of the stream.
+	Tracks bool         `protobuf:"varint,4,opt,name=tracks,proto3" json:"tracks,omitempty"`
+	Filter *TrackFilter `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	// A destination of the room's template instead of all that.
+	Destination   string `protobuf:"bytes,6,opt,name=destination,proto3" json:"destination,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRecordingRequest) Reset() {
+	*x = StartRecordingRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRecordingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRecordingRequest) ProtoMessage() {}
+
+func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRecordingRequest.ProtoReflect.Descriptor instead.
+func (*StartRecordingRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *StartRecordingRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *StartRecordingRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *StartRecordingRequest) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *StartRecordingRequest) GetTracks() bool {
+	if x != nil {
+		return x.Tracks
+	}
+	return false
+}
+
+func (x *StartRecordingRequest) GetFilter() *TrackFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *StartRecordingRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+type AddPushRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Room   string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Stream string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	// rtmp://, rtmps:// or srt://; at most 2,048 bytes.
+	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	Variant       string `protobuf:"bytes,4,opt,name=variant,proto3" json:"variant,omitempty"`
+	Destination   string `protobuf:"bytes,5,opt,name=destination,proto3" json:"destination,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPushRequest) Reset() {
+	*x = AddPushRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPushRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPushRequest) ProtoMessage() {}
+
+func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPushRequest.ProtoReflect.Descriptor instead.
+func (*AddPushRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AddPushRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *AddPushRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *AddPushRequest) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *AddPushRequest) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *AddPushRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+type OutputRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// Empty: all, of the stream if one is named.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Stream        string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputRequest) Reset() {
+	*x = OutputRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputRequest) ProtoMessage() {}
+
+func (x *OutputRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
+func (*OutputRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *OutputRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *OutputRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *OutputRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+type ListOutputsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	ActiveOnly    bool                   `protobuf:"varint,2,opt,name=active_only,json=activeOnly,proto3" json:"active_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOutputsRequest) Reset() {
+	*x = ListOutputsRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOutputsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOutputsRequest) ProtoMessage() {}
+
+func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOutputsRequest.ProtoReflect.Descriptor instead.
+func (*ListOutputsRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListOutputsRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *ListOutputsRequest) GetActiveOnly() bool {
+	if x != nil {
+		return x.ActiveOnly
+	}
+	return false
+}
+
+type OutputsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outputs       []*Output              `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputsResponse) Reset() {
+	*x = OutputsResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputsResponse) ProtoMessage() {}
+
+func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputsResponse.ProtoReflect.Descriptor instead.
+func (*OutputsResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *OutputsResponse) GetOutputs() []*Output {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+type ListAssetsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty fields match everything.
+	Room      string     `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	SessionId string     `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	OutputId  string     `protobuf:"bytes,3,opt,name=output_id,json=outputId,proto3" json:"output_id,omitempty"`
+	Type      AssetType  `protobuf:"varint,4,opt,name=type,proto3,enum=amphi.v1.AssetType" json:"type,omitempty"`
+	State     AssetState `protobuf:"varint,5,opt,name=state,proto3,enum=amphi.v1.AssetState" json:"state,omitempty"`
+	// 1 to 100, default 50.
+	Limit         uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	After         string `protobuf:"bytes,7,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAssetsRequest) Reset() {
+	*x = ListAssetsRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAssetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAssetsRequest) ProtoMessage() {}
+
+func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAssetsRequest.ProtoReflect.Descriptor instead.
+func (*ListAssetsRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListAssetsRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *ListAssetsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ListAssetsRequest) GetOutputId() string {
+	if x != nil {
+		return x.OutputId
+	}
+	return ""
+}
+
+func (x *ListAssetsRequest) GetType() AssetType {
+	if x != nil {
+		return x.Type
+	}
+	return AssetType_ASSET_TYPE_UNSPECIFIED
+}
+
+func (x *ListAssetsRequest) GetState() AssetState {
+	if x != nil {
+		return x.State
+	}
+	return AssetState_ASSET_STATE_UNSPECIFIED
+}
+
+func (x *ListAssetsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListAssetsRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type ListAssetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Assets        []*Asset               `protobuf:"bytes,1,rep,name=assets,proto3" json:"assets,omitempty"`
+	Next          string                 `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAssetsResponse) Reset() {
+	*x = ListAssetsResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAssetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAssetsResponse) ProtoMessage() {}
+
+func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAssetsResponse.ProtoReflect.Descriptor instead.
+func (*ListAssetsResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListAssetsResponse) GetAssets() []*Asset {
+	if x != nil {
+		return x.Assets
+	}
+	return nil
+}
+
+func (x *ListAssetsResponse) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type GetAssetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAssetRequest) Reset() {
+	*x = GetAssetRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAssetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAssetRequest) ProtoMessage() {}
+
+func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAssetRequest.ProtoReflect.Descriptor instead.
+func (*GetAssetRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GetAssetRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteAssetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAssetRequest) Reset() {
+	*x = DeleteAssetRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAssetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAssetRequest) ProtoMessage() {}
+
+func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAssetRequest.ProtoReflect.Descriptor instead.
+func (*DeleteAssetRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DeleteAssetRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteAssetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAssetResponse) Reset() {
+	*x = DeleteAssetResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAssetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAssetResponse) ProtoMessage() {}
+
+func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAssetResponse.ProtoReflect.Descriptor instead.
+func (*DeleteAssetResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
+}
+
+type PresignAssetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Seconds, 1 to 604,800; 0 is 3,600.
+	TtlS          uint32 `protobuf:"varint,2,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresignAssetRequest) Reset() {
+	*x = PresignAssetRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresignAssetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresignAssetRequest) ProtoMessage() {}
+
+func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresignAssetRequest.ProtoReflect.Descriptor instead.
+func (*PresignAssetRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *PresignAssetRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PresignAssetRequest) GetTtlS() uint32 {
+	if x != nil {
+		return x.TtlS
+	}
+	return 0
+}
+
+type PresignAssetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Url           string                 `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,2,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresignAssetResponse) Reset() {
+	*x = PresignAssetResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresignAssetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresignAssetResponse) ProtoMessage() {}
+
+func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresignAssetResponse.ProtoReflect.Descriptor instead.
+func (*PresignAssetResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *PresignAssetResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *PresignAssetResponse) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
 type ListSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -1780,7 +2477,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +2489,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +2502,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListSessionsRequest) GetRoom() string {
@@ -1846,7 +2543,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2555,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2568,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1897,7 +2594,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2606,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2619,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -1943,7 +2640,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2652,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2665,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DrainNodeRequest) GetId() string {
@@ -1994,7 +2691,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2703,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2716,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UndrainNodeRequest) GetId() string {
@@ -2037,7 +2734,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2746,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2759,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 type ListNodesResponse struct {
@@ -2074,7 +2771,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2783,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2796,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -2134,7 +2831,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2843,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2856,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -2263,7 +2960,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2972,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2985,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetNodeRequest) GetId() string {
@@ -2321,14 +3018,19 @@ type NodeStatus struct {
 	Cluster *ClusterStatus `protobuf:"bytes,15,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Trunks  []*TrunkStatus `protobuf:"bytes,16,rep,name=trunks,proto3" json:"trunks,omitempty"`
 	// Present while the node drains.
-	Drain         *DrainStatus `protobuf:"bytes,17,opt,name=drain,proto3" json:"drain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Drain   *DrainStatus    `protobuf:"bytes,17,opt,name=drain,proto3" json:"drain,omitempty"`
+	Outputs []*OutputStatus `protobuf:"bytes,40,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	// "ok", "away", "full" or "denied", with the reason; empty where there is none.
+	Storage             string `protobuf:"bytes,41,opt,name=storage,proto3" json:"storage,omitempty"`
+	StorageReason       string `protobuf:"bytes,42,opt,name=storage_reason,json=storageReason,proto3" json:"storage_reason,omitempty"`
+	StorageWaitingBytes uint64 `protobuf:"varint,43,opt,name=storage_waiting_bytes,json=storageWaitingBytes,proto3" json:"storage_waiting_bytes,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +3042,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +3055,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *NodeStatus) GetInfo() *NodeInfo {
@@ -2475,6 +3177,34 @@ func (x *NodeStatus) GetDrain() *DrainStatus {
 	return nil
 }
 
+func (x *NodeStatus) GetOutputs() []*OutputStatus {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetStorage() string {
+	if x != nil {
+		return x.Storage
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetStorageReason() string {
+	if x != nil {
+		return x.StorageReason
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetStorageWaitingBytes() uint64 {
+	if x != nil {
+		return x.StorageWaitingBytes
+	}
+	return 0
+}
+
 // ClusterStatus is how the cluster looks from one node.
 type ClusterStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2499,7 +3229,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +3241,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +3254,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ClusterStatus) GetRaftState() string {
@@ -2627,7 +3357,7 @@ type TrunkStatus struct {
 
 func (x *TrunkStatus) Reset() {
 	*x = TrunkStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2639,7 +3369,7 @@ func (x *TrunkStatus) String() string {
 func (*TrunkStatus) ProtoMessage() {}
 
 func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2652,7 +3382,7 @@ func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrunkStatus.ProtoReflect.Descriptor instead.
 func (*TrunkStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TrunkStatus) GetNode() string {
@@ -2745,7 +3475,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +3487,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +3500,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DrainStatus) GetUntilMs() int64 {
@@ -2818,7 +3548,7 @@ type RelayStatus struct {
 
 func (x *RelayStatus) Reset() {
 	*x = RelayStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3560,7 @@ func (x *RelayStatus) String() string {
 func (*RelayStatus) ProtoMessage() {}
 
 func (x *RelayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3573,7 @@ func (x *RelayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayStatus.ProtoReflect.Descriptor instead.
 func (*RelayStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RelayStatus) GetTrackId() string {
@@ -2907,7 +3637,7 @@ type RoomStatus struct {
 
 func (x *RoomStatus) Reset() {
 	*x = RoomStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +3649,7 @@ func (x *RoomStatus) String() string {
 func (*RoomStatus) ProtoMessage() {}
 
 func (x *RoomStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +3662,7 @@ func (x *RoomStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomStatus.ProtoReflect.Descriptor instead.
 func (*RoomStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RoomStatus) GetName() string {
@@ -3025,7 +3755,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3767,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3780,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PeerStatus) GetPeerId() string {
@@ -3145,7 +3875,7 @@ type UpTrackStatus struct {
 
 func (x *UpTrackStatus) Reset() {
 	*x = UpTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3887,7 @@ func (x *UpTrackStatus) String() string {
 func (*UpTrackStatus) ProtoMessage() {}
 
 func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3900,7 @@ func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpTrackStatus.ProtoReflect.Descriptor instead.
 func (*UpTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *UpTrackStatus) GetTrackId() string {
@@ -3230,7 +3960,7 @@ type EncodingStatus struct {
 
 func (x *EncodingStatus) Reset() {
 	*x = EncodingStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3242,7 +3972,7 @@ func (x *EncodingStatus) String() string {
 func (*EncodingStatus) ProtoMessage() {}
 
 func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3255,7 +3985,7 @@ func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodingStatus.ProtoReflect.Descriptor instead.
 func (*EncodingStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *EncodingStatus) GetRid() string {
@@ -3325,7 +4055,7 @@ type DownTrackStatus struct {
 
 func (x *DownTrackStatus) Reset() {
 	*x = DownTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3337,7 +4067,7 @@ func (x *DownTrackStatus) String() string {
 func (*DownTrackStatus) ProtoMessage() {}
 
 func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3350,7 +4080,7 @@ func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownTrackStatus.ProtoReflect.Descriptor instead.
 func (*DownTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DownTrackStatus) GetTrackId() string {
@@ -3423,6 +4153,76 @@ func (x *DownTrackStatus) GetPublisher() string {
 	return ""
 }
 
+// OutputStatus is an output that this node makes.
+type OutputStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// With the figures of now.
+	Output        *Output `protobuf:"bytes,2,opt,name=output,proto3" json:"output,omitempty"`
+	Frames        uint64  `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
+	Dropped       uint64  `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputStatus) Reset() {
+	*x = OutputStatus{}
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputStatus) ProtoMessage() {}
+
+func (x *OutputStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputStatus.ProtoReflect.Descriptor instead.
+func (*OutputStatus) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *OutputStatus) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *OutputStatus) GetOutput() *Output {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *OutputStatus) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
+func (x *OutputStatus) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 type StreamStatus struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Room   string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -3444,7 +4244,7 @@ type StreamStatus struct {
 
 func (x *StreamStatus) Reset() {
 	*x = StreamStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +4256,7 @@ func (x *StreamStatus) String() string {
 func (*StreamStatus) ProtoMessage() {}
 
 func (x *StreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +4269,7 @@ func (x *StreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStatus.ProtoReflect.Descriptor instead.
 func (*StreamStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *StreamStatus) GetRoom() string {
@@ -3560,7 +4360,7 @@ var File_amphi_v1_api_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
+	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
 	"\x11CreateRoomRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12 \n" +
@@ -3663,7 +4463,54 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x10SetLayoutRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
-	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\"v\n" +
+	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\"\xc6\x01\n" +
+	"\x15StartRecordingRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
+	"\avariant\x18\x03 \x01(\tR\avariant\x12\x16\n" +
+	"\x06tracks\x18\x04 \x01(\bR\x06tracks\x12-\n" +
+	"\x06filter\x18\x05 \x01(\v2\x15.amphi.v1.TrackFilterR\x06filter\x12 \n" +
+	"\vdestination\x18\x06 \x01(\tR\vdestination\"\x8a\x01\n" +
+	"\x0eAddPushRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\x12\x18\n" +
+	"\avariant\x18\x04 \x01(\tR\avariant\x12 \n" +
+	"\vdestination\x18\x05 \x01(\tR\vdestination\"K\n" +
+	"\rOutputRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06stream\x18\x03 \x01(\tR\x06stream\"I\n" +
+	"\x12ListOutputsRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1f\n" +
+	"\vactive_only\x18\x02 \x01(\bR\n" +
+	"activeOnly\"=\n" +
+	"\x0fOutputsResponse\x12*\n" +
+	"\aoutputs\x18\x01 \x03(\v2\x10.amphi.v1.OutputR\aoutputs\"\xe4\x01\n" +
+	"\x11ListAssetsRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x1b\n" +
+	"\toutput_id\x18\x03 \x01(\tR\boutputId\x12'\n" +
+	"\x04type\x18\x04 \x01(\x0e2\x13.amphi.v1.AssetTypeR\x04type\x12*\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x14.amphi.v1.AssetStateR\x05state\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05after\x18\a \x01(\tR\x05after\"Q\n" +
+	"\x12ListAssetsResponse\x12'\n" +
+	"\x06assets\x18\x01 \x03(\v2\x0f.amphi.v1.AssetR\x06assets\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"!\n" +
+	"\x0fGetAssetRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"$\n" +
+	"\x12DeleteAssetRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13DeleteAssetResponse\":\n" +
+	"\x13PresignAssetRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x13\n" +
+	"\x05ttl_s\x18\x02 \x01(\rR\x04ttlS\"G\n" +
+	"\x14PresignAssetResponse\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x02 \x01(\x03R\texpiresMs\"v\n" +
 	"\x13ListSessionsRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x1f\n" +
 	"\vactive_only\x18\x02 \x01(\bR\n" +
@@ -3701,7 +4548,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x06rtt_ms\x18\f \x01(\x01R\x05rttMs\x12$\n" +
 	"\x0edrain_until_ms\x18\r \x01(\x03R\fdrainUntilMs\" \n" +
 	"\x0eGetNodeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xc9\x05\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xf0\x06\n" +
 	"\n" +
 	"NodeStatus\x12&\n" +
 	"\x04info\x18\x01 \x01(\v2\x12.amphi.v1.NodeInfoR\x04info\x12\x17\n" +
@@ -3725,7 +4572,11 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\aclients\x18\x0e \x01(\rR\aclients\x121\n" +
 	"\acluster\x18\x0f \x01(\v2\x17.amphi.v1.ClusterStatusR\acluster\x12-\n" +
 	"\x06trunks\x18\x10 \x03(\v2\x15.amphi.v1.TrunkStatusR\x06trunks\x12+\n" +
-	"\x05drain\x18\x11 \x01(\v2\x15.amphi.v1.DrainStatusR\x05drain\x1a8\n" +
+	"\x05drain\x18\x11 \x01(\v2\x15.amphi.v1.DrainStatusR\x05drain\x120\n" +
+	"\aoutputs\x18( \x03(\v2\x16.amphi.v1.OutputStatusR\aoutputs\x12\x18\n" +
+	"\astorage\x18) \x01(\tR\astorage\x12%\n" +
+	"\x0estorage_reason\x18* \x01(\tR\rstorageReason\x122\n" +
+	"\x15storage_waiting_bytes\x18+ \x01(\x04R\x13storageWaitingBytes\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -3833,7 +4684,12 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\apackets\x18\b \x01(\x04R\apackets\x12$\n" +
 	"\rretransmitted\x18\t \x01(\x04R\rretransmitted\x12\x1c\n" +
 	"\tpublisher\x18\n" +
-	" \x01(\tR\tpublisher\"\xd0\x03\n" +
+	" \x01(\tR\tpublisher\"~\n" +
+	"\fOutputStatus\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
+	"\x06output\x18\x02 \x01(\v2\x10.amphi.v1.OutputR\x06output\x12\x16\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\x12\x18\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\"\xd0\x03\n" +
 	"\fStreamStatus\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06stream\x18\x02 \x01(\v2\x10.amphi.v1.StreamR\x06stream\x12\x1d\n" +
@@ -3890,7 +4746,26 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"StopStream\x12\x1b.amphi.v1.StopStreamRequest\x1a\x10.amphi.v1.Stream\x12J\n" +
 	"\vListStreams\x12\x1c.amphi.v1.ListStreamsRequest\x1a\x1d.amphi.v1.ListStreamsResponse\x129\n" +
-	"\tSetLayout\x12\x1a.amphi.v1.SetLayoutRequest\x1a\x10.amphi.v1.Stream2\x9d\x01\n" +
+	"\tSetLayout\x12\x1a.amphi.v1.SetLayoutRequest\x1a\x10.amphi.v1.Stream2\xf4\x02\n" +
+	"\x10RecordingService\x12C\n" +
+	"\x0eStartRecording\x12\x1f.amphi.v1.StartRecordingRequest\x1a\x10.amphi.v1.Output\x12C\n" +
+	"\rStopRecording\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12D\n" +
+	"\x0ePauseRecording\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12E\n" +
+	"\x0fResumeRecording\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12I\n" +
+	"\x0eListRecordings\x12\x1c.amphi.v1.ListOutputsRequest\x1a\x19.amphi.v1.OutputsResponse2\x8e\x02\n" +
+	"\vPushService\x125\n" +
+	"\aAddPush\x12\x18.amphi.v1.AddPushRequest\x1a\x10.amphi.v1.Output\x12@\n" +
+	"\n" +
+	"RemovePush\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12?\n" +
+	"\tRetryPush\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12E\n" +
+	"\n" +
+	"ListPushes\x12\x1c.amphi.v1.ListOutputsRequest\x1a\x19.amphi.v1.OutputsResponse2\xaa\x02\n" +
+	"\fAssetService\x12G\n" +
+	"\n" +
+	"ListAssets\x12\x1b.amphi.v1.ListAssetsRequest\x1a\x1c.amphi.v1.ListAssetsResponse\x126\n" +
+	"\bGetAsset\x12\x19.amphi.v1.GetAssetRequest\x1a\x0f.amphi.v1.Asset\x12J\n" +
+	"\vDeleteAsset\x12\x1c.amphi.v1.DeleteAssetRequest\x1a\x1d.amphi.v1.DeleteAssetResponse\x12M\n" +
+	"\fPresignAsset\x12\x1d.amphi.v1.PresignAssetRequest\x1a\x1e.amphi.v1.PresignAssetResponse2\x9d\x01\n" +
 	"\x0eSessionService\x12M\n" +
 	"\fListSessions\x12\x1d.amphi.v1.ListSessionsRequest\x1a\x1e.amphi.v1.ListSessionsResponse\x12<\n" +
 	"\n" +
@@ -3913,7 +4788,7 @@ func file_amphi_v1_api_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_api_proto_rawDescData
 }
 
-var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_amphi_v1_api_proto_goTypes = []any{
 	(*CreateRoomRequest)(nil),      // 0: amphi.v1.CreateRoomRequest
 	(*GetRoomRequest)(nil),         // 1: amphi.v1.GetRoomRequest
@@ -3950,156 +4825,207 @@ var file_amphi_v1_api_proto_goTypes = []any{
 	(*ListStreamsRequest)(nil),     // 32: amphi.v1.ListStreamsRequest
 	(*ListStreamsResponse)(nil),    // 33: amphi.v1.ListStreamsResponse
 	(*SetLayoutRequest)(nil),       // 34: amphi.v1.SetLayoutRequest
-	(*ListSessionsRequest)(nil),    // 35: amphi.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),   // 36: amphi.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),      // 37: amphi.v1.GetSessionRequest
-	(*DrainNodeRequest)(nil),       // 38: amphi.v1.DrainNodeRequest
-	(*UndrainNodeRequest)(nil),     // 39: amphi.v1.UndrainNodeRequest
-	(*ListNodesRequest)(nil),       // 40: amphi.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 41: amphi.v1.ListNodesResponse
-	(*NodeInfo)(nil),               // 42: amphi.v1.NodeInfo
-	(*GetNodeRequest)(nil),         // 43: amphi.v1.GetNodeRequest
-	(*NodeStatus)(nil),             // 44: amphi.v1.NodeStatus
-	(*ClusterStatus)(nil),          // 45: amphi.v1.ClusterStatus
-	(*TrunkStatus)(nil),            // 46: amphi.v1.TrunkStatus
-	(*DrainStatus)(nil),            // 47: amphi.v1.DrainStatus
-	(*RelayStatus)(nil),            // 48: amphi.v1.RelayStatus
-	(*RoomStatus)(nil),             // 49: amphi.v1.RoomStatus
-	(*PeerStatus)(nil),             // 50: amphi.v1.PeerStatus
-	(*UpTrackStatus)(nil),          // 51: amphi.v1.UpTrackStatus
-	(*EncodingStatus)(nil),         // 52: amphi.v1.EncodingStatus
-	(*DownTrackStatus)(nil),        // 53: amphi.v1.DownTrackStatus
-	(*StreamStatus)(nil),           // 54: amphi.v1.StreamStatus
-	nil,                            // 55: amphi.v1.NodeStatus.DropsEntry
-	nil,                            // 56: amphi.v1.ClusterStatus.RefusedEntry
-	nil,                            // 57: amphi.v1.RoomStatus.PeersByLevelEntry
-	nil,                            // 58: amphi.v1.StreamStatus.DropsEntry
-	(*Room)(nil),                   // 59: amphi.v1.Room
-	(*RoomCode)(nil),               // 60: amphi.v1.RoomCode
-	(*SendMessage)(nil),            // 61: amphi.v1.SendMessage
-	(*SetStore)(nil),               // 62: amphi.v1.SetStore
-	(*ListPeers)(nil),              // 63: amphi.v1.ListPeers
-	(*UpdatePeer)(nil),             // 64: amphi.v1.UpdatePeer
-	(*ChangeRole)(nil),             // 65: amphi.v1.ChangeRole
-	(*MutePeers)(nil),              // 66: amphi.v1.MutePeers
-	(*RemovePeers)(nil),            // 67: amphi.v1.RemovePeers
-	(*Template)(nil),               // 68: amphi.v1.Template
-	(LayoutKind)(0),                // 69: amphi.v1.LayoutKind
-	(*Stream)(nil),                 // 70: amphi.v1.Stream
-	(*Session)(nil),                // 71: amphi.v1.Session
-	(*RelayPlan)(nil),              // 72: amphi.v1.RelayPlan
-	(*StreamVariant)(nil),          // 73: amphi.v1.StreamVariant
-	(*RoomState)(nil),              // 74: amphi.v1.RoomState
-	(*SendResult)(nil),             // 75: amphi.v1.SendResult
-	(*StoreResult)(nil),            // 76: amphi.v1.StoreResult
-	(*ListPeersResult)(nil),        // 77: amphi.v1.ListPeersResult
-	(*Peer)(nil),                   // 78: amphi.v1.Peer
-	(*ChangeRoleResult)(nil),       // 79: amphi.v1.ChangeRoleResult
+	(*StartRecordingRequest)(nil),  // 35: amphi.v1.StartRecordingRequest
+	(*AddPushRequest)(nil),         // 36: amphi.v1.AddPushRequest
+	(*OutputRequest)(nil),          // 37: amphi.v1.OutputRequest
+	(*ListOutputsRequest)(nil),     // 38: amphi.v1.ListOutputsRequest
+	(*OutputsResponse)(nil),        // 39: amphi.v1.OutputsResponse
+	(*ListAssetsRequest)(nil),      // 40: amphi.v1.ListAssetsRequest
+	(*ListAssetsResponse)(nil),     // 41: amphi.v1.ListAssetsResponse
+	(*GetAssetRequest)(nil),        // 42: amphi.v1.GetAssetRequest
+	(*DeleteAssetRequest)(nil),     // 43: amphi.v1.DeleteAssetRequest
+	(*DeleteAssetResponse)(nil),    // 44: amphi.v1.DeleteAssetResponse
+	(*PresignAssetRequest)(nil),    // 45: amphi.v1.PresignAssetRequest
+	(*PresignAssetResponse)(nil),   // 46: amphi.v1.PresignAssetResponse
+	(*ListSessionsRequest)(nil),    // 47: amphi.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),   // 48: amphi.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),      // 49: amphi.v1.GetSessionRequest
+	(*DrainNodeRequest)(nil),       // 50: amphi.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),     // 51: amphi.v1.UndrainNodeRequest
+	(*ListNodesRequest)(nil),       // 52: amphi.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),      // 53: amphi.v1.ListNodesResponse
+	(*NodeInfo)(nil),               // 54: amphi.v1.NodeInfo
+	(*GetNodeRequest)(nil),         // 55: amphi.v1.GetNodeRequest
+	(*NodeStatus)(nil),             // 56: amphi.v1.NodeStatus
+	(*ClusterStatus)(nil),          // 57: amphi.v1.ClusterStatus
+	(*TrunkStatus)(nil),            // 58: amphi.v1.TrunkStatus
+	(*DrainStatus)(nil),            // 59: amphi.v1.DrainStatus
+	(*RelayStatus)(nil),            // 60: amphi.v1.RelayStatus
+	(*RoomStatus)(nil),             // 61: amphi.v1.RoomStatus
+	(*PeerStatus)(nil),             // 62: amphi.v1.PeerStatus
+	(*UpTrackStatus)(nil),          // 63: amphi.v1.UpTrackStatus
+	(*EncodingStatus)(nil),         // 64: amphi.v1.EncodingStatus
+	(*DownTrackStatus)(nil),        // 65: amphi.v1.DownTrackStatus
+	(*OutputStatus)(nil),           // 66: amphi.v1.OutputStatus
+	(*StreamStatus)(nil),           // 67: amphi.v1.StreamStatus
+	nil,                            // 68: amphi.v1.NodeStatus.DropsEntry
+	nil,                            // 69: amphi.v1.ClusterStatus.RefusedEntry
+	nil,                            // 70: amphi.v1.RoomStatus.PeersByLevelEntry
+	nil,                            // 71: amphi.v1.StreamStatus.DropsEntry
+	(*Room)(nil),                   // 72: amphi.v1.Room
+	(*RoomCode)(nil),               // 73: amphi.v1.RoomCode
+	(*SendMessage)(nil),            // 74: amphi.v1.SendMessage
+	(*SetStore)(nil),               // 75: amphi.v1.SetStore
+	(*ListPeers)(nil),              // 76: amphi.v1.ListPeers
+	(*UpdatePeer)(nil),             // 77: amphi.v1.UpdatePeer
+	(*ChangeRole)(nil),             // 78: amphi.v1.ChangeRole
+	(*MutePeers)(nil),              // 79: amphi.v1.MutePeers
+	(*RemovePeers)(nil),            // 80: amphi.v1.RemovePeers
+	(*Template)(nil),               // 81: amphi.v1.Template
+	(LayoutKind)(0),                // 82: amphi.v1.LayoutKind
+	(*Stream)(nil),                 // 83: amphi.v1.Stream
+	(*TrackFilter)(nil),            // 84: amphi.v1.TrackFilter
+	(*Output)(nil),                 // 85: amphi.v1.Output
+	(AssetType)(0),                 // 86: amphi.v1.AssetType
+	(AssetState)(0),                // 87: amphi.v1.AssetState
+	(*Asset)(nil),                  // 88: amphi.v1.Asset
+	(*Session)(nil),                // 89: amphi.v1.Session
+	(*RelayPlan)(nil),              // 90: amphi.v1.RelayPlan
+	(*StreamVariant)(nil),          // 91: amphi.v1.StreamVariant
+	(*RoomState)(nil),              // 92: amphi.v1.RoomState
+	(*SendResult)(nil),             // 93: amphi.v1.SendResult
+	(*StoreResult)(nil),            // 94: amphi.v1.StoreResult
+	(*ListPeersResult)(nil),        // 95: amphi.v1.ListPeersResult
+	(*Peer)(nil),                   // 96: amphi.v1.Peer
+	(*ChangeRoleResult)(nil),       // 97: amphi.v1.ChangeRoleResult
 }
 var file_amphi_v1_api_proto_depIdxs = []int32{
-	59, // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
-	60, // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
-	61, // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
-	62, // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
-	63, // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
-	64, // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
-	65, // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
-	66, // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
-	67, // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
-	68, // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
-	68, // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
-	69, // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
-	70, // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
-	69, // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
-	71, // 14: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
-	42, // 15: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
-	42, // 16: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
-	49, // 17: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
-	54, // 18: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
-	55, // 19: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
-	45, // 20: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
-	46, // 21: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
-	47, // 22: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
-	56, // 23: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
-	57, // 24: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
-	50, // 25: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
-	72, // 26: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
-	48, // 27: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
-	51, // 28: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
-	53, // 29: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
-	52, // 30: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
-	70, // 31: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
-	58, // 32: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
-	73, // 33: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
-	0,  // 34: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
-	1,  // 35: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
-	2,  // 36: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
-	4,  // 37: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
-	5,  // 38: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
-	7,  // 39: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
-	9,  // 40: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
-	10, // 41: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
-	11, // 42: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
-	13, // 43: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
-	14, // 44: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
-	15, // 45: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
-	16, // 46: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
-	17, // 47: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
-	18, // 48: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
-	19, // 49: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
-	20, // 50: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
-	22, // 51: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
-	24, // 52: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
-	26, // 53: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
-	27, // 54: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
-	28, // 55: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
-	30, // 56: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
-	31, // 57: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
-	32, // 58: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
-	34, // 59: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
-	35, // 60: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
-	37, // 61: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
-	40, // 62: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
-	43, // 63: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
-	38, // 64: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
-	39, // 65: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
-	59, // 66: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
-	59, // 67: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
-	3,  // 68: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
-	59, // 69: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
-	6,  // 70: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
-	8,  // 71: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
-	74, // 72: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
-	12, // 73: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
-	12, // 74: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
-	60, // 75: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
-	75, // 76: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
-	76, // 77: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
-	77, // 78: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
-	78, // 79: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
-	78, // 80: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
-	79, // 81: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
-	21, // 82: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
-	23, // 83: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
-	25, // 84: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
-	68, // 85: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
-	68, // 86: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
-	29, // 87: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
-	70, // 88: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
-	70, // 89: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
-	33, // 90: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
-	70, // 91: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
-	36, // 92: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
-	71, // 93: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
-	41, // 94: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
-	44, // 95: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
-	42, // 96: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
-	42, // 97: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
-	66, // [66:98] is the sub-list for method output_type
-	34, // [34:66] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	72, // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
+	73, // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
+	74, // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
+	75, // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
+	76, // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
+	77, // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
+	78, // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
+	79, // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
+	80, // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
+	81, // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
+	81, // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
+	82, // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
+	83, // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
+	82, // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
+	84, // 14: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
+	85, // 15: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
+	86, // 16: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
+	87, // 17: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
+	88, // 18: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
+	89, // 19: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
+	54, // 20: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
+	54, // 21: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
+	61, // 22: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
+	67, // 23: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
+	68, // 24: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
+	57, // 25: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
+	58, // 26: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
+	59, // 27: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
+	66, // 28: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
+	69, // 29: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
+	70, // 30: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
+	62, // 31: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
+	90, // 32: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
+	60, // 33: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
+	63, // 34: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
+	65, // 35: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
+	64, // 36: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
+	85, // 37: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
+	83, // 38: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
+	71, // 39: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
+	91, // 40: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
+	0,  // 41: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
+	1,  // 42: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
+	2,  // 43: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
+	4,  // 44: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
+	5,  // 45: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
+	7,  // 46: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
+	9,  // 47: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
+	10, // 48: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
+	11, // 49: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
+	13, // 50: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
+	14, // 51: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
+	15, // 52: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
+	16, // 53: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
+	17, // 54: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
+	18, // 55: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
+	19, // 56: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
+	20, // 57: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
+	22, // 58: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
+	24, // 59: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
+	26, // 60: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
+	27, // 61: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
+	28, // 62: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
+	30, // 63: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
+	31, // 64: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
+	32, // 65: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
+	34, // 66: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
+	35, // 67: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
+	37, // 68: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
+	37, // 69: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
+	37, // 70: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
+	38, // 71: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
+	36, // 72: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
+	37, // 73: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
+	37, // 74: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
+	38, // 75: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
+	40, // 76: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
+	42, // 77: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
+	43, // 78: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
+	45, // 79: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
+	47, // 80: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
+	49, // 81: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
+	52, // 82: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
+	55, // 83: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
+	50, // 84: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
+	51, // 85: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
+	72, // 86: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
+	72, // 87: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
+	3,  // 88: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
+	72, // 89: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
+	6,  // 90: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
+	8,  // 91: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
+	92, // 92: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
+	12, // 93: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
+	12, // 94: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
+	73, // 95: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
+	93, // 96: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
+	94, // 97: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
+	95, // 98: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
+	96, // 99: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
+	96, // 100: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
+	97, // 101: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
+	21, // 102: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
+	23, // 103: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
+	25, // 104: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
+	81, // 105: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
+	81, // 106: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
+	29, // 107: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
+	83, // 108: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
+	83, // 109: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
+	33, // 110: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
+	83, // 111: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
+	85, // 112: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
+	39, // 113: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
+	39, // 114: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
+	39, // 115: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
+	39, // 116: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
+	85, // 117: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
+	39, // 118: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
+	39, // 119: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
+	39, // 120: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
+	41, // 121: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
+	88, // 122: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
+	44, // 123: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
+	46, // 124: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
+	48, // 125: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
+	89, // 126: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
+	53, // 127: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
+	56, // 128: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
+	54, // 129: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
+	54, // 130: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
+	86, // [86:131] is the sub-list for method output_type
+	41, // [41:86] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_api_proto_init() }
@@ -4108,6 +5034,7 @@ func file_amphi_v1_api_proto_init() {
 		return
 	}
 	file_amphi_v1_model_proto_init()
+	file_amphi_v1_output_proto_init()
 	file_amphi_v1_registry_proto_init()
 	file_amphi_v1_room_proto_init()
 	file_amphi_v1_api_proto_msgTypes[4].OneofWrappers = []any{}
@@ -4118,9 +5045,9 @@ func file_amphi_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_api_proto_rawDesc), len(file_amphi_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   59,
+			NumMessages:   72,
 			NumExtensions: 0,
-			NumServices:   6,
+			NumServices:   9,
 		},
 		GoTypes:           file_amphi_v1_api_proto_goTypes,
 		DependencyIndexes: file_amphi_v1_api_proto_depIdxs,

@@ -1369,8 +1369,10 @@ type Template struct {
 	// Peers encrypt their media with keys that the server never has. Nothing that would have to read media works in such
 	// a room: streams, WHIP and WHEP are refused with "encrypted_room".
 	EndToEndEncrypted bool `protobuf:"varint,7,opt,name=end_to_end_encrypted,json=endToEndEncrypted,proto3" json:"end_to_end_encrypted,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Recordings and pushes that can be started by name, or start with their stream.
+	Destinations  []*Destination `protobuf:"bytes,40,rep,name=destinations,proto3" json:"destinations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Template) Reset() {
@@ -1450,6 +1452,13 @@ func (x *Template) GetEndToEndEncrypted() bool {
 		return x.EndToEndEncrypted
 	}
 	return false
+}
+
+func (x *Template) GetDestinations() []*Destination {
+	if x != nil {
+		return x.Destinations
+	}
+	return nil
 }
 
 // Room is the durable record of a room.
@@ -2232,7 +2241,7 @@ var File_amphi_v1_model_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_model_proto_rawDesc = "" +
 	"\n" +
-	"\x14amphi/v1/model.proto\x12\bamphi.v1\"\xc7\x01\n" +
+	"\x14amphi/v1/model.proto\x12\bamphi.v1\x1a\x15amphi/v1/output.proto\"\xc7\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
@@ -2343,7 +2352,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\x0fmax_store_bytes\x18\x06 \x01(\rR\rmaxStoreBytes\x12.\n" +
 	"\x13full_presence_peers\x18\a \x01(\rR\x11fullPresencePeers\x124\n" +
 	"\x13loudest_microphones\x18\b \x01(\rH\x00R\x12loudestMicrophones\x88\x01\x01B\x16\n" +
-	"\x14_loudest_microphones\"\x95\x02\n" +
+	"\x14_loudest_microphones\"\xd0\x02\n" +
 	"\bTemplate\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12$\n" +
@@ -2351,7 +2360,8 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\astreams\x18\x04 \x03(\v2\x18.amphi.v1.StreamSettingsR\astreams\x12,\n" +
 	"\x06limits\x18\x05 \x01(\v2\x14.amphi.v1.RoomLimitsR\x06limits\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12/\n" +
-	"\x14end_to_end_encrypted\x18\a \x01(\bR\x11endToEndEncrypted\"\x96\x02\n" +
+	"\x14end_to_end_encrypted\x18\a \x01(\bR\x11endToEndEncrypted\x129\n" +
+	"\fdestinations\x18( \x03(\v2\x15.amphi.v1.DestinationR\fdestinations\"\x96\x02\n" +
 	"\x04Room\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12 \n" +
@@ -2507,6 +2517,7 @@ var file_amphi_v1_model_proto_goTypes = []any{
 	(*StoreEntry)(nil),      // 23: amphi.v1.StoreEntry
 	(*Stream)(nil),          // 24: amphi.v1.Stream
 	nil,                     // 25: amphi.v1.Error.DetailsEntry
+	(*Destination)(nil),     // 26: amphi.v1.Destination
 }
 var file_amphi_v1_model_proto_depIdxs = []int32{
 	25, // 0: amphi.v1.Error.details:type_name -> amphi.v1.Error.DetailsEntry
@@ -2523,17 +2534,18 @@ var file_amphi_v1_model_proto_depIdxs = []int32{
 	12, // 11: amphi.v1.Template.roles:type_name -> amphi.v1.Role
 	14, // 12: amphi.v1.Template.streams:type_name -> amphi.v1.StreamSettings
 	15, // 13: amphi.v1.Template.limits:type_name -> amphi.v1.RoomLimits
-	0,  // 14: amphi.v1.Track.kind:type_name -> amphi.v1.Kind
-	6,  // 15: amphi.v1.Track.layers:type_name -> amphi.v1.SimulcastLayer
-	19, // 16: amphi.v1.Peer.tracks:type_name -> amphi.v1.Track
-	21, // 17: amphi.v1.Message.to:type_name -> amphi.v1.Recipients
-	3,  // 18: amphi.v1.Stream.state:type_name -> amphi.v1.StreamState
-	2,  // 19: amphi.v1.Stream.layout:type_name -> amphi.v1.LayoutKind
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	26, // 14: amphi.v1.Template.destinations:type_name -> amphi.v1.Destination
+	0,  // 15: amphi.v1.Track.kind:type_name -> amphi.v1.Kind
+	6,  // 16: amphi.v1.Track.layers:type_name -> amphi.v1.SimulcastLayer
+	19, // 17: amphi.v1.Peer.tracks:type_name -> amphi.v1.Track
+	21, // 18: amphi.v1.Message.to:type_name -> amphi.v1.Recipients
+	3,  // 19: amphi.v1.Stream.state:type_name -> amphi.v1.StreamState
+	2,  // 20: amphi.v1.Stream.layout:type_name -> amphi.v1.LayoutKind
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_model_proto_init() }
@@ -2541,6 +2553,7 @@ func file_amphi_v1_model_proto_init() {
 	if File_amphi_v1_model_proto != nil {
 		return
 	}
+	file_amphi_v1_output_proto_init()
 	file_amphi_v1_model_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

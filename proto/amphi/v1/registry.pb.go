@@ -46,7 +46,9 @@ type Registry struct {
 	// The nodes of the cluster, by id.
 	Nodes map[string]*ClusterNode `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The highest epoch of a room that was deleted; new placements begin above it.
-	EpochFloor    uint64 `protobuf:"varint,12,opt,name=epoch_floor,json=epochFloor,proto3" json:"epoch_floor,omitempty"`
+	EpochFloor uint64 `protobuf:"varint,12,opt,name=epoch_floor,json=epochFloor,proto3" json:"epoch_floor,omitempty"`
+	// What outputs left, by id; bounded, the oldest go.
+	Assets        map[string]*Asset `protobuf:"bytes,40,rep,name=assets,proto3" json:"assets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -163,6 +165,13 @@ func (x *Registry) GetEpochFloor() uint64 {
 		return x.EpochFloor
 	}
 	return 0
+}
+
+func (x *Registry) GetAssets() map[string]*Asset {
+	if x != nil {
+		return x.Assets
+	}
+	return nil
 }
 
 // Placement says who decides for a room.
@@ -689,6 +698,8 @@ type RegistryCommand struct {
 	//	*RegistryCommand_MoveRooms
 	//	*RegistryCommand_PutNode
 	//	*RegistryCommand_DeleteNode
+	//	*RegistryCommand_PutAsset
+	//	*RegistryCommand_DeleteAsset
 	Body isRegistryCommand_Body `protobuf_oneof:"body"`
 	// Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
 	IfRevision *uint64 `protobuf:"varint,12,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
@@ -866,6 +877,24 @@ func (x *RegistryCommand) GetDeleteNode() string {
 	return ""
 }
 
+func (x *RegistryCommand) GetPutAsset() *Asset {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_PutAsset); ok {
+			return x.PutAsset
+		}
+	}
+	return nil
+}
+
+func (x *RegistryCommand) GetDeleteAsset() string {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_DeleteAsset); ok {
+			return x.DeleteAsset
+		}
+	}
+	return ""
+}
+
 func (x *RegistryCommand) GetIfRevision() uint64 {
 	if x != nil && x.IfRevision != nil {
 		return *x.IfRevision
@@ -936,6 +965,14 @@ type RegistryCommand_DeleteNode struct {
 	DeleteNode string `protobuf:"bytes,17,opt,name=delete_node,json=deleteNode,proto3,oneof"`
 }
 
+type RegistryCommand_PutAsset struct {
+	PutAsset *Asset `protobuf:"bytes,40,opt,name=put_asset,json=putAsset,proto3,oneof"`
+}
+
+type RegistryCommand_DeleteAsset struct {
+	DeleteAsset string `protobuf:"bytes,41,opt,name=delete_asset,json=deleteAsset,proto3,oneof"`
+}
+
 func (*RegistryCommand_PutTemplate) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeleteTemplate) isRegistryCommand_Body() {}
@@ -961,6 +998,10 @@ func (*RegistryCommand_MoveRooms) isRegistryCommand_Body() {}
 func (*RegistryCommand_PutNode) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeleteNode) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_PutAsset) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_DeleteAsset) isRegistryCommand_Body() {}
 
 type PutStore struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1166,7 +1207,7 @@ var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xed\b\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xf1\t\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -1185,7 +1226,8 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"placements\x123\n" +
 	"\x05nodes\x18\v \x03(\v2\x1d.amphi.v1.Registry.NodesEntryR\x05nodes\x12\x1f\n" +
 	"\vepoch_floor\x18\f \x01(\x04R\n" +
-	"epochFloor\x1aP\n" +
+	"epochFloor\x126\n" +
+	"\x06assets\x18( \x03(\v2\x1e.amphi.v1.Registry.AssetsEntryR\x06assets\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.amphi.v1.TemplateR\x05value:\x028\x01\x1aH\n" +
@@ -1210,7 +1252,10 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
 	"NodesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12+\n" +
-	"\x05value\x18\x02 \x01(\v2\x15.amphi.v1.ClusterNodeR\x05value:\x028\x01\"O\n" +
+	"\x05value\x18\x02 \x01(\v2\x15.amphi.v1.ClusterNodeR\x05value:\x028\x01\x1aJ\n" +
+	"\vAssetsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12%\n" +
+	"\x05value\x18\x02 \x01(\v2\x0f.amphi.v1.AssetR\x05value:\x028\x01\"O\n" +
 	"\tPlacement\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\astandby\x18\x02 \x01(\tR\astandby\x12\x14\n" +
@@ -1259,7 +1304,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"attendance\x18\x06 \x03(\v2\x14.amphi.v1.AttendanceR\n" +
 	"attendance\x12\x1d\n" +
 	"\n" +
-	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xfb\x05\n" +
+	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xd0\x06\n" +
 	"\x0fRegistryCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -1281,7 +1326,9 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"move_rooms\x18\x0f \x01(\v2\x13.amphi.v1.MoveRoomsH\x00R\tmoveRooms\x122\n" +
 	"\bput_node\x18\x10 \x01(\v2\x15.amphi.v1.ClusterNodeH\x00R\aputNode\x12!\n" +
 	"\vdelete_node\x18\x11 \x01(\tH\x00R\n" +
-	"deleteNode\x12$\n" +
+	"deleteNode\x12.\n" +
+	"\tput_asset\x18( \x01(\v2\x0f.amphi.v1.AssetH\x00R\bputAsset\x12#\n" +
+	"\fdelete_asset\x18) \x01(\tH\x00R\vdeleteAsset\x12$\n" +
 	"\vif_revision\x18\f \x01(\x04H\x01R\n" +
 	"ifRevision\x88\x01\x01\x12\x19\n" +
 	"\bonly_new\x18\r \x01(\bR\aonlyNewB\x06\n" +
@@ -1314,7 +1361,7 @@ func file_amphi_v1_registry_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_registry_proto_rawDescData
 }
 
-var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_amphi_v1_registry_proto_goTypes = []any{
 	(*Registry)(nil),        // 0: amphi.v1.Registry
 	(*Placement)(nil),       // 1: amphi.v1.Placement
@@ -1334,11 +1381,13 @@ var file_amphi_v1_registry_proto_goTypes = []any{
 	nil,                     // 15: amphi.v1.Registry.StoreEntry
 	nil,                     // 16: amphi.v1.Registry.PlacementsEntry
 	nil,                     // 17: amphi.v1.Registry.NodesEntry
-	(*StoreEntry)(nil),      // 18: amphi.v1.StoreEntry
-	(LeaveReason)(0),        // 19: amphi.v1.LeaveReason
-	(*Template)(nil),        // 20: amphi.v1.Template
-	(*Room)(nil),            // 21: amphi.v1.Room
-	(*RoomCode)(nil),        // 22: amphi.v1.RoomCode
+	nil,                     // 18: amphi.v1.Registry.AssetsEntry
+	(*StoreEntry)(nil),      // 19: amphi.v1.StoreEntry
+	(LeaveReason)(0),        // 20: amphi.v1.LeaveReason
+	(*Template)(nil),        // 21: amphi.v1.Template
+	(*Room)(nil),            // 22: amphi.v1.Room
+	(*RoomCode)(nil),        // 23: amphi.v1.RoomCode
+	(*Asset)(nil),           // 24: amphi.v1.Asset
 }
 var file_amphi_v1_registry_proto_depIdxs = []int32{
 	11, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
@@ -1349,32 +1398,35 @@ var file_amphi_v1_registry_proto_depIdxs = []int32{
 	15, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
 	16, // 6: amphi.v1.Registry.placements:type_name -> amphi.v1.Registry.PlacementsEntry
 	17, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
-	18, // 8: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
-	19, // 9: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
-	5,  // 10: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
-	20, // 11: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
-	21, // 12: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
-	22, // 13: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
-	4,  // 14: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
-	6,  // 15: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
-	8,  // 16: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
-	9,  // 17: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
-	10, // 18: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
-	2,  // 19: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
-	18, // 20: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
-	9,  // 21: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
-	20, // 22: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
-	21, // 23: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
-	22, // 24: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
-	4,  // 25: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
-	3,  // 26: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
-	1,  // 27: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
-	2,  // 28: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	18, // 8: amphi.v1.Registry.assets:type_name -> amphi.v1.Registry.AssetsEntry
+	19, // 9: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
+	20, // 10: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
+	5,  // 11: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
+	21, // 12: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
+	22, // 13: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
+	23, // 14: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
+	4,  // 15: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
+	6,  // 16: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
+	8,  // 17: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
+	9,  // 18: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
+	10, // 19: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
+	2,  // 20: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
+	24, // 21: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
+	19, // 22: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
+	9,  // 23: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
+	21, // 24: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
+	22, // 25: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
+	23, // 26: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
+	4,  // 27: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
+	3,  // 28: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
+	1,  // 29: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
+	2,  // 30: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
+	24, // 31: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_registry_proto_init() }
@@ -1383,6 +1435,7 @@ func file_amphi_v1_registry_proto_init() {
 		return
 	}
 	file_amphi_v1_model_proto_init()
+	file_amphi_v1_output_proto_init()
 	file_amphi_v1_registry_proto_msgTypes[7].OneofWrappers = []any{
 		(*RegistryCommand_PutTemplate)(nil),
 		(*RegistryCommand_DeleteTemplate)(nil),
@@ -1397,6 +1450,8 @@ func file_amphi_v1_registry_proto_init() {
 		(*RegistryCommand_MoveRooms)(nil),
 		(*RegistryCommand_PutNode)(nil),
 		(*RegistryCommand_DeleteNode)(nil),
+		(*RegistryCommand_PutAsset)(nil),
+		(*RegistryCommand_DeleteAsset)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1404,7 +1459,7 @@ func file_amphi_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_registry_proto_rawDesc), len(file_amphi_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

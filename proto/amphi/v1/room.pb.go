@@ -217,6 +217,8 @@ type Command struct {
 	//	*Command_ListPeers
 	//	*Command_PeerConnection
 	//	*Command_StreamReport
+	//	*Command_ControlOutput
+	//	*Command_OutputReport
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -439,6 +441,24 @@ func (x *Command) GetStreamReport() *StreamReport {
 	return nil
 }
 
+func (x *Command) GetControlOutput() *ControlOutput {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ControlOutput); ok {
+			return x.ControlOutput
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetOutputReport() *OutputReport {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OutputReport); ok {
+			return x.OutputReport
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -524,6 +544,15 @@ type Command_StreamReport struct {
 	StreamReport *StreamReport `protobuf:"bytes,20,opt,name=stream_report,json=streamReport,proto3,oneof"`
 }
 
+type Command_ControlOutput struct {
+	ControlOutput *ControlOutput `protobuf:"bytes,40,opt,name=control_output,json=controlOutput,proto3,oneof"`
+}
+
+type Command_OutputReport struct {
+	// From nodes only.
+	OutputReport *OutputReport `protobuf:"bytes,41,opt,name=output_report,json=outputReport,proto3,oneof"`
+}
+
 func (*Command_Join) isCommand_Body() {}
 
 func (*Command_Leave) isCommand_Body() {}
@@ -563,6 +592,10 @@ func (*Command_ListPeers) isCommand_Body() {}
 func (*Command_PeerConnection) isCommand_Body() {}
 
 func (*Command_StreamReport) isCommand_Body() {}
+
+func (*Command_ControlOutput) isCommand_Body() {}
+
+func (*Command_OutputReport) isCommand_Body() {}
 
 // Join makes the peer. Answered with JoinResult.
 type Join struct {
@@ -2220,6 +2253,7 @@ type Result struct {
 	//	*Result_Store
 	//	*Result_ChangeRole
 	//	*Result_ListPeers
+	//	*Result_ControlOutput
 	Body          isResult_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2325,6 +2359,15 @@ func (x *Result) GetListPeers() *ListPeersResult {
 	return nil
 }
 
+func (x *Result) GetControlOutput() *ControlOutputResult {
+	if x != nil {
+		if x, ok := x.Body.(*Result_ControlOutput); ok {
+			return x.ControlOutput
+		}
+	}
+	return nil
+}
+
 type isResult_Body interface {
 	isResult_Body()
 }
@@ -2357,6 +2400,10 @@ type Result_ListPeers struct {
 	ListPeers *ListPeersResult `protobuf:"bytes,7,opt,name=list_peers,json=listPeers,proto3,oneof"`
 }
 
+type Result_ControlOutput struct {
+	ControlOutput *ControlOutputResult `protobuf:"bytes,40,opt,name=control_output,json=controlOutput,proto3,oneof"`
+}
+
 func (*Result_Error) isResult_Body() {}
 
 func (*Result_Join) isResult_Body() {}
@@ -2370,6 +2417,8 @@ func (*Result_Store) isResult_Body() {}
 func (*Result_ChangeRole) isResult_Body() {}
 
 func (*Result_ListPeers) isResult_Body() {}
+
+func (*Result_ControlOutput) isResult_Body() {}
 
 // Event is one decision of the owner. Events are numbered without gaps at the owner; a client sees gaps
 // where an event was not meant for it.
@@ -2395,6 +2444,7 @@ type Event struct {
 	//	*Event_RoomEnded
 	//	*Event_StreamChanged
 	//	*Event_SessionStarted
+	//	*Event_OutputChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2595,6 +2645,15 @@ func (x *Event) GetSessionStarted() *SessionStarted {
 	return nil
 }
 
+func (x *Event) GetOutputChanged() *OutputChanged {
+	if x != nil {
+		if x, ok := x.Body.(*Event_OutputChanged); ok {
+			return x.OutputChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -2663,6 +2722,10 @@ type Event_SessionStarted struct {
 	SessionStarted *SessionStarted `protobuf:"bytes,18,opt,name=session_started,json=sessionStarted,proto3,oneof"`
 }
 
+type Event_OutputChanged struct {
+	OutputChanged *OutputChanged `protobuf:"bytes,40,opt,name=output_changed,json=outputChanged,proto3,oneof"`
+}
+
 func (*Event_PeerJoined) isEvent_Body() {}
 
 func (*Event_PeerUpdated) isEvent_Body() {}
@@ -2694,6 +2757,8 @@ func (*Event_RoomEnded) isEvent_Body() {}
 func (*Event_StreamChanged) isEvent_Body() {}
 
 func (*Event_SessionStarted) isEvent_Body() {}
+
+func (*Event_OutputChanged) isEvent_Body() {}
 
 type PeerJoined struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3610,7 +3675,11 @@ type RoomState struct {
 	// Peers beyond those of interest whom clients have heard of; owner and replicas only.
 	Announced []string `protobuf:"bytes,18,rep,name=announced,proto3" json:"announced,omitempty"`
 	// The epoch in which event seq was decided; owner, replicas and standby only.
-	SeqEpoch      uint64 `protobuf:"varint,19,opt,name=seq_epoch,json=seqEpoch,proto3" json:"seq_epoch,omitempty"`
+	SeqEpoch uint64 `protobuf:"varint,19,opt,name=seq_epoch,json=seqEpoch,proto3" json:"seq_epoch,omitempty"`
+	// In the order in which they were started; of those that have ended the oldest go.
+	Outputs []*Output `protobuf:"bytes,40,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	// The encrypted URLs of pushes that run, by output id; owner, replicas and standby only.
+	SealedUrls    map[string][]byte `protobuf:"bytes,41,rep,name=sealed_urls,json=sealedUrls,proto3" json:"sealed_urls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3776,6 +3845,20 @@ func (x *RoomState) GetSeqEpoch() uint64 {
 		return x.SeqEpoch
 	}
 	return 0
+}
+
+func (x *RoomState) GetOutputs() []*Output {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *RoomState) GetSealedUrls() map[string][]byte {
+	if x != nil {
+		return x.SealedUrls
+	}
+	return nil
 }
 
 // RoomMessage is what owner and replicas of a room say to each other.
@@ -5014,7 +5097,7 @@ var File_amphi_v1_room_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_room_proto_rawDesc = "" +
 	"\n" +
-	"\x13amphi/v1/room.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xf0\b\n" +
+	"\x13amphi/v1/room.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xf1\t\n" +
 	"\aCommand\x12$\n" +
 	"\x04join\x18\x01 \x01(\v2\x0e.amphi.v1.JoinH\x00R\x04join\x12'\n" +
 	"\x05leave\x18\x02 \x01(\v2\x0f.amphi.v1.LeaveH\x00R\x05leave\x122\n" +
@@ -5042,7 +5125,9 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"list_peers\x18\x12 \x01(\v2\x13.amphi.v1.ListPeersH\x00R\tlistPeers\x12C\n" +
 	"\x0fpeer_connection\x18\x13 \x01(\v2\x18.amphi.v1.PeerConnectionH\x00R\x0epeerConnection\x12=\n" +
-	"\rstream_report\x18\x14 \x01(\v2\x16.amphi.v1.StreamReportH\x00R\fstreamReportB\x06\n" +
+	"\rstream_report\x18\x14 \x01(\v2\x16.amphi.v1.StreamReportH\x00R\fstreamReport\x12@\n" +
+	"\x0econtrol_output\x18( \x01(\v2\x17.amphi.v1.ControlOutputH\x00R\rcontrolOutput\x12=\n" +
+	"\routput_report\x18) \x01(\v2\x16.amphi.v1.OutputReportH\x00R\foutputReportB\x06\n" +
 	"\x04body\"c\n" +
 	"\x04Join\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -5175,7 +5260,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x19\n" +
 	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"8\n" +
 	"\fStreamReport\x12(\n" +
-	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"\xf0\x02\n" +
+	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"\xb8\x03\n" +
 	"\x06Result\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x0f.amphi.v1.ErrorH\x00R\x05error\x12*\n" +
 	"\x04join\x18\x02 \x01(\v2\x14.amphi.v1.JoinResultH\x00R\x04join\x123\n" +
@@ -5185,8 +5270,9 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\vchange_role\x18\x06 \x01(\v2\x1a.amphi.v1.ChangeRoleResultH\x00R\n" +
 	"changeRole\x12:\n" +
 	"\n" +
-	"list_peers\x18\a \x01(\v2\x19.amphi.v1.ListPeersResultH\x00R\tlistPeersB\x06\n" +
-	"\x04body\"\xc9\b\n" +
+	"list_peers\x18\a \x01(\v2\x19.amphi.v1.ListPeersResultH\x00R\tlistPeers\x12F\n" +
+	"\x0econtrol_output\x18( \x01(\v2\x1d.amphi.v1.ControlOutputResultH\x00R\rcontrolOutputB\x06\n" +
+	"\x04body\"\x8b\t\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -5208,7 +5294,8 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"room_ended\x18\x10 \x01(\v2\x13.amphi.v1.RoomEndedH\x00R\troomEnded\x12@\n" +
 	"\x0estream_changed\x18\x11 \x01(\v2\x17.amphi.v1.StreamChangedH\x00R\rstreamChanged\x12C\n" +
-	"\x0fsession_started\x18\x12 \x01(\v2\x18.amphi.v1.SessionStartedH\x00R\x0esessionStartedB\x06\n" +
+	"\x0fsession_started\x18\x12 \x01(\v2\x18.amphi.v1.SessionStartedH\x00R\x0esessionStarted\x12@\n" +
+	"\x0eoutput_changed\x18( \x01(\v2\x17.amphi.v1.OutputChangedH\x00R\routputChangedB\x06\n" +
 	"\x04body\"0\n" +
 	"\n" +
 	"PeerJoined\x12\"\n" +
@@ -5277,7 +5364,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"/\n" +
 	"\x0eSessionStarted\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"\xc8\x06\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"\xf9\a\n" +
 	"\tRoomState\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x1d\n" +
@@ -5302,13 +5389,19 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\fbanned_users\x18\x10 \x03(\tR\vbannedUsers\x128\n" +
 	"\alost_ms\x18\x11 \x03(\v2\x1f.amphi.v1.RoomState.LostMsEntryR\x06lostMs\x12\x1c\n" +
 	"\tannounced\x18\x12 \x03(\tR\tannounced\x12\x1b\n" +
-	"\tseq_epoch\x18\x13 \x01(\x04R\bseqEpoch\x1a=\n" +
+	"\tseq_epoch\x18\x13 \x01(\x04R\bseqEpoch\x12*\n" +
+	"\aoutputs\x18( \x03(\v2\x10.amphi.v1.OutputR\aoutputs\x12D\n" +
+	"\vsealed_urls\x18) \x03(\v2#.amphi.v1.RoomState.SealedUrlsEntryR\n" +
+	"sealedUrls\x1a=\n" +
 	"\x0fRoleCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\x1a9\n" +
 	"\vLostMsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xbf\x05\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a=\n" +
+	"\x0fSealedUrlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xbf\x05\n" +
 	"\vRoomMessage\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12*\n" +
@@ -5422,7 +5515,7 @@ func file_amphi_v1_room_proto_rawDescGZIP() []byte {
 }
 
 var file_amphi_v1_room_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_amphi_v1_room_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_amphi_v1_room_proto_goTypes = []any{
 	(RoomMode)(0),               // 0: amphi.v1.RoomMode
 	(ControlStream_Action)(0),   // 1: amphi.v1.ControlStream.Action
@@ -5492,125 +5585,137 @@ var file_amphi_v1_room_proto_goTypes = []any{
 	nil,                         // 65: amphi.v1.ChangeRoleResult.FailedEntry
 	nil,                         // 66: amphi.v1.RoomState.RoleCountsEntry
 	nil,                         // 67: amphi.v1.RoomState.LostMsEntry
-	nil,                         // 68: amphi.v1.RelayPlan.HomesEntry
-	(*Peer)(nil),                // 69: amphi.v1.Peer
-	(Kind)(0),                   // 70: amphi.v1.Kind
-	(*SimulcastLayer)(nil),      // 71: amphi.v1.SimulcastLayer
-	(*Track)(nil),               // 72: amphi.v1.Track
-	(*Recipients)(nil),          // 73: amphi.v1.Recipients
-	(LayoutKind)(0),             // 74: amphi.v1.LayoutKind
-	(*Stream)(nil),              // 75: amphi.v1.Stream
-	(*Error)(nil),               // 76: amphi.v1.Error
-	(*Message)(nil),             // 77: amphi.v1.Message
-	(LeaveReason)(0),            // 78: amphi.v1.LeaveReason
-	(*StoreEntry)(nil),          // 79: amphi.v1.StoreEntry
-	(*Template)(nil),            // 80: amphi.v1.Template
+	nil,                         // 68: amphi.v1.RoomState.SealedUrlsEntry
+	nil,                         // 69: amphi.v1.RelayPlan.HomesEntry
+	(*ControlOutput)(nil),       // 70: amphi.v1.ControlOutput
+	(*OutputReport)(nil),        // 71: amphi.v1.OutputReport
+	(*Peer)(nil),                // 72: amphi.v1.Peer
+	(Kind)(0),                   // 73: amphi.v1.Kind
+	(*SimulcastLayer)(nil),      // 74: amphi.v1.SimulcastLayer
+	(*Track)(nil),               // 75: amphi.v1.Track
+	(*Recipients)(nil),          // 76: amphi.v1.Recipients
+	(LayoutKind)(0),             // 77: amphi.v1.LayoutKind
+	(*Stream)(nil),              // 78: amphi.v1.Stream
+	(*Error)(nil),               // 79: amphi.v1.Error
+	(*ControlOutputResult)(nil), // 80: amphi.v1.ControlOutputResult
+	(*Message)(nil),             // 81: amphi.v1.Message
+	(*OutputChanged)(nil),       // 82: amphi.v1.OutputChanged
+	(LeaveReason)(0),            // 83: amphi.v1.LeaveReason
+	(*StoreEntry)(nil),          // 84: amphi.v1.StoreEntry
+	(*Template)(nil),            // 85: amphi.v1.Template
+	(*Output)(nil),              // 86: amphi.v1.Output
 }
 var file_amphi_v1_room_proto_depIdxs = []int32{
-	4,  // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
-	6,  // 1: amphi.v1.Command.leave:type_name -> amphi.v1.Leave
-	7,  // 2: amphi.v1.Command.publish:type_name -> amphi.v1.PublishTrack
-	9,  // 3: amphi.v1.Command.unpublish:type_name -> amphi.v1.UnpublishTrack
-	10, // 4: amphi.v1.Command.update_track:type_name -> amphi.v1.UpdateTrack
-	11, // 5: amphi.v1.Command.mute_peers:type_name -> amphi.v1.MutePeers
-	12, // 6: amphi.v1.Command.send:type_name -> amphi.v1.SendMessage
-	14, // 7: amphi.v1.Command.moderate:type_name -> amphi.v1.ModerateChat
-	15, // 8: amphi.v1.Command.raise_hand:type_name -> amphi.v1.RaiseHand
-	16, // 9: amphi.v1.Command.set_store:type_name -> amphi.v1.SetStore
-	18, // 10: amphi.v1.Command.change_role:type_name -> amphi.v1.ChangeRole
-	20, // 11: amphi.v1.Command.answer_role_change:type_name -> amphi.v1.AnswerRoleChange
-	21, // 12: amphi.v1.Command.update_peer:type_name -> amphi.v1.UpdatePeer
-	22, // 13: amphi.v1.Command.remove_peers:type_name -> amphi.v1.RemovePeers
-	23, // 14: amphi.v1.Command.update_room:type_name -> amphi.v1.UpdateRoomState
-	24, // 15: amphi.v1.Command.end_room:type_name -> amphi.v1.EndRoom
-	25, // 16: amphi.v1.Command.control_stream:type_name -> amphi.v1.ControlStream
-	26, // 17: amphi.v1.Command.list_peers:type_name -> amphi.v1.ListPeers
-	28, // 18: amphi.v1.Command.peer_connection:type_name -> amphi.v1.PeerConnection
-	29, // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
-	69, // 20: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
-	70, // 21: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
-	71, // 22: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
-	72, // 23: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
-	73, // 24: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
-	65, // 25: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
-	1,  // 26: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
-	74, // 27: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
-	69, // 28: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
-	75, // 29: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
-	76, // 30: amphi.v1.Result.error:type_name -> amphi.v1.Error
-	5,  // 31: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
-	8,  // 32: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
-	13, // 33: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
-	17, // 34: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
-	19, // 35: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
-	27, // 36: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
-	32, // 37: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
-	33, // 38: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
-	34, // 39: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
-	35, // 40: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
-	36, // 41: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
-	37, // 42: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
-	77, // 43: amphi.v1.Event.message:type_name -> amphi.v1.Message
-	38, // 44: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
-	39, // 45: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
-	40, // 46: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
-	41, // 47: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
-	42, // 48: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
-	43, // 49: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
-	44, // 50: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
-	45, // 51: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
-	46, // 52: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
-	69, // 53: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
-	69, // 54: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
-	2,  // 55: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
-	78, // 56: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
-	72, // 57: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
-	72, // 58: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
-	14, // 59: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
-	79, // 60: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
-	75, // 61: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
-	80, // 62: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
-	69, // 63: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
-	79, // 64: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
-	77, // 65: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
-	75, // 66: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
-	66, // 67: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
-	40, // 68: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
-	67, // 69: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
-	60, // 70: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
-	61, // 71: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
-	62, // 72: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
-	63, // 73: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
-	64, // 74: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
-	47, // 75: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
-	59, // 76: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
-	49, // 77: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
-	55, // 78: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
-	56, // 79: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
-	51, // 80: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
-	52, // 81: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
-	47, // 82: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
-	31, // 83: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
-	53, // 84: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
-	54, // 85: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
-	50, // 86: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
-	56, // 87: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
-	47, // 88: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
-	53, // 89: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
-	63, // 90: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
-	57, // 91: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
-	68, // 92: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
-	58, // 93: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
-	3,  // 94: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	30, // 95: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	31, // 96: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	0,  // 97: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
-	53, // 98: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
-	99, // [99:99] is the sub-list for method output_type
-	99, // [99:99] is the sub-list for method input_type
-	99, // [99:99] is the sub-list for extension type_name
-	99, // [99:99] is the sub-list for extension extendee
-	0,  // [0:99] is the sub-list for field type_name
+	4,   // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
+	6,   // 1: amphi.v1.Command.leave:type_name -> amphi.v1.Leave
+	7,   // 2: amphi.v1.Command.publish:type_name -> amphi.v1.PublishTrack
+	9,   // 3: amphi.v1.Command.unpublish:type_name -> amphi.v1.UnpublishTrack
+	10,  // 4: amphi.v1.Command.update_track:type_name -> amphi.v1.UpdateTrack
+	11,  // 5: amphi.v1.Command.mute_peers:type_name -> amphi.v1.MutePeers
+	12,  // 6: amphi.v1.Command.send:type_name -> amphi.v1.SendMessage
+	14,  // 7: amphi.v1.Command.moderate:type_name -> amphi.v1.ModerateChat
+	15,  // 8: amphi.v1.Command.raise_hand:type_name -> amphi.v1.RaiseHand
+	16,  // 9: amphi.v1.Command.set_store:type_name -> amphi.v1.SetStore
+	18,  // 10: amphi.v1.Command.change_role:type_name -> amphi.v1.ChangeRole
+	20,  // 11: amphi.v1.Command.answer_role_change:type_name -> amphi.v1.AnswerRoleChange
+	21,  // 12: amphi.v1.Command.update_peer:type_name -> amphi.v1.UpdatePeer
+	22,  // 13: amphi.v1.Command.remove_peers:type_name -> amphi.v1.RemovePeers
+	23,  // 14: amphi.v1.Command.update_room:type_name -> amphi.v1.UpdateRoomState
+	24,  // 15: amphi.v1.Command.end_room:type_name -> amphi.v1.EndRoom
+	25,  // 16: amphi.v1.Command.control_stream:type_name -> amphi.v1.ControlStream
+	26,  // 17: amphi.v1.Command.list_peers:type_name -> amphi.v1.ListPeers
+	28,  // 18: amphi.v1.Command.peer_connection:type_name -> amphi.v1.PeerConnection
+	29,  // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
+	70,  // 20: amphi.v1.Command.control_output:type_name -> amphi.v1.ControlOutput
+	71,  // 21: amphi.v1.Command.output_report:type_name -> amphi.v1.OutputReport
+	72,  // 22: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
+	73,  // 23: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
+	74,  // 24: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
+	75,  // 25: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
+	76,  // 26: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
+	65,  // 27: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
+	1,   // 28: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
+	77,  // 29: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
+	72,  // 30: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
+	78,  // 31: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
+	79,  // 32: amphi.v1.Result.error:type_name -> amphi.v1.Error
+	5,   // 33: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
+	8,   // 34: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
+	13,  // 35: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
+	17,  // 36: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
+	19,  // 37: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
+	27,  // 38: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
+	80,  // 39: amphi.v1.Result.control_output:type_name -> amphi.v1.ControlOutputResult
+	32,  // 40: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
+	33,  // 41: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
+	34,  // 42: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
+	35,  // 43: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
+	36,  // 44: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
+	37,  // 45: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
+	81,  // 46: amphi.v1.Event.message:type_name -> amphi.v1.Message
+	38,  // 47: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
+	39,  // 48: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
+	40,  // 49: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
+	41,  // 50: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
+	42,  // 51: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
+	43,  // 52: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
+	44,  // 53: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
+	45,  // 54: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
+	46,  // 55: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
+	82,  // 56: amphi.v1.Event.output_changed:type_name -> amphi.v1.OutputChanged
+	72,  // 57: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
+	72,  // 58: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
+	2,   // 59: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
+	83,  // 60: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
+	75,  // 61: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
+	75,  // 62: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
+	14,  // 63: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
+	84,  // 64: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
+	78,  // 65: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
+	85,  // 66: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
+	72,  // 67: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
+	84,  // 68: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
+	81,  // 69: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
+	78,  // 70: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
+	66,  // 71: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
+	40,  // 72: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
+	67,  // 73: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
+	86,  // 74: amphi.v1.RoomState.outputs:type_name -> amphi.v1.Output
+	68,  // 75: amphi.v1.RoomState.sealed_urls:type_name -> amphi.v1.RoomState.SealedUrlsEntry
+	60,  // 76: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
+	61,  // 77: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
+	62,  // 78: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
+	63,  // 79: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
+	64,  // 80: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
+	47,  // 81: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
+	59,  // 82: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
+	49,  // 83: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
+	55,  // 84: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
+	56,  // 85: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
+	51,  // 86: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
+	52,  // 87: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
+	47,  // 88: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
+	31,  // 89: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
+	53,  // 90: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
+	54,  // 91: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
+	50,  // 92: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
+	56,  // 93: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
+	47,  // 94: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
+	53,  // 95: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
+	63,  // 96: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	57,  // 97: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	69,  // 98: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	58,  // 99: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	3,   // 100: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	30,  // 101: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	31,  // 102: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	0,   // 103: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
+	53,  // 104: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
+	105, // [105:105] is the sub-list for method output_type
+	105, // [105:105] is the sub-list for method input_type
+	105, // [105:105] is the sub-list for extension type_name
+	105, // [105:105] is the sub-list for extension extendee
+	0,   // [0:105] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
@@ -5619,6 +5724,7 @@ func file_amphi_v1_room_proto_init() {
 		return
 	}
 	file_amphi_v1_model_proto_init()
+	file_amphi_v1_output_proto_init()
 	file_amphi_v1_room_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_Join)(nil),
 		(*Command_Leave)(nil),
@@ -5640,6 +5746,8 @@ func file_amphi_v1_room_proto_init() {
 		(*Command_ListPeers)(nil),
 		(*Command_PeerConnection)(nil),
 		(*Command_StreamReport)(nil),
+		(*Command_ControlOutput)(nil),
+		(*Command_OutputReport)(nil),
 	}
 	file_amphi_v1_room_proto_msgTypes[7].OneofWrappers = []any{}
 	file_amphi_v1_room_proto_msgTypes[11].OneofWrappers = []any{
@@ -5661,6 +5769,7 @@ func file_amphi_v1_room_proto_init() {
 		(*Result_Store)(nil),
 		(*Result_ChangeRole)(nil),
 		(*Result_ListPeers)(nil),
+		(*Result_ControlOutput)(nil),
 	}
 	file_amphi_v1_room_proto_msgTypes[28].OneofWrappers = []any{
 		(*Event_PeerJoined)(nil),
@@ -5679,6 +5788,7 @@ func file_amphi_v1_room_proto_init() {
 		(*Event_RoomEnded)(nil),
 		(*Event_StreamChanged)(nil),
 		(*Event_SessionStarted)(nil),
+		(*Event_OutputChanged)(nil),
 	}
 	file_amphi_v1_room_proto_msgTypes[45].OneofWrappers = []any{
 		(*RoomMessage_Attach)(nil),
@@ -5700,7 +5810,7 @@ func file_amphi_v1_room_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_room_proto_rawDesc), len(file_amphi_v1_room_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   66,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -31,6 +31,12 @@ const (
 	TemplateServiceName = "amphi.v1.TemplateService"
 	// StreamServiceName is the fully-qualified name of the StreamService service.
 	StreamServiceName = "amphi.v1.StreamService"
+	// RecordingServiceName is the fully-qualified name of the RecordingService service.
+	RecordingServiceName = "amphi.v1.RecordingService"
+	// PushServiceName is the fully-qualified name of the PushService service.
+	PushServiceName = "amphi.v1.PushService"
+	// AssetServiceName is the fully-qualified name of the AssetService service.
+	AssetServiceName = "amphi.v1.AssetService"
 	// SessionServiceName is the fully-qualified name of the SessionService service.
 	SessionServiceName = "amphi.v1.SessionService"
 	// NodeServiceName is the fully-qualified name of the NodeService service.
@@ -104,6 +110,39 @@ const (
 	StreamServiceListStreamsProcedure = "/amphi.v1.StreamService/ListStreams"
 	// StreamServiceSetLayoutProcedure is the fully-qualified name of the StreamService's SetLayout RPC.
 	StreamServiceSetLayoutProcedure = "/amphi.v1.StreamService/SetLayout"
+	// RecordingServiceStartRecordingProcedure is the fully-qualified name of the RecordingService's
+	// StartRecording RPC.
+	RecordingServiceStartRecordingProcedure = "/amphi.v1.RecordingService/StartRecording"
+	// RecordingServiceStopRecordingProcedure is the fully-qualified name of the RecordingService's
+	// StopRecording RPC.
+	RecordingServiceStopRecordingProcedure = "/amphi.v1.RecordingService/StopRecording"
+	// RecordingServicePauseRecordingProcedure is the fully-qualified name of the RecordingService's
+	// PauseRecording RPC.
+	RecordingServicePauseRecordingProcedure = "/amphi.v1.RecordingService/PauseRecording"
+	// RecordingServiceResumeRecordingProcedure is the fully-qualified name of the RecordingService's
+	// ResumeRecording RPC.
+	RecordingServiceResumeRecordingProcedure = "/amphi.v1.RecordingService/ResumeRecording"
+	// RecordingServiceListRecordingsProcedure is the fully-qualified name of the RecordingService's
+	// ListRecordings RPC.
+	RecordingServiceListRecordingsProcedure = "/amphi.v1.RecordingService/ListRecordings"
+	// PushServiceAddPushProcedure is the fully-qualified name of the PushService's AddPush RPC.
+	PushServiceAddPushProcedure = "/amphi.v1.PushService/AddPush"
+	// PushServiceRemovePushProcedure is the fully-qualified name of the PushService's RemovePush RPC.
+	PushServiceRemovePushProcedure = "/amphi.v1.PushService/RemovePush"
+	// PushServiceRetryPushProcedure is the fully-qualified name of the PushService's RetryPush RPC.
+	PushServiceRetryPushProcedure = "/amphi.v1.PushService/RetryPush"
+	// PushServiceListPushesProcedure is the fully-qualified name of the PushService's ListPushes RPC.
+	PushServiceListPushesProcedure = "/amphi.v1.PushService/ListPushes"
+	// AssetServiceListAssetsProcedure is the fully-qualified name of the AssetService's ListAssets RPC.
+	AssetServiceListAssetsProcedure = "/amphi.v1.AssetService/ListAssets"
+	// AssetServiceGetAssetProcedure is the fully-qualified name of the AssetService's GetAsset RPC.
+	AssetServiceGetAssetProcedure = "/amphi.v1.AssetService/GetAsset"
+	// AssetServiceDeleteAssetProcedure is the fully-qualified name of the AssetService's DeleteAsset
+	// RPC.
+	AssetServiceDeleteAssetProcedure = "/amphi.v1.AssetService/DeleteAsset"
+	// AssetServicePresignAssetProcedure is the fully-qualified name of the AssetService's PresignAsset
+	// RPC.
+	AssetServicePresignAssetProcedure = "/amphi.v1.AssetService/PresignAsset"
 	// SessionServiceListSessionsProcedure is the fully-qualified name of the SessionService's
 	// ListSessions RPC.
 	SessionServiceListSessionsProcedure = "/amphi.v1.SessionService/ListSessions"
@@ -976,6 +1015,492 @@ func (UnimplementedStreamServiceHandler) ListStreams(context.Context, *connect.R
 
 func (UnimplementedStreamServiceHandler) SetLayout(context.Context, *connect.Request[v1.SetLayoutRequest]) (*connect.Response[v1.Stream], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.SetLayout is not implemented"))
+}
+
+// RecordingServiceClient is a client for the amphi.v1.RecordingService service.
+type RecordingServiceClient interface {
+	// Starts the recording of a stream, or of tracks; a stream that does not run is started too.
+	StartRecording(context.Context, *connect.Request[v1.StartRecordingRequest]) (*connect.Response[v1.Output], error)
+	// Ends one recording, or all; their files are finished afterwards.
+	StopRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	PauseRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	ResumeRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	// Those of the running session, ended ones too.
+	ListRecordings(context.Context, *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error)
+}
+
+// NewRecordingServiceClient constructs a client for the amphi.v1.RecordingService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewRecordingServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) RecordingServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	recordingServiceMethods := v1.File_amphi_v1_api_proto.Services().ByName("RecordingService").Methods()
+	return &recordingServiceClient{
+		startRecording: connect.NewClient[v1.StartRecordingRequest, v1.Output](
+			httpClient,
+			baseURL+RecordingServiceStartRecordingProcedure,
+			connect.WithSchema(recordingServiceMethods.ByName("StartRecording")),
+			connect.WithClientOptions(opts...),
+		),
+		stopRecording: connect.NewClient[v1.OutputRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+RecordingServiceStopRecordingProcedure,
+			connect.WithSchema(recordingServiceMethods.ByName("StopRecording")),
+			connect.WithClientOptions(opts...),
+		),
+		pauseRecording: connect.NewClient[v1.OutputRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+RecordingServicePauseRecordingProcedure,
+			connect.WithSchema(recordingServiceMethods.ByName("PauseRecording")),
+			connect.WithClientOptions(opts...),
+		),
+		resumeRecording: connect.NewClient[v1.OutputRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+RecordingServiceResumeRecordingProcedure,
+			connect.WithSchema(recordingServiceMethods.ByName("ResumeRecording")),
+			connect.WithClientOptions(opts...),
+		),
+		listRecordings: connect.NewClient[v1.ListOutputsRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+RecordingServiceListRecordingsProcedure,
+			connect.WithSchema(recordingServiceMethods.ByName("ListRecordings")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// recordingServiceClient implements RecordingServiceClient.
+type recordingServiceClient struct {
+	startRecording  *connect.Client[v1.StartRecordingRequest, v1.Output]
+	stopRecording   *connect.Client[v1.OutputRequest, v1.OutputsResponse]
+	pauseRecording  *connect.Client[v1.OutputRequest, v1.OutputsResponse]
+	resumeRecording *connect.Client[v1.OutputRequest, v1.OutputsResponse]
+	listRecordings  *connect.Client[v1.ListOutputsRequest, v1.OutputsResponse]
+}
+
+// StartRecording calls amphi.v1.RecordingService.StartRecording.
+func (c *recordingServiceClient) StartRecording(ctx context.Context, req *connect.Request[v1.StartRecordingRequest]) (*connect.Response[v1.Output], error) {
+	return c.startRecording.CallUnary(ctx, req)
+}
+
+// StopRecording calls amphi.v1.RecordingService.StopRecording.
+func (c *recordingServiceClient) StopRecording(ctx context.Context, req *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.stopRecording.CallUnary(ctx, req)
+}
+
+// PauseRecording calls amphi.v1.RecordingService.PauseRecording.
+func (c *recordingServiceClient) PauseRecording(ctx context.Context, req *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.pauseRecording.CallUnary(ctx, req)
+}
+
+// ResumeRecording calls amphi.v1.RecordingService.ResumeRecording.
+func (c *recordingServiceClient) ResumeRecording(ctx context.Context, req *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.resumeRecording.CallUnary(ctx, req)
+}
+
+// ListRecordings calls amphi.v1.RecordingService.ListRecordings.
+func (c *recordingServiceClient) ListRecordings(ctx context.Context, req *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.listRecordings.CallUnary(ctx, req)
+}
+
+// RecordingServiceHandler is an implementation of the amphi.v1.RecordingService service.
+type RecordingServiceHandler interface {
+	// Starts the recording of a stream, or of tracks; a stream that does not run is started too.
+	StartRecording(context.Context, *connect.Request[v1.StartRecordingRequest]) (*connect.Response[v1.Output], error)
+	// Ends one recording, or all; their files are finished afterwards.
+	StopRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	PauseRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	ResumeRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	// Those of the running session, ended ones too.
+	ListRecordings(context.Context, *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error)
+}
+
+// NewRecordingServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewRecordingServiceHandler(svc RecordingServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	recordingServiceMethods := v1.File_amphi_v1_api_proto.Services().ByName("RecordingService").Methods()
+	recordingServiceStartRecordingHandler := connect.NewUnaryHandler(
+		RecordingServiceStartRecordingProcedure,
+		svc.StartRecording,
+		connect.WithSchema(recordingServiceMethods.ByName("StartRecording")),
+		connect.WithHandlerOptions(opts...),
+	)
+	recordingServiceStopRecordingHandler := connect.NewUnaryHandler(
+		RecordingServiceStopRecordingProcedure,
+		svc.StopRecording,
+		connect.WithSchema(recordingServiceMethods.ByName("StopRecording")),
+		connect.WithHandlerOptions(opts...),
+	)
+	recordingServicePauseRecordingHandler := connect.NewUnaryHandler(
+		RecordingServicePauseRecordingProcedure,
+		svc.PauseRecording,
+		connect.WithSchema(recordingServiceMethods.ByName("PauseRecording")),
+		connect.WithHandlerOptions(opts...),
+	)
+	recordingServiceResumeRecordingHandler := connect.NewUnaryHandler(
+		RecordingServiceResumeRecordingProcedure,
+		svc.ResumeRecording,
+		connect.WithSchema(recordingServiceMethods.ByName("ResumeRecording")),
+		connect.WithHandlerOptions(opts...),
+	)
+	recordingServiceListRecordingsHandler := connect.NewUnaryHandler(
+		RecordingServiceListRecordingsProcedure,
+		svc.ListRecordings,
+		connect.WithSchema(recordingServiceMethods.ByName("ListRecordings")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/amphi.v1.RecordingService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case RecordingServiceStartRecordingProcedure:
+			recordingServiceStartRecordingHandler.ServeHTTP(w, r)
+		case RecordingServiceStopRecordingProcedure:
+			recordingServiceStopRecordingHandler.ServeHTTP(w, r)
+		case RecordingServicePauseRecordingProcedure:
+			recordingServicePauseRecordingHandler.ServeHTTP(w, r)
+		case RecordingServiceResumeRecordingProcedure:
+			recordingServiceResumeRecordingHandler.ServeHTTP(w, r)
+		case RecordingServiceListRecordingsProcedure:
+			recordingServiceListRecordingsHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedRecordingServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedRecordingServiceHandler struct{}
+
+func (UnimplementedRecordingServiceHandler) StartRecording(context.Context, *connect.Request[v1.StartRecordingRequest]) (*connect.Response[v1.Output], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.RecordingService.StartRecording is not implemented"))
+}
+
+func (UnimplementedRecordingServiceHandler) StopRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.RecordingService.StopRecording is not implemented"))
+}
+
+func (UnimplementedRecordingServiceHandler) PauseRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.RecordingService.PauseRecording is not implemented"))
+}
+
+func (UnimplementedRecordingServiceHandler) ResumeRecording(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.RecordingService.ResumeRecording is not implemented"))
+}
+
+func (UnimplementedRecordingServiceHandler) ListRecordings(context.Context, *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.RecordingService.ListRecordings is not implemented"))
+}
+
+// PushServiceClient is a client for the amphi.v1.PushService service.
+type PushServiceClient interface {
+	// Begins to push a stream to a server; a stream that does not run is started too.
+	AddPush(context.Context, *connect.Request[v1.AddPushRequest]) (*connect.Response[v1.Output], error)
+	RemovePush(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	// Tries a push that waits, or has failed, at once.
+	RetryPush(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	ListPushes(context.Context, *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error)
+}
+
+// NewPushServiceClient constructs a client for the amphi.v1.PushService service. By default, it
+// uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
+// connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewPushServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) PushServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	pushServiceMethods := v1.File_amphi_v1_api_proto.Services().ByName("PushService").Methods()
+	return &pushServiceClient{
+		addPush: connect.NewClient[v1.AddPushRequest, v1.Output](
+			httpClient,
+			baseURL+PushServiceAddPushProcedure,
+			connect.WithSchema(pushServiceMethods.ByName("AddPush")),
+			connect.WithClientOptions(opts...),
+		),
+		removePush: connect.NewClient[v1.OutputRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+PushServiceRemovePushProcedure,
+			connect.WithSchema(pushServiceMethods.ByName("RemovePush")),
+			connect.WithClientOptions(opts...),
+		),
+		retryPush: connect.NewClient[v1.OutputRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+PushServiceRetryPushProcedure,
+			connect.WithSchema(pushServiceMethods.ByName("RetryPush")),
+			connect.WithClientOptions(opts...),
+		),
+		listPushes: connect.NewClient[v1.ListOutputsRequest, v1.OutputsResponse](
+			httpClient,
+			baseURL+PushServiceListPushesProcedure,
+			connect.WithSchema(pushServiceMethods.ByName("ListPushes")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// pushServiceClient implements PushServiceClient.
+type pushServiceClient struct {
+	addPush    *connect.Client[v1.AddPushRequest, v1.Output]
+	removePush *connect.Client[v1.OutputRequest, v1.OutputsResponse]
+	retryPush  *connect.Client[v1.OutputRequest, v1.OutputsResponse]
+	listPushes *connect.Client[v1.ListOutputsRequest, v1.OutputsResponse]
+}
+
+// AddPush calls amphi.v1.PushService.AddPush.
+func (c *pushServiceClient) AddPush(ctx context.Context, req *connect.Request[v1.AddPushRequest]) (*connect.Response[v1.Output], error) {
+	return c.addPush.CallUnary(ctx, req)
+}
+
+// RemovePush calls amphi.v1.PushService.RemovePush.
+func (c *pushServiceClient) RemovePush(ctx context.Context, req *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.removePush.CallUnary(ctx, req)
+}
+
+// RetryPush calls amphi.v1.PushService.RetryPush.
+func (c *pushServiceClient) RetryPush(ctx context.Context, req *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.retryPush.CallUnary(ctx, req)
+}
+
+// ListPushes calls amphi.v1.PushService.ListPushes.
+func (c *pushServiceClient) ListPushes(ctx context.Context, req *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return c.listPushes.CallUnary(ctx, req)
+}
+
+// PushServiceHandler is an implementation of the amphi.v1.PushService service.
+type PushServiceHandler interface {
+	// Begins to push a stream to a server; a stream that does not run is started too.
+	AddPush(context.Context, *connect.Request[v1.AddPushRequest]) (*connect.Response[v1.Output], error)
+	RemovePush(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	// Tries a push that waits, or has failed, at once.
+	RetryPush(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error)
+	ListPushes(context.Context, *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error)
+}
+
+// NewPushServiceHandler builds an HTTP handler from the service implementation. It returns the path
+// on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewPushServiceHandler(svc PushServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	pushServiceMethods := v1.File_amphi_v1_api_proto.Services().ByName("PushService").Methods()
+	pushServiceAddPushHandler := connect.NewUnaryHandler(
+		PushServiceAddPushProcedure,
+		svc.AddPush,
+		connect.WithSchema(pushServiceMethods.ByName("AddPush")),
+		connect.WithHandlerOptions(opts...),
+	)
+	pushServiceRemovePushHandler := connect.NewUnaryHandler(
+		PushServiceRemovePushProcedure,
+		svc.RemovePush,
+		connect.WithSchema(pushServiceMethods.ByName("RemovePush")),
+		connect.WithHandlerOptions(opts...),
+	)
+	pushServiceRetryPushHandler := connect.NewUnaryHandler(
+		PushServiceRetryPushProcedure,
+		svc.RetryPush,
+		connect.WithSchema(pushServiceMethods.ByName("RetryPush")),
+		connect.WithHandlerOptions(opts...),
+	)
+	pushServiceListPushesHandler := connect.NewUnaryHandler(
+		PushServiceListPushesProcedure,
+		svc.ListPushes,
+		connect.WithSchema(pushServiceMethods.ByName("ListPushes")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/amphi.v1.PushService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case PushServiceAddPushProcedure:
+			pushServiceAddPushHandler.ServeHTTP(w, r)
+		case PushServiceRemovePushProcedure:
+			pushServiceRemovePushHandler.ServeHTTP(w, r)
+		case PushServiceRetryPushProcedure:
+			pushServiceRetryPushHandler.ServeHTTP(w, r)
+		case PushServiceListPushesProcedure:
+			pushServiceListPushesHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedPushServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedPushServiceHandler struct{}
+
+func (UnimplementedPushServiceHandler) AddPush(context.Context, *connect.Request[v1.AddPushRequest]) (*connect.Response[v1.Output], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.PushService.AddPush is not implemented"))
+}
+
+func (UnimplementedPushServiceHandler) RemovePush(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.PushService.RemovePush is not implemented"))
+}
+
+func (UnimplementedPushServiceHandler) RetryPush(context.Context, *connect.Request[v1.OutputRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.PushService.RetryPush is not implemented"))
+}
+
+func (UnimplementedPushServiceHandler) ListPushes(context.Context, *connect.Request[v1.ListOutputsRequest]) (*connect.Response[v1.OutputsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.PushService.ListPushes is not implemented"))
+}
+
+// AssetServiceClient is a client for the amphi.v1.AssetService service.
+type AssetServiceClient interface {
+	// The newest first.
+	ListAssets(context.Context, *connect.Request[v1.ListAssetsRequest]) (*connect.Response[v1.ListAssetsResponse], error)
+	GetAsset(context.Context, *connect.Request[v1.GetAssetRequest]) (*connect.Response[v1.Asset], error)
+	// Takes the file out of the storage, then its record.
+	DeleteAsset(context.Context, *connect.Request[v1.DeleteAssetRequest]) (*connect.Response[v1.DeleteAssetResponse], error)
+	// An address at which the file can be fetched by whoever has it, for a while.
+	PresignAsset(context.Context, *connect.Request[v1.PresignAssetRequest]) (*connect.Response[v1.PresignAssetResponse], error)
+}
+
+// NewAssetServiceClient constructs a client for the amphi.v1.AssetService service. By default, it
+// uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
+// connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewAssetServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) AssetServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	assetServiceMethods := v1.File_amphi_v1_api_proto.Services().ByName("AssetService").Methods()
+	return &assetServiceClient{
+		listAssets: connect.NewClient[v1.ListAssetsRequest, v1.ListAssetsResponse](
+			httpClient,
+			baseURL+AssetServiceListAssetsProcedure,
+			connect.WithSchema(assetServiceMethods.ByName("ListAssets")),
+			connect.WithClientOptions(opts...),
+		),
+		getAsset: connect.NewClient[v1.GetAssetRequest, v1.Asset](
+			httpClient,
+			baseURL+AssetServiceGetAssetProcedure,
+			connect.WithSchema(assetServiceMethods.ByName("GetAsset")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteAsset: connect.NewClient[v1.DeleteAssetRequest, v1.DeleteAssetResponse](
+			httpClient,
+			baseURL+AssetServiceDeleteAssetProcedure,
+			connect.WithSchema(assetServiceMethods.ByName("DeleteAsset")),
+			connect.WithClientOptions(opts...),
+		),
+		presignAsset: connect.NewClient[v1.PresignAssetRequest, v1.PresignAssetResponse](
+			httpClient,
+			baseURL+AssetServicePresignAssetProcedure,
+			connect.WithSchema(assetServiceMethods.ByName("PresignAsset")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// assetServiceClient implements AssetServiceClient.
+type assetServiceClient struct {
+	listAssets   *connect.Client[v1.ListAssetsRequest, v1.ListAssetsResponse]
+	getAsset     *connect.Client[v1.GetAssetRequest, v1.Asset]
+	deleteAsset  *connect.Client[v1.DeleteAssetRequest, v1.DeleteAssetResponse]
+	presignAsset *connect.Client[v1.PresignAssetRequest, v1.PresignAssetResponse]
+}
+
+// ListAssets calls amphi.v1.AssetService.ListAssets.
+func (c *assetServiceClient) ListAssets(ctx context.Context, req *connect.Request[v1.ListAssetsRequest]) (*connect.Response[v1.ListAssetsResponse], error) {
+	return c.listAssets.CallUnary(ctx, req)
+}
+
+// GetAsset calls amphi.v1.AssetService.GetAsset.
+func (c *assetServiceClient) GetAsset(ctx context.Context, req *connect.Request[v1.GetAssetRequest]) (*connect.Response[v1.Asset], error) {
+	return c.getAsset.CallUnary(ctx, req)
+}
+
+// DeleteAsset calls amphi.v1.AssetService.DeleteAsset.
+func (c *assetServiceClient) DeleteAsset(ctx context.Context, req *connect.Request[v1.DeleteAssetRequest]) (*connect.Response[v1.DeleteAssetResponse], error) {
+	return c.deleteAsset.CallUnary(ctx, req)
+}
+
+// PresignAsset calls amphi.v1.AssetService.PresignAsset.
+func (c *assetServiceClient) PresignAsset(ctx context.Context, req *connect.Request[v1.PresignAssetRequest]) (*connect.Response[v1.PresignAssetResponse], error) {
+	return c.presignAsset.CallUnary(ctx, req)
+}
+
+// AssetServiceHandler is an implementation of the amphi.v1.AssetService service.
+type AssetServiceHandler interface {
+	// The newest first.
+	ListAssets(context.Context, *connect.Request[v1.ListAssetsRequest]) (*connect.Response[v1.ListAssetsResponse], error)
+	GetAsset(context.Context, *connect.Request[v1.GetAssetRequest]) (*connect.Response[v1.Asset], error)
+	// Takes the file out of the storage, then its record.
+	DeleteAsset(context.Context, *connect.Request[v1.DeleteAssetRequest]) (*connect.Response[v1.DeleteAssetResponse], error)
+	// An address at which the file can be fetched by whoever has it, for a while.
+	PresignAsset(context.Context, *connect.Request[v1.PresignAssetRequest]) (*connect.Response[v1.PresignAssetResponse], error)
+}
+
+// NewAssetServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewAssetServiceHandler(svc AssetServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	assetServiceMethods := v1.File_amphi_v1_api_proto.Services().ByName("AssetService").Methods()
+	assetServiceListAssetsHandler := connect.NewUnaryHandler(
+		AssetServiceListAssetsProcedure,
+		svc.ListAssets,
+		connect.WithSchema(assetServiceMethods.ByName("ListAssets")),
+		connect.WithHandlerOptions(opts...),
+	)
+	assetServiceGetAssetHandler := connect.NewUnaryHandler(
+		AssetServiceGetAssetProcedure,
+		svc.GetAsset,
+		connect.WithSchema(assetServiceMethods.ByName("GetAsset")),
+		connect.WithHandlerOptions(opts...),
+	)
+	assetServiceDeleteAssetHandler := connect.NewUnaryHandler(
+		AssetServiceDeleteAssetProcedure,
+		svc.DeleteAsset,
+		connect.WithSchema(assetServiceMethods.ByName("DeleteAsset")),
+		connect.WithHandlerOptions(opts...),
+	)
+	assetServicePresignAssetHandler := connect.NewUnaryHandler(
+		AssetServicePresignAssetProcedure,
+		svc.PresignAsset,
+		connect.WithSchema(assetServiceMethods.ByName("PresignAsset")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/amphi.v1.AssetService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case AssetServiceListAssetsProcedure:
+			assetServiceListAssetsHandler.ServeHTTP(w, r)
+		case AssetServiceGetAssetProcedure:
+			assetServiceGetAssetHandler.ServeHTTP(w, r)
+		case AssetServiceDeleteAssetProcedure:
+			assetServiceDeleteAssetHandler.ServeHTTP(w, r)
+		case AssetServicePresignAssetProcedure:
+			assetServicePresignAssetHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedAssetServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedAssetServiceHandler struct{}
+
+func (UnimplementedAssetServiceHandler) ListAssets(context.Context, *connect.Request[v1.ListAssetsRequest]) (*connect.Response[v1.ListAssetsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.AssetService.ListAssets is not implemented"))
+}
+
+func (UnimplementedAssetServiceHandler) GetAsset(context.Context, *connect.Request[v1.GetAssetRequest]) (*connect.Response[v1.Asset], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.AssetService.GetAsset is not implemented"))
+}
+
+func (UnimplementedAssetServiceHandler) DeleteAsset(context.Context, *connect.Request[v1.DeleteAssetRequest]) (*connect.Response[v1.DeleteAssetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.AssetService.DeleteAsset is not implemented"))
+}
+
+func (UnimplementedAssetServiceHandler) PresignAsset(context.Context, *connect.Request[v1.PresignAssetRequest]) (*connect.Response[v1.PresignAssetResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.AssetService.PresignAsset is not implemented"))
 }
 
 // SessionServiceClient is a client for the amphi.v1.SessionService service.

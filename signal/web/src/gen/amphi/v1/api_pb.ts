@@ -8,6 +8,8 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { LayoutKind, LayoutKindJson, PeerSchema, Room, RoomCode, RoomCodeJson, RoomCodeSchema, RoomJson, RoomSchema, Stream, StreamJson, StreamSchema, StreamVariant, StreamVariantJson, Template, TemplateJson, TemplateSchema } from "./model_pb.js";
 import { file_amphi_v1_model } from "./model_pb.js";
+import type { Asset, AssetJson, AssetSchema, AssetState, AssetStateJson, AssetType, AssetTypeJson, Output, OutputJson, OutputSchema, TrackFilter, TrackFilterJson } from "./output_pb.js";
+import { file_amphi_v1_output } from "./output_pb.js";
 import type { Session, SessionJson, SessionSchema } from "./registry_pb.js";
 import { file_amphi_v1_registry } from "./registry_pb.js";
 import type { ChangeRole, ChangeRoleJson, ChangeRoleResultSchema, ListPeers, ListPeersJson, ListPeersResultSchema, MutePeers, MutePeersJson, RelayPlan, RelayPlanJson, RemovePeers, RemovePeersJson, RoomStateSchema, SendMessage, SendMessageJson, SendResultSchema, SetStore, SetStoreJson, StoreResultSchema, UpdatePeer, UpdatePeerJson } from "./room_pb.js";
@@ -18,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/api.proto.
  */
 export const file_amphi_v1_api: GenFile = /*@__PURE__*/
-  fileDesc("ChJhbXBoaS92MS9hcGkucHJvdG8SCGFtcGhpLnYxImoKEUNyZWF0ZVJvb21SZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIdGVtcGxhdGUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDgoGcmVnaW9uGAQgASgJEhAKCG1ldGFkYXRhGAUgASgJIh4KDkdldFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiRQoQTGlzdFJvb21zUmVxdWVzdBITCgthY3RpdmVfb25seRgBIAEoCBINCgVsaW1pdBgCIAEoDRINCgVhZnRlchgDIAEoCSJAChFMaXN0Um9vbXNSZXNwb25zZRIdCgVyb29tcxgBIAMoCzIOLmFtcGhpLnYxLlJvb20SDAoEbmV4dBgCIAEoCSLXAQoRVXBkYXRlUm9vbVJlcXVlc3QSDAoEcm9vbRgBIAEoCRIVCghkaXNhYmxlZBgCIAEoCEgAiAEBEhMKBmxvY2tlZBgDIAEoCEgBiAEBEhgKC2Rlc2NyaXB0aW9uGAQgASgJSAKIAQESFQoIbWV0YWRhdGEYBSABKAlIA4gBARIVCgh0ZW1wbGF0ZRgGIAEoCUgEiAEBQgsKCV9kaXNhYmxlZEIJCgdfbG9ja2VkQg4KDF9kZXNjcmlwdGlvbkILCglfbWV0YWRhdGFCCwoJX3RlbXBsYXRlIiEKEURlbGV0ZVJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiFAoSRGVsZXRlUm9vbVJlc3BvbnNlIjwKDkVuZFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGcmVhc29uGAIgASgJEgwKBGxvY2sYAyABKAgiEQoPRW5kUm9vbVJlc3BvbnNlIh8KD0dldFN0YXRlUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKEkNyZWF0ZUNvZGVzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBXJvbGVzGAIgAygJIiAKEExpc3RDb2Rlc1JlcXVlc3QSDAoEcm9vbRgBIAEoCSIyCg1Db2Rlc1Jlc3BvbnNlEiEKBWNvZGVzGAEgAygLMhIuYW1waGkudjEuUm9vbUNvZGUiMwoRVXBkYXRlQ29kZVJlcXVlc3QSDAoEY29kZRgBIAEoCRIQCghkaXNhYmxlZBgCIAEoCCJKChJTZW5kTWVzc2FnZVJlcXVlc3QSDAoEcm9vbRgBIAEoCRImCgdtZXNzYWdlGAIgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2UiQAoPU2V0U3RvcmVSZXF1ZXN0EgwKBHJvb20YASABKAkSHwoDc2V0GAIgASgLMhIuYW1waGkudjEuU2V0U3RvcmUiQwoQTGlzdFBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBGxpc3QYAiABKAsyEy5hbXBoaS52MS5MaXN0UGVlcnMiLwoOR2V0UGVlclJlcXVlc3QSDAoEcm9vbRgBIAEoCRIPCgdwZWVyX2lkGAIgASgJIkcKEVVwZGF0ZVBlZXJSZXF1ZXN0EgwKBHJvb20YASABKAkSJAoGdXBkYXRlGAIgASgLMhQuYW1waGkudjEuVXBkYXRlUGVlciJHChFDaGFuZ2VSb2xlUmVxdWVzdBIMCgRyb29tGAEgASgJEiQKBmNoYW5nZRgCIAEoCzIULmFtcGhpLnYxLkNoYW5nZVJvbGUiQwoQTXV0ZVBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBG11dGUYAiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnMiEwoRTXV0ZVBlZXJzUmVzcG9uc2UiSQoSUmVtb3ZlUGVlcnNSZXF1ZXN0EgwKBHJvb20YASABKAkSJQoGcmVtb3ZlGAIgASgLMhUuYW1waGkudjEuUmVtb3ZlUGVlcnMiFQoTUmVtb3ZlUGVlcnNSZXNwb25zZSInChRMaXN0VGVtcGxhdGVzUmVxdWVzdBIPCgdwcmVzZXRzGAEgASgIIj4KFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIlCgl0ZW1wbGF0ZXMYASADKAsyEi5hbXBoaS52MS5UZW1wbGF0ZSIiChJHZXRUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJkChJTZXRUZW1wbGF0ZVJlcXVlc3QSJAoIdGVtcGxhdGUYASABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIYCgtpZl9yZXZpc2lvbhgCIAEoBEgAiAEBQg4KDF9pZl9yZXZpc2lvbiIlChVEZWxldGVUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVUZW1wbGF0ZVJlc3BvbnNlIlgKElN0YXJ0U3RyZWFtUmVxdWVzdBIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIjEKEVN0b3BTdHJlYW1SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJIiIKEkxpc3RTdHJlYW1zUmVxdWVzdBIMCgRyb29tGAEgASgJIjgKE0xpc3RTdHJlYW1zUmVzcG9uc2USIQoHc3RyZWFtcxgBIAMoCzIQLmFtcGhpLnYxLlN0cmVhbSJWChBTZXRMYXlvdXRSZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJEiQKBmxheW91dBgDIAEoDjIULmFtcGhpLnYxLkxheW91dEtpbmQiVgoTTGlzdFNlc3Npb25zUmVxdWVzdBIMCgRyb29tGAEgASgJEhMKC2FjdGl2ZV9vbmx5GAIgASgIEg0KBWxpbWl0GAMgASgNEg0KBWFmdGVyGAQgASgJIkkKFExpc3RTZXNzaW9uc1Jlc3BvbnNlEiMKCHNlc3Npb25zGAEgAygLMhEuYW1waGkudjEuU2Vzc2lvbhIMCgRuZXh0GAIgASgJIh8KEUdldFNlc3Npb25SZXF1ZXN0EgoKAmlkGAEgASgJIjIKEERyYWluTm9kZVJlcXVlc3QSCgoCaWQYASABKAkSEgoKZGVhZGxpbmVfcxgCIAEoDSIgChJVbmRyYWluTm9kZVJlcXVlc3QSCgoCaWQYASABKAkiEgoQTGlzdE5vZGVzUmVxdWVzdCI2ChFMaXN0Tm9kZXNSZXNwb25zZRIhCgVub2RlcxgBIAMoCzISLmFtcGhpLnYxLk5vZGVJbmZvIt0BCghOb2RlSW5mbxIKCgJpZBgBIAEoCRIOCgZyZWdpb24YAiABKAkSDQoFcm9sZXMYAyADKAkSDwoHdmVyc2lvbhgEIAEoCRISCgpzdGFydGVkX21zGAUgASgDEg8KB2FkZHJlc3MYBiABKAkSDAoEem9uZRgHIAEoCRINCgVzdGF0ZRgIIAEoCRIMCgRsb2FkGAkgASgNEg4KBmxlYWRlchgKIAEoCBINCgV2b3RlchgLIAEoCBIOCgZydHRfbXMYDCABKAESFgoOZHJhaW5fdW50aWxfbXMYDSABKAMiHAoOR2V0Tm9kZVJlcXVlc3QSCgoCaWQYASABKAkimQQKCk5vZGVTdGF0dXMSIAoEaW5mbxgBIAEoCzISLmFtcGhpLnYxLk5vZGVJbmZvEg8KB3RpbWVfbXMYAiABKAMSEQoJY3B1X2NvcmVzGAMgASgBEhwKFGNvbXBvc2l0b3JfY3B1X2NvcmVzGAQgASgBEhEKCXJzc19ieXRlcxgFIAEoBBISCgpnb3JvdXRpbmVzGAYgASgEEiMKBXJvb21zGAcgAygLMhQuYW1waGkudjEuUm9vbVN0YXR1cxInCgdzdHJlYW1zGAggAygLMhYuYW1waGkudjEuU3RyZWFtU3RhdHVzEi4KBWRyb3BzGAkgAygLMh8uYW1waGkudjEuTm9kZVN0YXR1cy5Ecm9wc0VudHJ5EhIKCnBhY2tldHNfaW4YCiABKAQSEwoLcGFja2V0c19vdXQYCyABKAQSEAoIYnl0ZXNfaW4YDCABKAQSEQoJYnl0ZXNfb3V0GA0gASgEEg8KB2NsaWVudHMYDiABKA0SKAoHY2x1c3RlchgPIAEoCzIXLmFtcGhpLnYxLkNsdXN0ZXJTdGF0dXMSJQoGdHJ1bmtzGBAgAygLMhUuYW1waGkudjEuVHJ1bmtTdGF0dXMSJAoFZHJhaW4YESABKAsyFS5hbXBoaS52MS5EcmFpblN0YXR1cxosCgpEcm9wc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEiowIKDUNsdXN0ZXJTdGF0dXMSEgoKcmFmdF9zdGF0ZRgBIAEoCRIOCgZsZWFkZXIYAiABKAkSDAoEdGVybRgDIAEoBBIUCgxjb21taXRfaW5kZXgYBCABKAQSFQoNYXBwbGllZF9pbmRleBgFIAEoBBIOCgZ2b3RlcnMYBiADKAkSDgoGbGVhc2VkGAcgASgIEg0KBWFsaXZlGAggASgNEg8KB3N1c3BlY3QYCSABKA0SDAoEZGVhZBgKIAEoDRI1CgdyZWZ1c2VkGAsgAygLMiQuYW1waGkudjEuQ2x1c3RlclN0YXR1cy5SZWZ1c2VkRW50cnkaLgoMUmVmdXNlZEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEizgEKC1RydW5rU3RhdHVzEgwKBG5vZGUYASABKAkSDQoFc3RhdGUYAiABKAkSDgoGcnR0X21zGAMgASgBEgwKBGxvc3MYBCABKAESDwoHaW5fa2JwcxgFIAEoDRIQCghvdXRfa2JwcxgGIAEoDRITCgtidWRnZXRfa2JwcxgHIAEoDRIQCghxdWV1ZV9tcxgIIAEoARITCgt1cF9zaW5jZV9tcxgJIAEoAxIRCglyZWxheXNfaW4YCiABKA0SEgoKcmVsYXlzX291dBgLIAEoDSJeCgtEcmFpblN0YXR1cxIQCgh1bnRpbF9tcxgBIAEoAxISCgpyb29tc19sZWZ0GAIgASgNEhQKDGNsaWVudHNfbGVmdBgDIAEoDRITCgtyZWxheXNfbGVmdBgEIAEoDSJsCgtSZWxheVN0YXR1cxIQCgh0cmFja19pZBgBIAEoCRIMCgRmcm9tGAIgASgJEgoKAnRvGAMgASgJEg0KBWxheWVyGAQgASgFEhQKDGJpdHJhdGVfa2JwcxgFIAEoDRIMCgRob21lGAYgASgJIs8CCgpSb29tU3RhdHVzEgwKBG5hbWUYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRINCgVvd25lchgDIAEoCRINCgVlcG9jaBgEIAEoBBI+Cg5wZWVyc19ieV9sZXZlbBgFIAMoCzImLmFtcGhpLnYxLlJvb21TdGF0dXMuUGVlcnNCeUxldmVsRW50cnkSIwoFcGVlcnMYBiADKAsyFC5hbXBoaS52MS5QZWVyU3RhdHVzEg8KB3N0YW5kYnkYByABKAkSDAoEbW9kZRgIIAEoCRIhCgRwbGFuGAkgASgLMhMuYW1waGkudjEuUmVsYXlQbGFuEiUKBnJlbGF5cxgKIAMoCzIVLmFtcGhpLnYxLlJlbGF5U3RhdHVzGjMKEVBlZXJzQnlMZXZlbEVudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoDToCOAEi7gEKClBlZXJTdGF0dXMSDwoHcGVlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHJvbGUYAyABKAkSDQoFbGV2ZWwYBCABKA0SEQoJdHJhbnNwb3J0GAUgASgJEg4KBnJ0dF9tcxgGIAEoARIMCgRsb3NzGAcgASgBEhUKDWVzdGltYXRlX2ticHMYCCABKA0SIwoCdXAYCSADKAsyFy5hbXBoaS52MS5VcFRyYWNrU3RhdHVzEicKBGRvd24YCiADKAsyGS5hbXBoaS52MS5Eb3duVHJhY2tTdGF0dXMSDgoGcmVtb3RlGAsgASgJIowBCg1VcFRyYWNrU3RhdHVzEhAKCHRyYWNrX2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRINCgVjb2RlYxgDIAEoCRINCgVtdXRlZBgEIAEoCBIrCgllbmNvZGluZ3MYBSADKAsyGC5hbXBoaS52MS5FbmNvZGluZ1N0YXR1cxIOCgZ3YW50ZWQYBiABKAUijAEKDkVuY29kaW5nU3RhdHVzEgsKA3JpZBgBIAEoCRINCgV3aWR0aBgCIAEoDRIOCgZoZWlnaHQYAyABKA0SFAoMYml0cmF0ZV9rYnBzGAQgASgNEg8KB3BhY2tldHMYBSABKAQSDAoEbG9zdBgGIAEoBBIZChFrZXlmcmFtZV9yZXF1ZXN0cxgHIAEoBCK/AQoPRG93blRyYWNrU3RhdHVzEhAKCHRyYWNrX2lkGAEgASgJEgsKA21pZBgCIAEoCRILCgNtYXgYAyABKAUSDgoGdGFyZ2V0GAQgASgFEg8KB2N1cnJlbnQYBSABKAUSDgoGcmVhc29uGAYgASgJEhQKDGJpdHJhdGVfa2JwcxgHIAEoDRIPCgdwYWNrZXRzGAggASgEEhUKDXJldHJhbnNtaXR0ZWQYCSABKAQSEQoJcHVibGlzaGVyGAogASgJItkCCgxTdHJlYW1TdGF0dXMSDAoEcm9vbRgBIAEoCRIgCgZzdHJlYW0YAiABKAsyEC5hbXBoaS52MS5TdHJlYW0SEgoKbGF0ZW5jeV9tcxgDIAEoARIRCgljcHVfY29yZXMYBCABKAESEQoJcnNzX2J5dGVzGAUgASgEEhAKCHJlc3RhcnRzGAYgASgNEg4KBmZyYW1lcxgHIAEoBBISCgpsYXRlX3RpY2tzGAggASgEEjAKBWRyb3BzGAkgAygLMiEuYW1waGkudjEuU3RyZWFtU3RhdHVzLkRyb3BzRW50cnkSDwoHcGxheWVycxgKIAEoDRIpCgh2YXJpYW50cxgLIAMoCzIXLmFtcGhpLnYxLlN0cmVhbVZhcmlhbnQSDQoFdGlsZXMYDCABKA0aLAoKRHJvcHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBMosGCgtSb29tU2VydmljZRI5CgpDcmVhdGVSb29tEhsuYW1waGkudjEuQ3JlYXRlUm9vbVJlcXVlc3QaDi5hbXBoaS52MS5Sb29tEjMKB0dldFJvb20SGC5hbXBoaS52MS5HZXRSb29tUmVxdWVzdBoOLmFtcGhpLnYxLlJvb20SRAoJTGlzdFJvb21zEhouYW1waGkudjEuTGlzdFJvb21zUmVxdWVzdBobLmFtcGhpLnYxLkxpc3RSb29tc1Jlc3BvbnNlEjkKClVwZGF0ZVJvb20SGy5hbXBoaS52MS5VcGRhdGVSb29tUmVxdWVzdBoOLmFtcGhpLnYxLlJvb20SRwoKRGVsZXRlUm9vbRIbLmFtcGhpLnYxLkRlbGV0ZVJvb21SZXF1ZXN0GhwuYW1waGkudjEuRGVsZXRlUm9vbVJlc3BvbnNlEj4KB0VuZFJvb20SGC5hbXBoaS52MS5FbmRSb29tUmVxdWVzdBoZLmFtcGhpLnYxLkVuZFJvb21SZXNwb25zZRI6CghHZXRTdGF0ZRIZLmFtcGhpLnYxLkdldFN0YXRlUmVxdWVzdBoTLmFtcGhpLnYxLlJvb21TdGF0ZRJECgtDcmVhdGVDb2RlcxIcLmFtcGhpLnYxLkNyZWF0ZUNvZGVzUmVxdWVzdBoXLmFtcGhpLnYxLkNvZGVzUmVzcG9uc2USQAoJTGlzdENvZGVzEhouYW1waGkudjEuTGlzdENvZGVzUmVxdWVzdBoXLmFtcGhpLnYxLkNvZGVzUmVzcG9uc2USPQoKVXBkYXRlQ29kZRIbLmFtcGhpLnYxLlVwZGF0ZUNvZGVSZXF1ZXN0GhIuYW1waGkudjEuUm9vbUNvZGUSQQoLU2VuZE1lc3NhZ2USHC5hbXBoaS52MS5TZW5kTWVzc2FnZVJlcXVlc3QaFC5hbXBoaS52MS5TZW5kUmVzdWx0EjwKCFNldFN0b3JlEhkuYW1waGkudjEuU2V0U3RvcmVSZXF1ZXN0GhUuYW1waGkudjEuU3RvcmVSZXN1bHQymgMKC1BlZXJTZXJ2aWNlEkIKCUxpc3RQZWVycxIaLmFtcGhpLnYxLkxpc3RQZWVyc1JlcXVlc3QaGS5hbXBoaS52MS5MaXN0UGVlcnNSZXN1bHQSMwoHR2V0UGVlchIYLmFtcGhpLnYxLkdldFBlZXJSZXF1ZXN0Gg4uYW1waGkudjEuUGVlchI5CgpVcGRhdGVQZWVyEhsuYW1waGkudjEuVXBkYXRlUGVlclJlcXVlc3QaDi5hbXBoaS52MS5QZWVyEkUKCkNoYW5nZVJvbGUSGy5hbXBoaS52MS5DaGFuZ2VSb2xlUmVxdWVzdBoaLmFtcGhpLnYxLkNoYW5nZVJvbGVSZXN1bHQSRAoJTXV0ZVBlZXJzEhouYW1waGkudjEuTXV0ZVBlZXJzUmVxdWVzdBobLmFtcGhpLnYxLk11dGVQZWVyc1Jlc3BvbnNlEkoKC1JlbW92ZVBlZXJzEhwuYW1waGkudjEuUmVtb3ZlUGVlcnNSZXF1ZXN0Gh0uYW1waGkudjEuUmVtb3ZlUGVlcnNSZXNwb25zZTK6AgoPVGVtcGxhdGVTZXJ2aWNlElAKDUxpc3RUZW1wbGF0ZXMSHi5hbXBoaS52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBofLmFtcGhpLnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRI/CgtHZXRUZW1wbGF0ZRIcLmFtcGhpLnYxLkdldFRlbXBsYXRlUmVxdWVzdBoSLmFtcGhpLnYxLlRlbXBsYXRlEj8KC1NldFRlbXBsYXRlEhwuYW1waGkudjEuU2V0VGVtcGxhdGVSZXF1ZXN0GhIuYW1waGkudjEuVGVtcGxhdGUSUwoORGVsZXRlVGVtcGxhdGUSHy5hbXBoaS52MS5EZWxldGVUZW1wbGF0ZVJlcXVlc3QaIC5hbXBoaS52MS5EZWxldGVUZW1wbGF0ZVJlc3BvbnNlMpICCg1TdHJlYW1TZXJ2aWNlEj0KC1N0YXJ0U3RyZWFtEhwuYW1waGkudjEuU3RhcnRTdHJlYW1SZXF1ZXN0GhAuYW1waGkudjEuU3RyZWFtEjsKClN0b3BTdHJlYW0SGy5hbXBoaS52MS5TdG9wU3RyZWFtUmVxdWVzdBoQLmFtcGhpLnYxLlN0cmVhbRJKCgtMaXN0U3RyZWFtcxIcLmFtcGhpLnYxLkxpc3RTdHJlYW1zUmVxdWVzdBodLmFtcGhpLnYxLkxpc3RTdHJlYW1zUmVzcG9uc2USOQoJU2V0TGF5b3V0EhouYW1waGkudjEuU2V0TGF5b3V0UmVxdWVzdBoQLmFtcGhpLnYxLlN0cmVhbTKdAQoOU2Vzc2lvblNlcnZpY2USTQoMTGlzdFNlc3Npb25zEh0uYW1waGkudjEuTGlzdFNlc3Npb25zUmVxdWVzdBoeLmFtcGhpLnYxLkxpc3RTZXNzaW9uc1Jlc3BvbnNlEjwKCkdldFNlc3Npb24SGy5hbXBoaS52MS5HZXRTZXNzaW9uUmVxdWVzdBoRLmFtcGhpLnYxLlNlc3Npb24yjAIKC05vZGVTZXJ2aWNlEkQKCUxpc3ROb2RlcxIaLmFtcGhpLnYxLkxpc3ROb2Rlc1JlcXVlc3QaGy5hbXBoaS52MS5MaXN0Tm9kZXNSZXNwb25zZRI5CgdHZXROb2RlEhguYW1waGkudjEuR2V0Tm9kZVJlcXVlc3QaFC5hbXBoaS52MS5Ob2RlU3RhdHVzEjsKCURyYWluTm9kZRIaLmFtcGhpLnYxLkRyYWluTm9kZVJlcXVlc3QaEi5hbXBoaS52MS5Ob2RlSW5mbxI/CgtVbmRyYWluTm9kZRIcLmFtcGhpLnYxLlVuZHJhaW5Ob2RlUmVxdWVzdBoSLmFtcGhpLnYxLk5vZGVJbmZvQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model, file_amphi_v1_registry, file_amphi_v1_room]);
+  fileDesc("ChJhbXBoaS92MS9hcGkucHJvdG8SCGFtcGhpLnYxImoKEUNyZWF0ZVJvb21SZXF1ZXN0EgwKBG5hbWUYASABKAkSEAoIdGVtcGxhdGUYAiABKAkSEwoLZGVzY3JpcHRpb24YAyABKAkSDgoGcmVnaW9uGAQgASgJEhAKCG1ldGFkYXRhGAUgASgJIh4KDkdldFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiRQoQTGlzdFJvb21zUmVxdWVzdBITCgthY3RpdmVfb25seRgBIAEoCBINCgVsaW1pdBgCIAEoDRINCgVhZnRlchgDIAEoCSJAChFMaXN0Um9vbXNSZXNwb25zZRIdCgVyb29tcxgBIAMoCzIOLmFtcGhpLnYxLlJvb20SDAoEbmV4dBgCIAEoCSLXAQoRVXBkYXRlUm9vbVJlcXVlc3QSDAoEcm9vbRgBIAEoCRIVCghkaXNhYmxlZBgCIAEoCEgAiAEBEhMKBmxvY2tlZBgDIAEoCEgBiAEBEhgKC2Rlc2NyaXB0aW9uGAQgASgJSAKIAQESFQoIbWV0YWRhdGEYBSABKAlIA4gBARIVCgh0ZW1wbGF0ZRgGIAEoCUgEiAEBQgsKCV9kaXNhYmxlZEIJCgdfbG9ja2VkQg4KDF9kZXNjcmlwdGlvbkILCglfbWV0YWRhdGFCCwoJX3RlbXBsYXRlIiEKEURlbGV0ZVJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkiFAoSRGVsZXRlUm9vbVJlc3BvbnNlIjwKDkVuZFJvb21SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGcmVhc29uGAIgASgJEgwKBGxvY2sYAyABKAgiEQoPRW5kUm9vbVJlc3BvbnNlIh8KD0dldFN0YXRlUmVxdWVzdBIMCgRyb29tGAEgASgJIjEKEkNyZWF0ZUNvZGVzUmVxdWVzdBIMCgRyb29tGAEgASgJEg0KBXJvbGVzGAIgAygJIiAKEExpc3RDb2Rlc1JlcXVlc3QSDAoEcm9vbRgBIAEoCSIyCg1Db2Rlc1Jlc3BvbnNlEiEKBWNvZGVzGAEgAygLMhIuYW1waGkudjEuUm9vbUNvZGUiMwoRVXBkYXRlQ29kZVJlcXVlc3QSDAoEY29kZRgBIAEoCRIQCghkaXNhYmxlZBgCIAEoCCJKChJTZW5kTWVzc2FnZVJlcXVlc3QSDAoEcm9vbRgBIAEoCRImCgdtZXNzYWdlGAIgASgLMhUuYW1waGkudjEuU2VuZE1lc3NhZ2UiQAoPU2V0U3RvcmVSZXF1ZXN0EgwKBHJvb20YASABKAkSHwoDc2V0GAIgASgLMhIuYW1waGkudjEuU2V0U3RvcmUiQwoQTGlzdFBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBGxpc3QYAiABKAsyEy5hbXBoaS52MS5MaXN0UGVlcnMiLwoOR2V0UGVlclJlcXVlc3QSDAoEcm9vbRgBIAEoCRIPCgdwZWVyX2lkGAIgASgJIkcKEVVwZGF0ZVBlZXJSZXF1ZXN0EgwKBHJvb20YASABKAkSJAoGdXBkYXRlGAIgASgLMhQuYW1waGkudjEuVXBkYXRlUGVlciJHChFDaGFuZ2VSb2xlUmVxdWVzdBIMCgRyb29tGAEgASgJEiQKBmNoYW5nZRgCIAEoCzIULmFtcGhpLnYxLkNoYW5nZVJvbGUiQwoQTXV0ZVBlZXJzUmVxdWVzdBIMCgRyb29tGAEgASgJEiEKBG11dGUYAiABKAsyEy5hbXBoaS52MS5NdXRlUGVlcnMiEwoRTXV0ZVBlZXJzUmVzcG9uc2UiSQoSUmVtb3ZlUGVlcnNSZXF1ZXN0EgwKBHJvb20YASABKAkSJQoGcmVtb3ZlGAIgASgLMhUuYW1waGkudjEuUmVtb3ZlUGVlcnMiFQoTUmVtb3ZlUGVlcnNSZXNwb25zZSInChRMaXN0VGVtcGxhdGVzUmVxdWVzdBIPCgdwcmVzZXRzGAEgASgIIj4KFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIlCgl0ZW1wbGF0ZXMYASADKAsyEi5hbXBoaS52MS5UZW1wbGF0ZSIiChJHZXRUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSJkChJTZXRUZW1wbGF0ZVJlcXVlc3QSJAoIdGVtcGxhdGUYASABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZRIYCgtpZl9yZXZpc2lvbhgCIAEoBEgAiAEBQg4KDF9pZl9yZXZpc2lvbiIlChVEZWxldGVUZW1wbGF0ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIYChZEZWxldGVUZW1wbGF0ZVJlc3BvbnNlIlgKElN0YXJ0U3RyZWFtUmVxdWVzdBIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIkCgZsYXlvdXQYAyABKA4yFC5hbXBoaS52MS5MYXlvdXRLaW5kIjEKEVN0b3BTdHJlYW1SZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJIiIKEkxpc3RTdHJlYW1zUmVxdWVzdBIMCgRyb29tGAEgASgJIjgKE0xpc3RTdHJlYW1zUmVzcG9uc2USIQoHc3RyZWFtcxgBIAMoCzIQLmFtcGhpLnYxLlN0cmVhbSJWChBTZXRMYXlvdXRSZXF1ZXN0EgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJEiQKBmxheW91dBgDIAEoDjIULmFtcGhpLnYxLkxheW91dEtpbmQikgEKFVN0YXJ0UmVjb3JkaW5nUmVxdWVzdBIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIPCgd2YXJpYW50GAMgASgJEg4KBnRyYWNrcxgEIAEoCBIlCgZmaWx0ZXIYBSABKAsyFS5hbXBoaS52MS5UcmFja0ZpbHRlchITCgtkZXN0aW5hdGlvbhgGIAEoCSJhCg5BZGRQdXNoUmVxdWVzdBIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRILCgN1cmwYAyABKAkSDwoHdmFyaWFudBgEIAEoCRITCgtkZXN0aW5hdGlvbhgFIAEoCSI5Cg1PdXRwdXRSZXF1ZXN0EgwKBHJvb20YASABKAkSCgoCaWQYAiABKAkSDgoGc3RyZWFtGAMgASgJIjcKEkxpc3RPdXRwdXRzUmVxdWVzdBIMCgRyb29tGAEgASgJEhMKC2FjdGl2ZV9vbmx5GAIgASgIIjQKD091dHB1dHNSZXNwb25zZRIhCgdvdXRwdXRzGAEgAygLMhAuYW1waGkudjEuT3V0cHV0Iq4BChFMaXN0QXNzZXRzUmVxdWVzdBIMCgRyb29tGAEgASgJEhIKCnNlc3Npb25faWQYAiABKAkSEQoJb3V0cHV0X2lkGAMgASgJEiEKBHR5cGUYBCABKA4yEy5hbXBoaS52MS5Bc3NldFR5cGUSIwoFc3RhdGUYBSABKA4yFC5hbXBoaS52MS5Bc3NldFN0YXRlEg0KBWxpbWl0GAYgASgNEg0KBWFmdGVyGAcgASgJIkMKEkxpc3RBc3NldHNSZXNwb25zZRIfCgZhc3NldHMYASADKAsyDy5hbXBoaS52MS5Bc3NldBIMCgRuZXh0GAIgASgJIh0KD0dldEFzc2V0UmVxdWVzdBIKCgJpZBgBIAEoCSIgChJEZWxldGVBc3NldFJlcXVlc3QSCgoCaWQYASABKAkiFQoTRGVsZXRlQXNzZXRSZXNwb25zZSIwChNQcmVzaWduQXNzZXRSZXF1ZXN0EgoKAmlkGAEgASgJEg0KBXR0bF9zGAIgASgNIjcKFFByZXNpZ25Bc3NldFJlc3BvbnNlEgsKA3VybBgBIAEoCRISCgpleHBpcmVzX21zGAIgASgDIlYKE0xpc3RTZXNzaW9uc1JlcXVlc3QSDAoEcm9vbRgBIAEoCRITCgthY3RpdmVfb25seRgCIAEoCBINCgVsaW1pdBgDIAEoDRINCgVhZnRlchgEIAEoCSJJChRMaXN0U2Vzc2lvbnNSZXNwb25zZRIjCghzZXNzaW9ucxgBIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SDAoEbmV4dBgCIAEoCSIfChFHZXRTZXNzaW9uUmVxdWVzdBIKCgJpZBgBIAEoCSIyChBEcmFpbk5vZGVSZXF1ZXN0EgoKAmlkGAEgASgJEhIKCmRlYWRsaW5lX3MYAiABKA0iIAoSVW5kcmFpbk5vZGVSZXF1ZXN0EgoKAmlkGAEgASgJIhIKEExpc3ROb2Rlc1JlcXVlc3QiNgoRTGlzdE5vZGVzUmVzcG9uc2USIQoFbm9kZXMYASADKAsyEi5hbXBoaS52MS5Ob2RlSW5mbyLdAQoITm9kZUluZm8SCgoCaWQYASABKAkSDgoGcmVnaW9uGAIgASgJEg0KBXJvbGVzGAMgAygJEg8KB3ZlcnNpb24YBCABKAkSEgoKc3RhcnRlZF9tcxgFIAEoAxIPCgdhZGRyZXNzGAYgASgJEgwKBHpvbmUYByABKAkSDQoFc3RhdGUYCCABKAkSDAoEbG9hZBgJIAEoDRIOCgZsZWFkZXIYCiABKAgSDQoFdm90ZXIYCyABKAgSDgoGcnR0X21zGAwgASgBEhYKDmRyYWluX3VudGlsX21zGA0gASgDIhwKDkdldE5vZGVSZXF1ZXN0EgoKAmlkGAEgASgJIooFCgpOb2RlU3RhdHVzEiAKBGluZm8YASABKAsyEi5hbXBoaS52MS5Ob2RlSW5mbxIPCgd0aW1lX21zGAIgASgDEhEKCWNwdV9jb3JlcxgDIAEoARIcChRjb21wb3NpdG9yX2NwdV9jb3JlcxgEIAEoARIRCglyc3NfYnl0ZXMYBSABKAQSEgoKZ29yb3V0aW5lcxgGIAEoBBIjCgVyb29tcxgHIAMoCzIULmFtcGhpLnYxLlJvb21TdGF0dXMSJwoHc3RyZWFtcxgIIAMoCzIWLmFtcGhpLnYxLlN0cmVhbVN0YXR1cxIuCgVkcm9wcxgJIAMoCzIfLmFtcGhpLnYxLk5vZGVTdGF0dXMuRHJvcHNFbnRyeRISCgpwYWNrZXRzX2luGAogASgEEhMKC3BhY2tldHNfb3V0GAsgASgEEhAKCGJ5dGVzX2luGAwgASgEEhEKCWJ5dGVzX291dBgNIAEoBBIPCgdjbGllbnRzGA4gASgNEigKB2NsdXN0ZXIYDyABKAsyFy5hbXBoaS52MS5DbHVzdGVyU3RhdHVzEiUKBnRydW5rcxgQIAMoCzIVLmFtcGhpLnYxLlRydW5rU3RhdHVzEiQKBWRyYWluGBEgASgLMhUuYW1waGkudjEuRHJhaW5TdGF0dXMSJwoHb3V0cHV0cxgoIAMoCzIWLmFtcGhpLnYxLk91dHB1dFN0YXR1cxIPCgdzdG9yYWdlGCkgASgJEhYKDnN0b3JhZ2VfcmVhc29uGCogASgJEh0KFXN0b3JhZ2Vfd2FpdGluZ19ieXRlcxgrIAEoBBosCgpEcm9wc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEiowIKDUNsdXN0ZXJTdGF0dXMSEgoKcmFmdF9zdGF0ZRgBIAEoCRIOCgZsZWFkZXIYAiABKAkSDAoEdGVybRgDIAEoBBIUCgxjb21taXRfaW5kZXgYBCABKAQSFQoNYXBwbGllZF9pbmRleBgFIAEoBBIOCgZ2b3RlcnMYBiADKAkSDgoGbGVhc2VkGAcgASgIEg0KBWFsaXZlGAggASgNEg8KB3N1c3BlY3QYCSABKA0SDAoEZGVhZBgKIAEoDRI1CgdyZWZ1c2VkGAsgAygLMiQuYW1waGkudjEuQ2x1c3RlclN0YXR1cy5SZWZ1c2VkRW50cnkaLgoMUmVmdXNlZEVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEizgEKC1RydW5rU3RhdHVzEgwKBG5vZGUYASABKAkSDQoFc3RhdGUYAiABKAkSDgoGcnR0X21zGAMgASgBEgwKBGxvc3MYBCABKAESDwoHaW5fa2JwcxgFIAEoDRIQCghvdXRfa2JwcxgGIAEoDRITCgtidWRnZXRfa2JwcxgHIAEoDRIQCghxdWV1ZV9tcxgIIAEoARITCgt1cF9zaW5jZV9tcxgJIAEoAxIRCglyZWxheXNfaW4YCiABKA0SEgoKcmVsYXlzX291dBgLIAEoDSJeCgtEcmFpblN0YXR1cxIQCgh1bnRpbF9tcxgBIAEoAxISCgpyb29tc19sZWZ0GAIgASgNEhQKDGNsaWVudHNfbGVmdBgDIAEoDRITCgtyZWxheXNfbGVmdBgEIAEoDSJsCgtSZWxheVN0YXR1cxIQCgh0cmFja19pZBgBIAEoCRIMCgRmcm9tGAIgASgJEgoKAnRvGAMgASgJEg0KBWxheWVyGAQgASgFEhQKDGJpdHJhdGVfa2JwcxgFIAEoDRIMCgRob21lGAYgASgJIs8CCgpSb29tU3RhdHVzEgwKBG5hbWUYASABKAkSEgoKc2Vzc2lvbl9pZBgCIAEoCRINCgVvd25lchgDIAEoCRINCgVlcG9jaBgEIAEoBBI+Cg5wZWVyc19ieV9sZXZlbBgFIAMoCzImLmFtcGhpLnYxLlJvb21TdGF0dXMuUGVlcnNCeUxldmVsRW50cnkSIwoFcGVlcnMYBiADKAsyFC5hbXBoaS52MS5QZWVyU3RhdHVzEg8KB3N0YW5kYnkYByABKAkSDAoEbW9kZRgIIAEoCRIhCgRwbGFuGAkgASgLMhMuYW1waGkudjEuUmVsYXlQbGFuEiUKBnJlbGF5cxgKIAMoCzIVLmFtcGhpLnYxLlJlbGF5U3RhdHVzGjMKEVBlZXJzQnlMZXZlbEVudHJ5EgsKA2tleRgBIAEoDRINCgV2YWx1ZRgCIAEoDToCOAEi7gEKClBlZXJTdGF0dXMSDwoHcGVlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEgwKBHJvbGUYAyABKAkSDQoFbGV2ZWwYBCABKA0SEQoJdHJhbnNwb3J0GAUgASgJEg4KBnJ0dF9tcxgGIAEoARIMCgRsb3NzGAcgASgBEhUKDWVzdGltYXRlX2ticHMYCCABKA0SIwoCdXAYCSADKAsyFy5hbXBoaS52MS5VcFRyYWNrU3RhdHVzEicKBGRvd24YCiADKAsyGS5hbXBoaS52MS5Eb3duVHJhY2tTdGF0dXMSDgoGcmVtb3RlGAsgASgJIowBCg1VcFRyYWNrU3RhdHVzEhAKCHRyYWNrX2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRINCgVjb2RlYxgDIAEoCRINCgVtdXRlZBgEIAEoCBIrCgllbmNvZGluZ3MYBSADKAsyGC5hbXBoaS52MS5FbmNvZGluZ1N0YXR1cxIOCgZ3YW50ZWQYBiABKAUijAEKDkVuY29kaW5nU3RhdHVzEgsKA3JpZBgBIAEoCRINCgV3aWR0aBgCIAEoDRIOCgZoZWlnaHQYAyABKA0SFAoMYml0cmF0ZV9rYnBzGAQgASgNEg8KB3BhY2tldHMYBSABKAQSDAoEbG9zdBgGIAEoBBIZChFrZXlmcmFtZV9yZXF1ZXN0cxgHIAEoBCK/AQoPRG93blRyYWNrU3RhdHVzEhAKCHRyYWNrX2lkGAEgASgJEgsKA21pZBgCIAEoCRILCgNtYXgYAyABKAUSDgoGdGFyZ2V0GAQgASgFEg8KB2N1cnJlbnQYBSABKAUSDgoGcmVhc29uGAYgASgJEhQKDGJpdHJhdGVfa2JwcxgHIAEoDRIPCgdwYWNrZXRzGAggASgEEhUKDXJldHJhbnNtaXR0ZWQYCSABKAQSEQoJcHVibGlzaGVyGAogASgJIl8KDE91dHB1dFN0YXR1cxIMCgRyb29tGAEgASgJEiAKBm91dHB1dBgCIAEoCzIQLmFtcGhpLnYxLk91dHB1dBIOCgZmcmFtZXMYAyABKAQSDwoHZHJvcHBlZBgEIAEoBCLZAgoMU3RyZWFtU3RhdHVzEgwKBHJvb20YASABKAkSIAoGc3RyZWFtGAIgASgLMhAuYW1waGkudjEuU3RyZWFtEhIKCmxhdGVuY3lfbXMYAyABKAESEQoJY3B1X2NvcmVzGAQgASgBEhEKCXJzc19ieXRlcxgFIAEoBBIQCghyZXN0YXJ0cxgGIAEoDRIOCgZmcmFtZXMYByABKAQSEgoKbGF0ZV90aWNrcxgIIAEoBBIwCgVkcm9wcxgJIAMoCzIhLmFtcGhpLnYxLlN0cmVhbVN0YXR1cy5Ecm9wc0VudHJ5Eg8KB3BsYXllcnMYCiABKA0SKQoIdmFyaWFudHMYCyADKAsyFy5hbXBoaS52MS5TdHJlYW1WYXJpYW50Eg0KBXRpbGVzGAwgASgNGiwKCkRyb3BzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ATKLBgoLUm9vbVNlcnZpY2USOQoKQ3JlYXRlUm9vbRIbLmFtcGhpLnYxLkNyZWF0ZVJvb21SZXF1ZXN0Gg4uYW1waGkudjEuUm9vbRIzCgdHZXRSb29tEhguYW1waGkudjEuR2V0Um9vbVJlcXVlc3QaDi5hbXBoaS52MS5Sb29tEkQKCUxpc3RSb29tcxIaLmFtcGhpLnYxLkxpc3RSb29tc1JlcXVlc3QaGy5hbXBoaS52MS5MaXN0Um9vbXNSZXNwb25zZRI5CgpVcGRhdGVSb29tEhsuYW1waGkudjEuVXBkYXRlUm9vbVJlcXVlc3QaDi5hbXBoaS52MS5Sb29tEkcKCkRlbGV0ZVJvb20SGy5hbXBoaS52MS5EZWxldGVSb29tUmVxdWVzdBocLmFtcGhpLnYxLkRlbGV0ZVJvb21SZXNwb25zZRI+CgdFbmRSb29tEhguYW1waGkudjEuRW5kUm9vbVJlcXVlc3QaGS5hbXBoaS52MS5FbmRSb29tUmVzcG9uc2USOgoIR2V0U3RhdGUSGS5hbXBoaS52MS5HZXRTdGF0ZVJlcXVlc3QaEy5hbXBoaS52MS5Sb29tU3RhdGUSRAoLQ3JlYXRlQ29kZXMSHC5hbXBoaS52MS5DcmVhdGVDb2Rlc1JlcXVlc3QaFy5hbXBoaS52MS5Db2Rlc1Jlc3BvbnNlEkAKCUxpc3RDb2RlcxIaLmFtcGhpLnYxLkxpc3RDb2Rlc1JlcXVlc3QaFy5hbXBoaS52MS5Db2Rlc1Jlc3BvbnNlEj0KClVwZGF0ZUNvZGUSGy5hbXBoaS52MS5VcGRhdGVDb2RlUmVxdWVzdBoSLmFtcGhpLnYxLlJvb21Db2RlEkEKC1NlbmRNZXNzYWdlEhwuYW1waGkudjEuU2VuZE1lc3NhZ2VSZXF1ZXN0GhQuYW1waGkudjEuU2VuZFJlc3VsdBI8CghTZXRTdG9yZRIZLmFtcGhpLnYxLlNldFN0b3JlUmVxdWVzdBoVLmFtcGhpLnYxLlN0b3JlUmVzdWx0MpoDCgtQZWVyU2VydmljZRJCCglMaXN0UGVlcnMSGi5hbXBoaS52MS5MaXN0UGVlcnNSZXF1ZXN0GhkuYW1waGkudjEuTGlzdFBlZXJzUmVzdWx0EjMKB0dldFBlZXISGC5hbXBoaS52MS5HZXRQZWVyUmVxdWVzdBoOLmFtcGhpLnYxLlBlZXISOQoKVXBkYXRlUGVlchIbLmFtcGhpLnYxLlVwZGF0ZVBlZXJSZXF1ZXN0Gg4uYW1waGkudjEuUGVlchJFCgpDaGFuZ2VSb2xlEhsuYW1waGkudjEuQ2hhbmdlUm9sZVJlcXVlc3QaGi5hbXBoaS52MS5DaGFuZ2VSb2xlUmVzdWx0EkQKCU11dGVQZWVycxIaLmFtcGhpLnYxLk11dGVQZWVyc1JlcXVlc3QaGy5hbXBoaS52MS5NdXRlUGVlcnNSZXNwb25zZRJKCgtSZW1vdmVQZWVycxIcLmFtcGhpLnYxLlJlbW92ZVBlZXJzUmVxdWVzdBodLmFtcGhpLnYxLlJlbW92ZVBlZXJzUmVzcG9uc2UyugIKD1RlbXBsYXRlU2VydmljZRJQCg1MaXN0VGVtcGxhdGVzEh4uYW1waGkudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaHy5hbXBoaS52MS5MaXN0VGVtcGxhdGVzUmVzcG9uc2USPwoLR2V0VGVtcGxhdGUSHC5hbXBoaS52MS5HZXRUZW1wbGF0ZVJlcXVlc3QaEi5hbXBoaS52MS5UZW1wbGF0ZRI/CgtTZXRUZW1wbGF0ZRIcLmFtcGhpLnYxLlNldFRlbXBsYXRlUmVxdWVzdBoSLmFtcGhpLnYxLlRlbXBsYXRlElMKDkRlbGV0ZVRlbXBsYXRlEh8uYW1waGkudjEuRGVsZXRlVGVtcGxhdGVSZXF1ZXN0GiAuYW1waGkudjEuRGVsZXRlVGVtcGxhdGVSZXNwb25zZTKSAgoNU3RyZWFtU2VydmljZRI9CgtTdGFydFN0cmVhbRIcLmFtcGhpLnYxLlN0YXJ0U3RyZWFtUmVxdWVzdBoQLmFtcGhpLnYxLlN0cmVhbRI7CgpTdG9wU3RyZWFtEhsuYW1waGkudjEuU3RvcFN0cmVhbVJlcXVlc3QaEC5hbXBoaS52MS5TdHJlYW0SSgoLTGlzdFN0cmVhbXMSHC5hbXBoaS52MS5MaXN0U3RyZWFtc1JlcXVlc3QaHS5hbXBoaS52MS5MaXN0U3RyZWFtc1Jlc3BvbnNlEjkKCVNldExheW91dBIaLmFtcGhpLnYxLlNldExheW91dFJlcXVlc3QaEC5hbXBoaS52MS5TdHJlYW0y9AIKEFJlY29yZGluZ1NlcnZpY2USQwoOU3RhcnRSZWNvcmRpbmcSHy5hbXBoaS52MS5TdGFydFJlY29yZGluZ1JlcXVlc3QaEC5hbXBoaS52MS5PdXRwdXQSQwoNU3RvcFJlY29yZGluZxIXLmFtcGhpLnYxLk91dHB1dFJlcXVlc3QaGS5hbXBoaS52MS5PdXRwdXRzUmVzcG9uc2USRAoOUGF1c2VSZWNvcmRpbmcSFy5hbXBoaS52MS5PdXRwdXRSZXF1ZXN0GhkuYW1waGkudjEuT3V0cHV0c1Jlc3BvbnNlEkUKD1Jlc3VtZVJlY29yZGluZxIXLmFtcGhpLnYxLk91dHB1dFJlcXVlc3QaGS5hbXBoaS52MS5PdXRwdXRzUmVzcG9uc2USSQoOTGlzdFJlY29yZGluZ3MSHC5hbXBoaS52MS5MaXN0T3V0cHV0c1JlcXVlc3QaGS5hbXBoaS52MS5PdXRwdXRzUmVzcG9uc2UyjgIKC1B1c2hTZXJ2aWNlEjUKB0FkZFB1c2gSGC5hbXBoaS52MS5BZGRQdXNoUmVxdWVzdBoQLmFtcGhpLnYxLk91dHB1dBJACgpSZW1vdmVQdXNoEhcuYW1waGkudjEuT3V0cHV0UmVxdWVzdBoZLmFtcGhpLnYxLk91dHB1dHNSZXNwb25zZRI/CglSZXRyeVB1c2gSFy5hbXBoaS52MS5PdXRwdXRSZXF1ZXN0GhkuYW1waGkudjEuT3V0cHV0c1Jlc3BvbnNlEkUKCkxpc3RQdXNoZXMSHC5hbXBoaS52MS5MaXN0T3V0cHV0c1JlcXVlc3QaGS5hbXBoaS52MS5PdXRwdXRzUmVzcG9uc2UyqgIKDEFzc2V0U2VydmljZRJHCgpMaXN0QXNzZXRzEhsuYW1waGkudjEuTGlzdEFzc2V0c1JlcXVlc3QaHC5hbXBoaS52MS5MaXN0QXNzZXRzUmVzcG9uc2USNgoIR2V0QXNzZXQSGS5hbXBoaS52MS5HZXRBc3NldFJlcXVlc3QaDy5hbXBoaS52MS5Bc3NldBJKCgtEZWxldGVBc3NldBIcLmFtcGhpLnYxLkRlbGV0ZUFzc2V0UmVxdWVzdBodLmFtcGhpLnYxLkRlbGV0ZUFzc2V0UmVzcG9uc2USTQoMUHJlc2lnbkFzc2V0Eh0uYW1waGkudjEuUHJlc2lnbkFzc2V0UmVxdWVzdBoeLmFtcGhpLnYxLlByZXNpZ25Bc3NldFJlc3BvbnNlMp0BCg5TZXNzaW9uU2VydmljZRJNCgxMaXN0U2Vzc2lvbnMSHS5hbXBoaS52MS5MaXN0U2Vzc2lvbnNSZXF1ZXN0Gh4uYW1waGkudjEuTGlzdFNlc3Npb25zUmVzcG9uc2USPAoKR2V0U2Vzc2lvbhIbLmFtcGhpLnYxLkdldFNlc3Npb25SZXF1ZXN0GhEuYW1waGkudjEuU2Vzc2lvbjKMAgoLTm9kZVNlcnZpY2USRAoJTGlzdE5vZGVzEhouYW1waGkudjEuTGlzdE5vZGVzUmVxdWVzdBobLmFtcGhpLnYxLkxpc3ROb2Rlc1Jlc3BvbnNlEjkKB0dldE5vZGUSGC5hbXBoaS52MS5HZXROb2RlUmVxdWVzdBoULmFtcGhpLnYxLk5vZGVTdGF0dXMSOwoJRHJhaW5Ob2RlEhouYW1waGkudjEuRHJhaW5Ob2RlUmVxdWVzdBoSLmFtcGhpLnYxLk5vZGVJbmZvEj8KC1VuZHJhaW5Ob2RlEhwuYW1waGkudjEuVW5kcmFpbk5vZGVSZXF1ZXN0GhIuYW1waGkudjEuTm9kZUluZm9CM1oxZ2l0aHViLmNvbS9hbXBoaS1zZnUvYW1waGkvcHJvdG8vYW1waGkvdjE7YW1waGl2MWIGcHJvdG8z", [file_amphi_v1_model, file_amphi_v1_output, file_amphi_v1_registry, file_amphi_v1_room]);
 
 /**
  * @generated from message amphi.v1.CreateRoomRequest
@@ -1246,6 +1248,568 @@ export const SetLayoutRequestSchema: GenMessage<SetLayoutRequest, {jsonType: Set
   messageDesc(file_amphi_v1_api, 34);
 
 /**
+ * @generated from message amphi.v1.StartRecordingRequest
+ */
+export type StartRecordingRequest = Message<"amphi.v1.StartRecordingRequest"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * Empty is "main".
+   *
+   * @generated from field: string stream = 2;
+   */
+  stream: string;
+
+  /**
+   * Empty records all variants.
+   *
+   * @generated from field: string variant = 3;
+   */
+  variant: string;
+
+  /**
+   * Records tracks instead of the stream.
+   *
+   * @generated from field: bool tracks = 4;
+   */
+  tracks: boolean;
+
+  /**
+   * @generated from field: amphi.v1.TrackFilter filter = 5;
+   */
+  filter?: TrackFilter | undefined;
+
+  /**
+   * A destination of the room's template instead of all that.
+   *
+   * @generated from field: string destination = 6;
+   */
+  destination: string;
+};
+
+/**
+ * @generated from message amphi.v1.StartRecordingRequest
+ */
+export type StartRecordingRequestJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * Empty is "main".
+   *
+   * @generated from field: string stream = 2;
+   */
+  stream?: string;
+
+  /**
+   * Empty records all variants.
+   *
+   * @generated from field: string variant = 3;
+   */
+  variant?: string;
+
+  /**
+   * Records tracks instead of the stream.
+   *
+   * @generated from field: bool tracks = 4;
+   */
+  tracks?: boolean;
+
+  /**
+   * @generated from field: amphi.v1.TrackFilter filter = 5;
+   */
+  filter?: TrackFilterJson;
+
+  /**
+   * A destination of the room's template instead of all that.
+   *
+   * @generated from field: string destination = 6;
+   */
+  destination?: string;
+};
+
+/**
+ * Describes the message amphi.v1.StartRecordingRequest.
+ * Use `create(StartRecordingRequestSchema)` to create a new message.
+ */
+export const StartRecordingRequestSchema: GenMessage<StartRecordingRequest, {jsonType: StartRecordingRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 35);
+
+/**
+ * @generated from message amphi.v1.AddPushRequest
+ */
+export type AddPushRequest = Message<"amphi.v1.AddPushRequest"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * @generated from field: string stream = 2;
+   */
+  stream: string;
+
+  /**
+   * rtmp://, rtmps:// or srt://; at most 2,048 bytes.
+   *
+   * @generated from field: string url = 3;
+   */
+  url: string;
+
+  /**
+   * @generated from field: string variant = 4;
+   */
+  variant: string;
+
+  /**
+   * @generated from field: string destination = 5;
+   */
+  destination: string;
+};
+
+/**
+ * @generated from message amphi.v1.AddPushRequest
+ */
+export type AddPushRequestJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * @generated from field: string stream = 2;
+   */
+  stream?: string;
+
+  /**
+   * rtmp://, rtmps:// or srt://; at most 2,048 bytes.
+   *
+   * @generated from field: string url = 3;
+   */
+  url?: string;
+
+  /**
+   * @generated from field: string variant = 4;
+   */
+  variant?: string;
+
+  /**
+   * @generated from field: string destination = 5;
+   */
+  destination?: string;
+};
+
+/**
+ * Describes the message amphi.v1.AddPushRequest.
+ * Use `create(AddPushRequestSchema)` to create a new message.
+ */
+export const AddPushRequestSchema: GenMessage<AddPushRequest, {jsonType: AddPushRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 36);
+
+/**
+ * @generated from message amphi.v1.OutputRequest
+ */
+export type OutputRequest = Message<"amphi.v1.OutputRequest"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * Empty: all, of the stream if one is named.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string stream = 3;
+   */
+  stream: string;
+};
+
+/**
+ * @generated from message amphi.v1.OutputRequest
+ */
+export type OutputRequestJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * Empty: all, of the stream if one is named.
+   *
+   * @generated from field: string id = 2;
+   */
+  id?: string;
+
+  /**
+   * @generated from field: string stream = 3;
+   */
+  stream?: string;
+};
+
+/**
+ * Describes the message amphi.v1.OutputRequest.
+ * Use `create(OutputRequestSchema)` to create a new message.
+ */
+export const OutputRequestSchema: GenMessage<OutputRequest, {jsonType: OutputRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 37);
+
+/**
+ * @generated from message amphi.v1.ListOutputsRequest
+ */
+export type ListOutputsRequest = Message<"amphi.v1.ListOutputsRequest"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * @generated from field: bool active_only = 2;
+   */
+  activeOnly: boolean;
+};
+
+/**
+ * @generated from message amphi.v1.ListOutputsRequest
+ */
+export type ListOutputsRequestJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * @generated from field: bool active_only = 2;
+   */
+  activeOnly?: boolean;
+};
+
+/**
+ * Describes the message amphi.v1.ListOutputsRequest.
+ * Use `create(ListOutputsRequestSchema)` to create a new message.
+ */
+export const ListOutputsRequestSchema: GenMessage<ListOutputsRequest, {jsonType: ListOutputsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 38);
+
+/**
+ * @generated from message amphi.v1.OutputsResponse
+ */
+export type OutputsResponse = Message<"amphi.v1.OutputsResponse"> & {
+  /**
+   * @generated from field: repeated amphi.v1.Output outputs = 1;
+   */
+  outputs: Output[];
+};
+
+/**
+ * @generated from message amphi.v1.OutputsResponse
+ */
+export type OutputsResponseJson = {
+  /**
+   * @generated from field: repeated amphi.v1.Output outputs = 1;
+   */
+  outputs?: OutputJson[];
+};
+
+/**
+ * Describes the message amphi.v1.OutputsResponse.
+ * Use `create(OutputsResponseSchema)` to create a new message.
+ */
+export const OutputsResponseSchema: GenMessage<OutputsResponse, {jsonType: OutputsResponseJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 39);
+
+/**
+ * @generated from message amphi.v1.ListAssetsRequest
+ */
+export type ListAssetsRequest = Message<"amphi.v1.ListAssetsRequest"> & {
+  /**
+   * Empty fields match everything.
+   *
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * @generated from field: string output_id = 3;
+   */
+  outputId: string;
+
+  /**
+   * @generated from field: amphi.v1.AssetType type = 4;
+   */
+  type: AssetType;
+
+  /**
+   * @generated from field: amphi.v1.AssetState state = 5;
+   */
+  state: AssetState;
+
+  /**
+   * 1 to 100, default 50.
+   *
+   * @generated from field: uint32 limit = 6;
+   */
+  limit: number;
+
+  /**
+   * @generated from field: string after = 7;
+   */
+  after: string;
+};
+
+/**
+ * @generated from message amphi.v1.ListAssetsRequest
+ */
+export type ListAssetsRequestJson = {
+  /**
+   * Empty fields match everything.
+   *
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * @generated from field: string session_id = 2;
+   */
+  sessionId?: string;
+
+  /**
+   * @generated from field: string output_id = 3;
+   */
+  outputId?: string;
+
+  /**
+   * @generated from field: amphi.v1.AssetType type = 4;
+   */
+  type?: AssetTypeJson;
+
+  /**
+   * @generated from field: amphi.v1.AssetState state = 5;
+   */
+  state?: AssetStateJson;
+
+  /**
+   * 1 to 100, default 50.
+   *
+   * @generated from field: uint32 limit = 6;
+   */
+  limit?: number;
+
+  /**
+   * @generated from field: string after = 7;
+   */
+  after?: string;
+};
+
+/**
+ * Describes the message amphi.v1.ListAssetsRequest.
+ * Use `create(ListAssetsRequestSchema)` to create a new message.
+ */
+export const ListAssetsRequestSchema: GenMessage<ListAssetsRequest, {jsonType: ListAssetsRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 40);
+
+/**
+ * @generated from message amphi.v1.ListAssetsResponse
+ */
+export type ListAssetsResponse = Message<"amphi.v1.ListAssetsResponse"> & {
+  /**
+   * @generated from field: repeated amphi.v1.Asset assets = 1;
+   */
+  assets: Asset[];
+
+  /**
+   * @generated from field: string next = 2;
+   */
+  next: string;
+};
+
+/**
+ * @generated from message amphi.v1.ListAssetsResponse
+ */
+export type ListAssetsResponseJson = {
+  /**
+   * @generated from field: repeated amphi.v1.Asset assets = 1;
+   */
+  assets?: AssetJson[];
+
+  /**
+   * @generated from field: string next = 2;
+   */
+  next?: string;
+};
+
+/**
+ * Describes the message amphi.v1.ListAssetsResponse.
+ * Use `create(ListAssetsResponseSchema)` to create a new message.
+ */
+export const ListAssetsResponseSchema: GenMessage<ListAssetsResponse, {jsonType: ListAssetsResponseJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 41);
+
+/**
+ * @generated from message amphi.v1.GetAssetRequest
+ */
+export type GetAssetRequest = Message<"amphi.v1.GetAssetRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message amphi.v1.GetAssetRequest
+ */
+export type GetAssetRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message amphi.v1.GetAssetRequest.
+ * Use `create(GetAssetRequestSchema)` to create a new message.
+ */
+export const GetAssetRequestSchema: GenMessage<GetAssetRequest, {jsonType: GetAssetRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 42);
+
+/**
+ * @generated from message amphi.v1.DeleteAssetRequest
+ */
+export type DeleteAssetRequest = Message<"amphi.v1.DeleteAssetRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * @generated from message amphi.v1.DeleteAssetRequest
+ */
+export type DeleteAssetRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+};
+
+/**
+ * Describes the message amphi.v1.DeleteAssetRequest.
+ * Use `create(DeleteAssetRequestSchema)` to create a new message.
+ */
+export const DeleteAssetRequestSchema: GenMessage<DeleteAssetRequest, {jsonType: DeleteAssetRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 43);
+
+/**
+ * @generated from message amphi.v1.DeleteAssetResponse
+ */
+export type DeleteAssetResponse = Message<"amphi.v1.DeleteAssetResponse"> & {
+};
+
+/**
+ * @generated from message amphi.v1.DeleteAssetResponse
+ */
+export type DeleteAssetResponseJson = {
+};
+
+/**
+ * Describes the message amphi.v1.DeleteAssetResponse.
+ * Use `create(DeleteAssetResponseSchema)` to create a new message.
+ */
+export const DeleteAssetResponseSchema: GenMessage<DeleteAssetResponse, {jsonType: DeleteAssetResponseJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 44);
+
+/**
+ * @generated from message amphi.v1.PresignAssetRequest
+ */
+export type PresignAssetRequest = Message<"amphi.v1.PresignAssetRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Seconds, 1 to 604,800; 0 is 3,600.
+   *
+   * @generated from field: uint32 ttl_s = 2;
+   */
+  ttlS: number;
+};
+
+/**
+ * @generated from message amphi.v1.PresignAssetRequest
+ */
+export type PresignAssetRequestJson = {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id?: string;
+
+  /**
+   * Seconds, 1 to 604,800; 0 is 3,600.
+   *
+   * @generated from field: uint32 ttl_s = 2;
+   */
+  ttlS?: number;
+};
+
+/**
+ * Describes the message amphi.v1.PresignAssetRequest.
+ * Use `create(PresignAssetRequestSchema)` to create a new message.
+ */
+export const PresignAssetRequestSchema: GenMessage<PresignAssetRequest, {jsonType: PresignAssetRequestJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 45);
+
+/**
+ * @generated from message amphi.v1.PresignAssetResponse
+ */
+export type PresignAssetResponse = Message<"amphi.v1.PresignAssetResponse"> & {
+  /**
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * @generated from field: int64 expires_ms = 2;
+   */
+  expiresMs: bigint;
+};
+
+/**
+ * @generated from message amphi.v1.PresignAssetResponse
+ */
+export type PresignAssetResponseJson = {
+  /**
+   * @generated from field: string url = 1;
+   */
+  url?: string;
+
+  /**
+   * @generated from field: int64 expires_ms = 2;
+   */
+  expiresMs?: string;
+};
+
+/**
+ * Describes the message amphi.v1.PresignAssetResponse.
+ * Use `create(PresignAssetResponseSchema)` to create a new message.
+ */
+export const PresignAssetResponseSchema: GenMessage<PresignAssetResponse, {jsonType: PresignAssetResponseJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 46);
+
+/**
  * @generated from message amphi.v1.ListSessionsRequest
  */
 export type ListSessionsRequest = Message<"amphi.v1.ListSessionsRequest"> & {
@@ -1300,7 +1864,7 @@ export type ListSessionsRequestJson = {
  * Use `create(ListSessionsRequestSchema)` to create a new message.
  */
 export const ListSessionsRequestSchema: GenMessage<ListSessionsRequest, {jsonType: ListSessionsRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 35);
+  messageDesc(file_amphi_v1_api, 47);
 
 /**
  * @generated from message amphi.v1.ListSessionsResponse
@@ -1337,7 +1901,7 @@ export type ListSessionsResponseJson = {
  * Use `create(ListSessionsResponseSchema)` to create a new message.
  */
 export const ListSessionsResponseSchema: GenMessage<ListSessionsResponse, {jsonType: ListSessionsResponseJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 36);
+  messageDesc(file_amphi_v1_api, 48);
 
 /**
  * @generated from message amphi.v1.GetSessionRequest
@@ -1364,7 +1928,7 @@ export type GetSessionRequestJson = {
  * Use `create(GetSessionRequestSchema)` to create a new message.
  */
 export const GetSessionRequestSchema: GenMessage<GetSessionRequest, {jsonType: GetSessionRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 37);
+  messageDesc(file_amphi_v1_api, 49);
 
 /**
  * @generated from message amphi.v1.DrainNodeRequest
@@ -1405,7 +1969,7 @@ export type DrainNodeRequestJson = {
  * Use `create(DrainNodeRequestSchema)` to create a new message.
  */
 export const DrainNodeRequestSchema: GenMessage<DrainNodeRequest, {jsonType: DrainNodeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 38);
+  messageDesc(file_amphi_v1_api, 50);
 
 /**
  * @generated from message amphi.v1.UndrainNodeRequest
@@ -1432,7 +1996,7 @@ export type UndrainNodeRequestJson = {
  * Use `create(UndrainNodeRequestSchema)` to create a new message.
  */
 export const UndrainNodeRequestSchema: GenMessage<UndrainNodeRequest, {jsonType: UndrainNodeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 39);
+  messageDesc(file_amphi_v1_api, 51);
 
 /**
  * @generated from message amphi.v1.ListNodesRequest
@@ -1451,7 +2015,7 @@ export type ListNodesRequestJson = {
  * Use `create(ListNodesRequestSchema)` to create a new message.
  */
 export const ListNodesRequestSchema: GenMessage<ListNodesRequest, {jsonType: ListNodesRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 40);
+  messageDesc(file_amphi_v1_api, 52);
 
 /**
  * @generated from message amphi.v1.ListNodesResponse
@@ -1478,7 +2042,7 @@ export type ListNodesResponseJson = {
  * Use `create(ListNodesResponseSchema)` to create a new message.
  */
 export const ListNodesResponseSchema: GenMessage<ListNodesResponse, {jsonType: ListNodesResponseJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 41);
+  messageDesc(file_amphi_v1_api, 53);
 
 /**
  * @generated from message amphi.v1.NodeInfo
@@ -1641,7 +2205,7 @@ export type NodeInfoJson = {
  * Use `create(NodeInfoSchema)` to create a new message.
  */
 export const NodeInfoSchema: GenMessage<NodeInfo, {jsonType: NodeInfoJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 42);
+  messageDesc(file_amphi_v1_api, 54);
 
 /**
  * @generated from message amphi.v1.GetNodeRequest
@@ -1672,7 +2236,7 @@ export type GetNodeRequestJson = {
  * Use `create(GetNodeRequestSchema)` to create a new message.
  */
 export const GetNodeRequestSchema: GenMessage<GetNodeRequest, {jsonType: GetNodeRequestJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 43);
+  messageDesc(file_amphi_v1_api, 55);
 
 /**
  * @generated from message amphi.v1.NodeStatus
@@ -1772,6 +2336,28 @@ export type NodeStatus = Message<"amphi.v1.NodeStatus"> & {
    * @generated from field: amphi.v1.DrainStatus drain = 17;
    */
   drain?: DrainStatus | undefined;
+
+  /**
+   * @generated from field: repeated amphi.v1.OutputStatus outputs = 40;
+   */
+  outputs: OutputStatus[];
+
+  /**
+   * "ok", "away", "full" or "denied", with the reason; empty where there is none.
+   *
+   * @generated from field: string storage = 41;
+   */
+  storage: string;
+
+  /**
+   * @generated from field: string storage_reason = 42;
+   */
+  storageReason: string;
+
+  /**
+   * @generated from field: uint64 storage_waiting_bytes = 43;
+   */
+  storageWaitingBytes: bigint;
 };
 
 /**
@@ -1872,6 +2458,28 @@ export type NodeStatusJson = {
    * @generated from field: amphi.v1.DrainStatus drain = 17;
    */
   drain?: DrainStatusJson;
+
+  /**
+   * @generated from field: repeated amphi.v1.OutputStatus outputs = 40;
+   */
+  outputs?: OutputStatusJson[];
+
+  /**
+   * "ok", "away", "full" or "denied", with the reason; empty where there is none.
+   *
+   * @generated from field: string storage = 41;
+   */
+  storage?: string;
+
+  /**
+   * @generated from field: string storage_reason = 42;
+   */
+  storageReason?: string;
+
+  /**
+   * @generated from field: uint64 storage_waiting_bytes = 43;
+   */
+  storageWaitingBytes?: string;
 };
 
 /**
@@ -1879,7 +2487,7 @@ export type NodeStatusJson = {
  * Use `create(NodeStatusSchema)` to create a new message.
  */
 export const NodeStatusSchema: GenMessage<NodeStatus, {jsonType: NodeStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 44);
+  messageDesc(file_amphi_v1_api, 56);
 
 /**
  * ClusterStatus is how the cluster looks from one node.
@@ -2026,7 +2634,7 @@ export type ClusterStatusJson = {
  * Use `create(ClusterStatusSchema)` to create a new message.
  */
 export const ClusterStatusSchema: GenMessage<ClusterStatus, {jsonType: ClusterStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 45);
+  messageDesc(file_amphi_v1_api, 57);
 
 /**
  * TrunkStatus is one trunk as one of its ends sees it.
@@ -2169,7 +2777,7 @@ export type TrunkStatusJson = {
  * Use `create(TrunkStatusSchema)` to create a new message.
  */
 export const TrunkStatusSchema: GenMessage<TrunkStatus, {jsonType: TrunkStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 46);
+  messageDesc(file_amphi_v1_api, 58);
 
 /**
  * DrainStatus is how far a drain has come.
@@ -2230,7 +2838,7 @@ export type DrainStatusJson = {
  * Use `create(DrainStatusSchema)` to create a new message.
  */
 export const DrainStatusSchema: GenMessage<DrainStatus, {jsonType: DrainStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 47);
+  messageDesc(file_amphi_v1_api, 59);
 
 /**
  * RelayStatus is one track carried to another node.
@@ -2319,7 +2927,7 @@ export type RelayStatusJson = {
  * Use `create(RelayStatusSchema)` to create a new message.
  */
 export const RelayStatusSchema: GenMessage<RelayStatus, {jsonType: RelayStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 48);
+  messageDesc(file_amphi_v1_api, 60);
 
 /**
  * @generated from message amphi.v1.RoomStatus
@@ -2440,7 +3048,7 @@ export type RoomStatusJson = {
  * Use `create(RoomStatusSchema)` to create a new message.
  */
 export const RoomStatusSchema: GenMessage<RoomStatus, {jsonType: RoomStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 49);
+  messageDesc(file_amphi_v1_api, 61);
 
 /**
  * @generated from message amphi.v1.PeerStatus
@@ -2571,7 +3179,7 @@ export type PeerStatusJson = {
  * Use `create(PeerStatusSchema)` to create a new message.
  */
 export const PeerStatusSchema: GenMessage<PeerStatus, {jsonType: PeerStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 50);
+  messageDesc(file_amphi_v1_api, 62);
 
 /**
  * @generated from message amphi.v1.UpTrackStatus
@@ -2652,7 +3260,7 @@ export type UpTrackStatusJson = {
  * Use `create(UpTrackStatusSchema)` to create a new message.
  */
 export const UpTrackStatusSchema: GenMessage<UpTrackStatus, {jsonType: UpTrackStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 51);
+  messageDesc(file_amphi_v1_api, 63);
 
 /**
  * @generated from message amphi.v1.EncodingStatus
@@ -2739,7 +3347,7 @@ export type EncodingStatusJson = {
  * Use `create(EncodingStatusSchema)` to create a new message.
  */
 export const EncodingStatusSchema: GenMessage<EncodingStatus, {jsonType: EncodingStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 52);
+  messageDesc(file_amphi_v1_api, 64);
 
 /**
  * @generated from message amphi.v1.DownTrackStatus
@@ -2856,7 +3464,72 @@ export type DownTrackStatusJson = {
  * Use `create(DownTrackStatusSchema)` to create a new message.
  */
 export const DownTrackStatusSchema: GenMessage<DownTrackStatus, {jsonType: DownTrackStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 53);
+  messageDesc(file_amphi_v1_api, 65);
+
+/**
+ * OutputStatus is an output that this node makes.
+ *
+ * @generated from message amphi.v1.OutputStatus
+ */
+export type OutputStatus = Message<"amphi.v1.OutputStatus"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * With the figures of now.
+   *
+   * @generated from field: amphi.v1.Output output = 2;
+   */
+  output?: Output | undefined;
+
+  /**
+   * @generated from field: uint64 frames = 3;
+   */
+  frames: bigint;
+
+  /**
+   * @generated from field: uint64 dropped = 4;
+   */
+  dropped: bigint;
+};
+
+/**
+ * OutputStatus is an output that this node makes.
+ *
+ * @generated from message amphi.v1.OutputStatus
+ */
+export type OutputStatusJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * With the figures of now.
+   *
+   * @generated from field: amphi.v1.Output output = 2;
+   */
+  output?: OutputJson;
+
+  /**
+   * @generated from field: uint64 frames = 3;
+   */
+  frames?: string;
+
+  /**
+   * @generated from field: uint64 dropped = 4;
+   */
+  dropped?: string;
+};
+
+/**
+ * Describes the message amphi.v1.OutputStatus.
+ * Use `create(OutputStatusSchema)` to create a new message.
+ */
+export const OutputStatusSchema: GenMessage<OutputStatus, {jsonType: OutputStatusJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_api, 66);
 
 /**
  * @generated from message amphi.v1.StreamStatus
@@ -2997,7 +3670,7 @@ export type StreamStatusJson = {
  * Use `create(StreamStatusSchema)` to create a new message.
  */
 export const StreamStatusSchema: GenMessage<StreamStatus, {jsonType: StreamStatusJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_api, 54);
+  messageDesc(file_amphi_v1_api, 67);
 
 /**
  * @generated from service amphi.v1.RoomService
@@ -3242,6 +3915,147 @@ export const StreamService: GenService<{
   serviceDesc(file_amphi_v1_api, 3);
 
 /**
+ * @generated from service amphi.v1.RecordingService
+ */
+export const RecordingService: GenService<{
+  /**
+   * Starts the recording of a stream, or of tracks; a stream that does not run is started too.
+   *
+   * @generated from rpc amphi.v1.RecordingService.StartRecording
+   */
+  startRecording: {
+    methodKind: "unary";
+    input: typeof StartRecordingRequestSchema;
+    output: typeof OutputSchema;
+  },
+  /**
+   * Ends one recording, or all; their files are finished afterwards.
+   *
+   * @generated from rpc amphi.v1.RecordingService.StopRecording
+   */
+  stopRecording: {
+    methodKind: "unary";
+    input: typeof OutputRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+  /**
+   * @generated from rpc amphi.v1.RecordingService.PauseRecording
+   */
+  pauseRecording: {
+    methodKind: "unary";
+    input: typeof OutputRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+  /**
+   * @generated from rpc amphi.v1.RecordingService.ResumeRecording
+   */
+  resumeRecording: {
+    methodKind: "unary";
+    input: typeof OutputRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+  /**
+   * Those of the running session, ended ones too.
+   *
+   * @generated from rpc amphi.v1.RecordingService.ListRecordings
+   */
+  listRecordings: {
+    methodKind: "unary";
+    input: typeof ListOutputsRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+}> = /*@__PURE__*/
+  serviceDesc(file_amphi_v1_api, 4);
+
+/**
+ * @generated from service amphi.v1.PushService
+ */
+export const PushService: GenService<{
+  /**
+   * Begins to push a stream to a server; a stream that does not run is started too.
+   *
+   * @generated from rpc amphi.v1.PushService.AddPush
+   */
+  addPush: {
+    methodKind: "unary";
+    input: typeof AddPushRequestSchema;
+    output: typeof OutputSchema;
+  },
+  /**
+   * @generated from rpc amphi.v1.PushService.RemovePush
+   */
+  removePush: {
+    methodKind: "unary";
+    input: typeof OutputRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+  /**
+   * Tries a push that waits, or has failed, at once.
+   *
+   * @generated from rpc amphi.v1.PushService.RetryPush
+   */
+  retryPush: {
+    methodKind: "unary";
+    input: typeof OutputRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+  /**
+   * @generated from rpc amphi.v1.PushService.ListPushes
+   */
+  listPushes: {
+    methodKind: "unary";
+    input: typeof ListOutputsRequestSchema;
+    output: typeof OutputsResponseSchema;
+  },
+}> = /*@__PURE__*/
+  serviceDesc(file_amphi_v1_api, 5);
+
+/**
+ * @generated from service amphi.v1.AssetService
+ */
+export const AssetService: GenService<{
+  /**
+   * The newest first.
+   *
+   * @generated from rpc amphi.v1.AssetService.ListAssets
+   */
+  listAssets: {
+    methodKind: "unary";
+    input: typeof ListAssetsRequestSchema;
+    output: typeof ListAssetsResponseSchema;
+  },
+  /**
+   * @generated from rpc amphi.v1.AssetService.GetAsset
+   */
+  getAsset: {
+    methodKind: "unary";
+    input: typeof GetAssetRequestSchema;
+    output: typeof AssetSchema;
+  },
+  /**
+   * Takes the file out of the storage, then its record.
+   *
+   * @generated from rpc amphi.v1.AssetService.DeleteAsset
+   */
+  deleteAsset: {
+    methodKind: "unary";
+    input: typeof DeleteAssetRequestSchema;
+    output: typeof DeleteAssetResponseSchema;
+  },
+  /**
+   * An address at which the file can be fetched by whoever has it, for a while.
+   *
+   * @generated from rpc amphi.v1.AssetService.PresignAsset
+   */
+  presignAsset: {
+    methodKind: "unary";
+    input: typeof PresignAssetRequestSchema;
+    output: typeof PresignAssetResponseSchema;
+  },
+}> = /*@__PURE__*/
+  serviceDesc(file_amphi_v1_api, 6);
+
+/**
  * @generated from service amphi.v1.SessionService
  */
 export const SessionService: GenService<{
@@ -3262,7 +4076,7 @@ export const SessionService: GenService<{
     output: typeof SessionSchema;
   },
 }> = /*@__PURE__*/
-  serviceDesc(file_amphi_v1_api, 4);
+  serviceDesc(file_amphi_v1_api, 7);
 
 /**
  * @generated from service amphi.v1.NodeService
@@ -3305,5 +4119,5 @@ export const NodeService: GenService<{
     output: typeof NodeInfoSchema;
   },
 }> = /*@__PURE__*/
-  serviceDesc(file_amphi_v1_api, 5);
+  serviceDesc(file_amphi_v1_api, 8);
 
