@@ -111,7 +111,7 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 	err = c.room.View(ctx, func(rep *room.Replica) {
 		role := rep.Role(grant.Role)
 		known = role != nil
-		welcome.Template = rep.Template()
+		welcome.Template = rep.Public()
 		if role.GetPermissions().GetPreviewRoomState() {
 			welcome.State = rep.StatePreview()
 		}
@@ -206,7 +206,7 @@ func (c *client) command(id uint32, cmd *amphiv1.Command) {
 	case *amphiv1.Command_Join:
 		c.join(id, b.Join)
 		return
-	case *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport:
+	case *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport, *amphiv1.Command_OutputReport:
 		c.refuse(id, proto.Errorf(proto.PermissionDenied, "only nodes report this"))
 		return
 	}
@@ -223,12 +223,17 @@ func (c *client) command(id uint32, cmd *amphiv1.Command) {
 		c.refuse(id, proto.Errorf(proto.NotJoined, "the peer has left"))
 		return
 	}
+	cmd, err := c.server.seal(cmd)
+	if err != nil {
+		c.refuse(id, err)
+		p.requests.done()
+		return
+	}
 	c.left = cmd.GetLeave() != nil
 	answer := func(res *amphiv1.Result) {
 		c.answer(id, res)
 		p.requests.done()
 	}
-	var err error
 	if u := cmd.GetUpdateTrack(); u != nil && u.Muted != nil {
 		err = c.room.Do(func(*room.Replica) { p.edge.muteOwn(p, cmd, answer) })
 	} else {

@@ -167,7 +167,7 @@ func (e *edge) pass(rep *room.Replica, ev *amphiv1.Event) {
 }
 
 func eventFrame(ev *amphiv1.Event) *outbox.Frame {
-	return outbox.NewFrame(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Event{Event: ev}})
+	return outbox.NewFrame(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Event{Event: room.Shown(ev)}})
 }
 
 // left lets go of a peer that left for good. A lost one keeps its place, but not its media.

@@ -25,6 +25,9 @@ func (m management) Call(ctx context.Context, name string, cmd *amphiv1.Command)
 		return nil, err
 	}
 	defer r.Release()
+	if cmd, err = m.seal(cmd); err != nil {
+		return nil, err
+	}
 	return r.Call(ctx, "", cmd)
 }
 
@@ -44,7 +47,8 @@ func (m management) View(ctx context.Context, name string, f func(*room.Replica)
 func (s *Server) Active() map[string]int { return s.owner.Active() }
 
 func (s *Server) managementAPI() http.Handler {
-	deps := api.Deps{Registry: s.deps.Registry, Rooms: management{s}, Nodes: s.deps.Nodes, Logger: s.log, ChangeRoom: s.records.change,
+	deps := api.Deps{Registry: s.deps.Registry, Rooms: management{s}, Nodes: s.deps.Nodes, Assets: s.deps.Assets, Logger: s.log,
+		ChangeRoom: s.records.change, SealURL: s.sealURL, OpenURL: s.openURL,
 		Authorize: func(token string) error {
 			_, err := s.verify(token, auth.Management)
 			return err

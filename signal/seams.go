@@ -28,6 +28,38 @@ type Streams interface {
 	Stop(room, stream string)
 }
 
+// Outputs makes recordings and pushes. Its methods are called one at a time for what is made of one stream, or of none, at once
+// for several, and may take some seconds.
+type Outputs interface {
+	// CheckURL tells whether a push may go there, and answers the URL without its secrets. An error has a code, and none of the
+	// secrets in its message.
+	CheckURL(url string) (redacted string, err error)
+	// Start begins an output, whose stream runs on this node; an error with a code fails it. Further states come back through
+	// Server.ReportOutput.
+	Start(OutputStart) error
+	// Pause and Resume are of recordings.
+	Pause(room, id string)
+	Resume(room, id string)
+	// Stop ends an output, and does not wait for what is left to be done about its files. One that is not made here is ignored.
+	Stop(room, id string)
+}
+
+// OutputStart says what to make.
+type OutputStart struct {
+	Room, Session string
+	Output        *amphiv1.Output
+	// URL is a push's, with its secrets.
+	URL string
+}
+
+// Assets reaches the files that outputs left.
+type Assets interface {
+	// URL is an address at which whoever has it can fetch the file, for so long.
+	URL(ctx context.Context, a *amphiv1.Asset, ttl time.Duration) (string, error)
+	// Delete takes the file away; one that is not there is no error.
+	Delete(ctx context.Context, a *amphiv1.Asset) error
+}
+
 // Nodes answers what the management API tells about nodes.
 type Nodes interface {
 	Nodes() []*amphiv1.NodeInfo

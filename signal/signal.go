@@ -46,9 +46,11 @@ type Deps struct {
 	Directory exchange.Directory
 	// Carrier brings messages to other nodes; nil where there are none.
 	Carrier exchange.Carrier
-	// Media, Streams and Nodes may be nil: then what needs them answers unavailable.
+	// Media, Streams, Outputs, Assets and Nodes may be nil: then what needs them answers unavailable.
 	Media   Media
 	Streams Streams
+	Outputs Outputs
+	Assets  Assets
 	Nodes   Nodes
 	// Guide is nil where there is one node.
 	Guide Guide

@@ -9,9 +9,9 @@ import (
 	"github.com/amphi-sfu/amphi/signal/replica"
 )
 
-// streams carries out what the rooms that this node owns want of their streams: one wish after the other for each
-// stream, so that a stream that hangs delays no other. While a stream runs it holds the room's replica here, so that its
-// stage can be watched.
+// streams carries out what the rooms that this node owns want of their streams and outputs: one wish after the other for each
+// stream and what is made of it, so that a stream that hangs delays no other. While something runs it holds the room's replica
+// here, so that its stage can be watched.
 type streams struct {
 	server *Server
 	wg     sync.WaitGroup // one for each stream at work
@@ -21,21 +21,28 @@ type streams struct {
 	closed bool
 }
 
-// task is one stream that runs or is wanted here.
+// task is one stream that runs or is wanted here, and its outputs; that without a name has the outputs of no stream.
 type task struct {
 	name string
 	// wishes wait; working: somebody carries them out.
 	wishes  []wish
 	working bool
-	// held and layout belong to who works; held is nil while the stream does not run.
-	held   *replica.Room
-	layout amphiv1.LayoutKind
+	// What follows belongs to who works. held is nil while nothing runs; outputs are those made here, by id, with the last state
+	// that the room gave them.
+	held    *replica.Room
+	running bool
+	layout  amphiv1.LayoutKind
+	outputs map[string]amphiv1.OutputState
 }
 
 type wish struct {
 	room     string
 	template *amphiv1.Template
-	stream   *amphiv1.Stream // nil: the session has ended
+	stream   *amphiv1.Stream // nil, and no output: the session has ended
+	output   *amphiv1.Output
+	// Of an output.
+	session string
+	sealed  []byte
 }
 
 func newStreams(s *Server) *streams {
@@ -49,22 +56,26 @@ func (s *streams) Changed(room string, template *amphiv1.Template, stream *amphi
 	if s.closed {
 		return
 	}
-	w := wish{room, template, stream}
+	w := wish{room: room, template: template, stream: stream}
 	if stream == nil {
 		for _, t := range s.tasks[room] {
 			s.addLocked(t, w)
 		}
 		return
 	}
-	t := s.tasks[room][stream.GetName()]
+	s.addLocked(s.taskLocked(room, stream.GetName()), w)
+}
+
+func (s *streams) taskLocked(room, stream string) *task {
+	t := s.tasks[room][stream]
 	if t == nil {
-		t = &task{name: stream.GetName()}
+		t = &task{name: stream, outputs: map[string]amphiv1.OutputState{}}
 		if s.tasks[room] == nil {
 			s.tasks[room] = map[string]*task{}
 		}
-		s.tasks[room][t.name] = t
+		s.tasks[room][stream] = t
 	}
-	s.addLocked(t, w)
+	return t
 }
 
 func (s *streams) addLocked(t *task, w wish) {
@@ -118,12 +129,16 @@ func (s *streams) forgetLocked(room, name string) {
 }
 
 func (s *streams) carryOut(t *task, w wish) {
+	if w.output != nil {
+		s.carryOutput(t, w)
+		return
+	}
 	switch w.stream.GetState() {
 	case amphiv1.StreamState_STREAM_STATE_STARTING, amphiv1.StreamState_STREAM_STATE_LIVE:
 		switch {
-		case t.held == nil && w.stream.GetState() == amphiv1.StreamState_STREAM_STATE_STARTING:
+		case !t.running && w.stream.GetState() == amphiv1.StreamState_STREAM_STATE_STARTING:
 			s.start(t, w)
-		case t.held != nil && t.layout != w.stream.GetLayout():
+		case t.running && t.layout != w.stream.GetLayout():
 			t.layout = w.stream.GetLayout()
 			s.server.deps.Streams.SetLayout(w.room, t.name, t.layout)
 		}
@@ -156,37 +171,46 @@ func (s *streams) begin(t *task, w wish) error {
 			settings = st
 		}
 	}
-	held, err := s.server.replicas.Open(w.room)
-	if err != nil {
+	if err := s.hold(t, w.room); err != nil {
 		return err
 	}
-	t.held, t.layout = held, w.stream.GetLayout()
+	t.running, t.layout = true, w.stream.GetLayout()
 	return s.server.deps.Streams.Start(w.room, settings, w.stream)
 }
 
+// stop ends the outputs, then the stream.
 func (s *streams) stop(t *task, room string) {
-	if t.held == nil {
-		return
+	for id := range t.outputs {
+		s.server.deps.Outputs.Stop(room, id)
 	}
-	s.server.deps.Streams.Stop(room, t.name)
-	t.held.Release()
-	t.held = nil
+	clear(t.outputs)
+	if t.running {
+		t.running = false
+		s.server.deps.Streams.Stop(room, t.name)
+	}
+	s.let(t)
+}
+
+// hold keeps the room's replica here until let finds that nothing runs any more.
+func (s *streams) hold(t *task, room string) error {
+	if t.held != nil {
+		return nil
+	}
+	held, err := s.server.replicas.Open(room)
+	if err == nil {
+		t.held = held
+	}
+	return err
+}
+
+func (s *streams) let(t *task) {
+	if t.held != nil && !t.running && len(t.outputs) == 0 {
+		t.held.Release()
+		t.held = nil
+	}
 }
 
 // ReportStream tells a room how one of its streams does; clients hear of it as StreamChanged. It does not wait.
 func (s *Server) ReportStream(room string, stream *amphiv1.Stream) {
-	r, err := s.replicas.Open(key(room))
-	if err != nil {
-		return
-	}
-	cmd := &amphiv1.Command{Body: &amphiv1.Command_StreamReport{StreamReport: &amphiv1.StreamReport{Stream: stream}}}
-	err = r.Request("", cmd, func(res *amphiv1.Result) {
-		if res.GetError() != nil {
-			s.log.Warn("stream report refused", "room", room, "code", res.GetError().GetCode())
-		}
-		r.Release()
-	})
-	if err != nil {
-		r.Release()
-	}
+	s.report(room, &amphiv1.Command{Body: &amphiv1.Command_StreamReport{StreamReport: &amphiv1.StreamReport{Stream: stream}}})
 }

@@ -98,6 +98,10 @@ func (r *fakeRegistry) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) 
 		delete(r.reg.Templates, b.DeleteTemplate)
 	case *amphiv1.RegistryCommand_PutCode:
 		r.reg.Codes[b.PutCode.GetCode()] = b.PutCode
+	case *amphiv1.RegistryCommand_PutAsset:
+		r.reg.Assets[b.PutAsset.GetId()] = b.PutAsset
+	case *amphiv1.RegistryCommand_DeleteAsset:
+		delete(r.reg.Assets, b.DeleteAsset)
 	case *amphiv1.RegistryCommand_PutStore:
 		if r.reg.Store == nil {
 			r.reg.Store = map[string]*amphiv1.StoreEntries{}

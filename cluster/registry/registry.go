@@ -14,7 +14,7 @@ import (
 	gproto "google.golang.org/protobuf/proto"
 )
 
-// Bounds of what the registry keeps; above them commands are refused, but for sessions, of which the oldest go.
+// Bounds of what the registry keeps; above them commands are refused, but for sessions and assets, of which the oldest go.
 const (
 	MaxTemplates    = 1000
 	MaxRooms        = 100000
@@ -29,6 +29,9 @@ const (
 	MaxMessage = 256 << 10
 	// MaxSession bounds one session, in bytes.
 	MaxSession = 16 << 20
+	MaxAssets  = 20000
+	// MaxAsset bounds one asset's record, in bytes.
+	MaxAsset = 8 << 10
 	// SecretBytes is the least length of the node secret.
 	SecretBytes = 32
 	// maxRecent is as many commands as a cluster commits in the seconds in which one may be repeated.
@@ -59,6 +62,7 @@ func Restore(reg *pb.Registry) *Machine {
 	filled(&reg.Store)
 	filled(&reg.Placements)
 	filled(&reg.Nodes)
+	filled(&reg.Assets)
 	for _, id := range reg.GetRecentIds() {
 		m.recent[id] = true
 	}
@@ -88,6 +92,7 @@ func (m *Machine) Snapshot() *pb.Registry {
 		Codes: maps.Clone(r.GetCodes()), Keys: maps.Clone(r.GetKeys()), Sessions: slices.Clone(r.GetSessions()),
 		Store: maps.Clone(r.GetStore()), NodeSecret: r.GetNodeSecret(), RecentIds: slices.Clone(r.GetRecentIds()),
 		Placements: maps.Clone(r.GetPlacements()), Nodes: maps.Clone(r.GetNodes()), EpochFloor: r.GetEpochFloor(),
+		Assets: maps.Clone(r.GetAssets()),
 	}
 }
 
@@ -148,6 +153,10 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 		return m.putNode(cmd, b.PutNode)
 	case *pb.RegistryCommand_DeleteNode:
 		return m.deleteNode(b.DeleteNode)
+	case *pb.RegistryCommand_PutAsset:
+		return m.putAsset(cmd, b.PutAsset)
+	case *pb.RegistryCommand_DeleteAsset:
+		return m.deleteAsset(b.DeleteAsset)
 	}
 	return proto.Errorf(proto.InvalidMessage, "the command is empty or unknown")
 }

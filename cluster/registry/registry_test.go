@@ -152,6 +152,31 @@ func TestSessionsAreBounded(t *testing.T) {
 	}
 }
 
+func TestAssetsAreBounded(t *testing.T) {
+	t.Parallel()
+	m := registry.New()
+	put := func(id string, ms int64) *pb.RegistryCommand {
+		return &pb.RegistryCommand{TimeMs: ms, Body: &pb.RegistryCommand_PutAsset{PutAsset: &pb.Asset{Id: id}}}
+	}
+	for i := range registry.MaxAssets + 2 {
+		must(t, m, put(fmt.Sprint(i), int64(1000+i)))
+	}
+	again := put("5", 1)
+	again.GetPutAsset().State = pb.AssetState_ASSET_STATE_READY
+	must(t, m, again)
+	all := m.View().GetAssets()
+	if len(all) != registry.MaxAssets || all["0"] != nil || all["1"] != nil || all["2"] == nil {
+		t.Errorf("%d assets", len(all))
+	}
+	if a := all["5"]; a.GetCreatedMs() != 1005 || a.GetState() != pb.AssetState_ASSET_STATE_READY {
+		t.Errorf("replaced: %v", a)
+	}
+	must(t, m, &pb.RegistryCommand{Body: &pb.RegistryCommand_DeleteAsset{DeleteAsset: "5"}})
+	refused(t, m, &pb.RegistryCommand{Body: &pb.RegistryCommand_DeleteAsset{DeleteAsset: "5"}}, proto.NotFound)
+	refused(t, m, put("", 1), proto.InvalidArgument)
+	refused(t, m, &pb.RegistryCommand{Body: &pb.RegistryCommand_PutAsset{PutAsset: &pb.Asset{Id: "x", Failure: strings.Repeat("x", registry.MaxAsset)}}}, proto.MessageTooLarge)
+}
+
 func TestStore(t *testing.T) {
 	t.Parallel()
 	m := registry.New()
@@ -202,7 +227,7 @@ func TestReplayAgrees(t *testing.T) {
 			OnlyNew: rapid.Bool().Draw(t, "new"),
 		}
 		n := name.Draw(t, "name")
-		switch rapid.IntRange(0, 8).Draw(t, "kind") {
+		switch rapid.IntRange(0, 10).Draw(t, "kind") {
 		case 0:
 			c.Body = putTemplate(n).GetBody()
 		case 1:
@@ -217,6 +242,10 @@ func TestReplayAgrees(t *testing.T) {
 			c.Body = &pb.RegistryCommand_PutSession{PutSession: &pb.Session{Id: n}}
 		case 6:
 			c.Body = &pb.RegistryCommand_PutKey{PutKey: &pb.ApiKey{Id: n, Secret: "s"}}
+		case 8:
+			c.Body = &pb.RegistryCommand_PutAsset{PutAsset: &pb.Asset{Id: n}}
+		case 9:
+			c.Body = &pb.RegistryCommand_DeleteAsset{DeleteAsset: n}
 		case 7:
 			c.Body = &pb.RegistryCommand_PutStore{PutStore: &pb.PutStore{Room: n, Entry: &pb.StoreEntry{Key: "k"}, Deleted: rapid.Bool().Draw(t, "deleted")}}
 		}

@@ -50,8 +50,12 @@ type Nodes interface {
 type Deps struct {
 	Registry Registry
 	Rooms    Rooms
-	// Nodes may be nil.
-	Nodes Nodes
+	// Nodes and Assets may be nil.
+	Nodes  Nodes
+	Assets Assets
+	// SealURL checks where a push may go, and answers the URL encrypted, and without its secrets; OpenURL undoes it.
+	SealURL func(url string) (sealed []byte, redacted string, err error)
+	OpenURL func(sealed []byte) (string, error)
 	// Authorize checks a management token.
 	Authorize func(token string) error
 	// ChangeRoom puts a room's record as f changes it, one change after the other, with the id and time of cmd.
@@ -73,6 +77,9 @@ func Handler(d Deps) http.Handler {
 	mux.Handle(amphiv1connect.NewPeerServiceHandler(peers{s}, opts...))
 	mux.Handle(amphiv1connect.NewTemplateServiceHandler(templates{s}, opts...))
 	mux.Handle(amphiv1connect.NewStreamServiceHandler(streams{s}, opts...))
+	mux.Handle(amphiv1connect.NewRecordingServiceHandler(recordings{s}, opts...))
+	mux.Handle(amphiv1connect.NewPushServiceHandler(pushes{s}, opts...))
+	mux.Handle(amphiv1connect.NewAssetServiceHandler(assets{s}, opts...))
 	mux.Handle(amphiv1connect.NewSessionServiceHandler(sessions{s}, opts...))
 	mux.Handle(amphiv1connect.NewNodeServiceHandler(nodes{s}, opts...))
 	return mux

@@ -201,7 +201,7 @@ func (s rooms) EndRoom(ctx context.Context, req *connect.Request[amphiv1.EndRoom
 func (s rooms) GetState(ctx context.Context, req *connect.Request[amphiv1.GetStateRequest]) (*connect.Response[amphiv1.RoomState], error) {
 	var state *amphiv1.RoomState
 	err := s.view(ctx, req.Msg.GetRoom(), func(rep *room.Replica) error {
-		state = rep.Snapshot()
+		state = rep.Overview()
 		return nil
 	})
 	if err != nil {

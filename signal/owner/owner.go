@@ -49,10 +49,12 @@ type Start struct {
 	Record *amphiv1.Session
 }
 
-// Streams carries out what the room wants of its streams. It must not block.
+// Streams carries out what the room wants of its streams and outputs. It must not block.
 type Streams interface {
 	// Changed is told each StreamChanged, in order, and that the session ended (a nil stream).
 	Changed(room string, settings *amphiv1.Template, s *amphiv1.Stream)
+	// Output is told each OutputChanged, in order with what is told of streams; sealedURL is a push's encrypted URL.
+	Output(room, session string, o *amphiv1.Output, sealedURL []byte)
 }
 
 // Deps are an Owner's neighbours.

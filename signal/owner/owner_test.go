@@ -101,6 +101,12 @@ func (w *wishes) Changed(room string, _ *amphiv1.Template, s *amphiv1.Stream) {
 	w.list = append(w.list, fmt.Sprint(room, " ", s.GetName(), " ", s.GetState()))
 }
 
+func (w *wishes) Output(room, _ string, o *amphiv1.Output, sealedURL []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, fmt.Sprintf("%s %s %s %s %q", room, o.GetStream(), o.GetKind(), o.GetState(), sealedURL))
+}
+
 // desk is an owner under test, in a synctest bubble.
 type desk struct {
 	t      *testing.T

@@ -80,7 +80,7 @@ func (r *owned) mayDecide(cmd *amphiv1.Command) error {
 // another owner by now, its word counts in the end.
 func provisional(cmd *amphiv1.Command) bool {
 	switch cmd.GetBody().(type) {
-	case *amphiv1.Command_Join, *amphiv1.Command_Leave, *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport,
+	case *amphiv1.Command_Join, *amphiv1.Command_Leave, *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport, *amphiv1.Command_OutputReport,
 		*amphiv1.Command_Publish, *amphiv1.Command_Unpublish, *amphiv1.Command_UpdateTrack, *amphiv1.Command_ListPeers:
 		return true
 	}
@@ -115,7 +115,7 @@ func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) (*am
 // that names no peer comes from a node, which has checked the management token.
 func asManagement(cmd *amphiv1.Command) bool {
 	switch cmd.GetBody().(type) {
-	case *amphiv1.Command_Join, *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport:
+	case *amphiv1.Command_Join, *amphiv1.Command_PeerConnection, *amphiv1.Command_StreamReport, *amphiv1.Command_OutputReport:
 		return false
 	}
 	return true

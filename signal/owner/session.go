@@ -24,7 +24,7 @@ func (r *owned) note(ev *amphiv1.Event) {
 // consequential tells whether an event asks something of the node beside the room itself.
 func consequential(ev *amphiv1.Event) bool {
 	switch b := ev.GetBody().(type) {
-	case *amphiv1.Event_SessionStarted, *amphiv1.Event_RoomUpdated, *amphiv1.Event_StreamChanged:
+	case *amphiv1.Event_SessionStarted, *amphiv1.Event_RoomUpdated, *amphiv1.Event_StreamChanged, *amphiv1.Event_OutputChanged:
 		return true
 	case *amphiv1.Event_StoreChanged:
 		return b.StoreChanged.GetEntry().GetDurable()
@@ -47,6 +47,11 @@ func (r *owned) follow(h *held) {
 	case *amphiv1.Event_StreamChanged:
 		if r.owner.deps.Streams != nil {
 			r.owner.deps.Streams.Changed(r.name, r.template, b.StreamChanged.GetStream())
+		}
+	case *amphiv1.Event_OutputChanged:
+		if r.owner.deps.Streams != nil && r.state != nil {
+			o := b.OutputChanged.GetOutput()
+			r.owner.deps.Streams.Output(r.name, r.session, o, r.state.SealedURL(o.GetId()))
 		}
 	}
 }

@@ -260,7 +260,7 @@ func (r *owned) redo(now time.Time, durable []*amphiv1.StoreEntry, st *amphiv1.R
 	}
 }
 
-// restream has the streams that run start on this node.
+// restream has the streams and outputs that run start on this node.
 func (r *owned) restream(st *amphiv1.RoomState) {
 	if r.owner.deps.Streams == nil {
 		return
@@ -272,5 +272,15 @@ func (r *owned) restream(st *amphiv1.RoomState) {
 			s.State = amphiv1.StreamState_STREAM_STATE_STARTING
 			r.owner.deps.Streams.Changed(r.name, r.template, s)
 		}
+	}
+	for _, o := range st.GetOutputs() {
+		if !room.Working(o) {
+			continue
+		}
+		if o.GetState() != amphiv1.OutputState_OUTPUT_STATE_PAUSED {
+			o = protobuf.Clone(o).(*amphiv1.Output)
+			o.State = amphiv1.OutputState_OUTPUT_STATE_STARTING
+		}
+		r.owner.deps.Streams.Output(r.name, r.session, o, st.GetSealedUrls()[o.GetId()])
 	}
 }

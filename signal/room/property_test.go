@@ -118,7 +118,7 @@ func (d draws) people() *pb.Command {
 
 func (d draws) room() *pb.Command {
 	id := uint64(rapid.IntRange(0, 60).Draw(d.T, "id"))
-	switch rapid.IntRange(0, 9).Draw(d.T, "room") {
+	switch rapid.IntRange(0, 13).Draw(d.T, "room") {
 	case 0:
 		return &pb.Command{Body: &pb.Command_Moderate{Moderate: &pb.ModerateChat{Action: &pb.ModerateChat_Pin{Pin: id}}}}
 	case 1:
@@ -139,10 +139,21 @@ func (d draws) room() *pb.Command {
 		return &pb.Command{Body: &pb.Command_ControlStream{ControlStream: &pb.ControlStream{
 			Name: d.one("stream", "", "wide", "none"), Action: pb.ControlStream_Action(rapid.IntRange(0, 3).Draw(d.T, "action")),
 		}}}
+	case 7, 8:
+		return d.output()
 	}
 	return &pb.Command{Body: &pb.Command_Send{Send: &pb.SendMessage{
 		Type: d.one("type", "", "reaction", "app.x", "bad type"), Text: d.one("text", "", "hello"),
 		To: &pb.Recipients{Roles: d.roles(), Peers: d.peers()},
+	}}}
+}
+
+func (d draws) output() *pb.Command {
+	id := d.one("output", "", "ou_1", "ou_2", "ou_3", "ou_9")
+	return &pb.Command{Body: &pb.Command_ControlOutput{ControlOutput: &pb.ControlOutput{
+		Action: pb.ControlOutput_Action(rapid.IntRange(0, 6).Draw(d.T, "action")), Id: id, Kind: pb.OutputKind(rapid.IntRange(0, 4).Draw(d.T, "kind")),
+		Stream: d.one("stream", "", "wide", "none"), Url: "rtmp://a/…", SealedUrl: []byte(d.one("sealed", "", "x", "y", "z")),
+		Destination: d.one("destination", "", "", "archive", "none"),
 	}}}
 }
 
@@ -172,6 +183,10 @@ func bareTemplate(t testing.TB) *pb.Template {
 func TestReplicasAgree(t *testing.T) {
 	t.Parallel()
 	tmpl := bareTemplate(t)
+	tmpl.Destinations = []*pb.Destination{
+		{Name: "archive", Kind: pb.OutputKind_OUTPUT_KIND_RECORDING, Stream: "wide", AutoStart: true},
+		{Name: "mirror", Kind: pb.OutputKind_OUTPUT_KIND_PUSH, Url: "rtmp://b/…", SealedUrl: []byte("b"), AutoStart: true},
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		tmpl := gproto.Clone(tmpl).(*pb.Template)
 		tmpl.Limits.FullPresencePeers = uint32(rapid.IntRange(1, 8).Draw(t, "full"))
@@ -252,6 +267,21 @@ func checkBounds(t *rapid.T, st *pb.RoomState) {
 		if len(p.GetTracks()) > 0 && (proto.Level(role) != 1 || p.GetLost()) {
 			t.Fatalf("%v publishes", p)
 		}
+	}
+	working := map[bool]int{}
+	for _, o := range st.GetOutputs() {
+		if !room.Working(o) {
+			continue
+		}
+		working[o.GetKind() == pb.OutputKind_OUTPUT_KIND_PUSH]++
+		if o.GetStream() != "" && !slices.ContainsFunc(st.GetStreams(), func(s *pb.Stream) bool {
+			return s.GetName() == o.GetStream() && s.GetState() <= pb.StreamState_STREAM_STATE_LIVE
+		}) {
+			t.Fatalf("%v without its stream", o)
+		}
+	}
+	if len(st.GetOutputs()) > 64 || working[true] > room.MaxPushes || working[false] > room.MaxRecordings {
+		t.Fatalf("%d outputs, %v work", len(st.GetOutputs()), working)
 	}
 	if len(st.GetPeers()) > int(limits.GetMaxPeers()) || len(st.GetStore()) > int(limits.GetMaxStoreKeys()) {
 		t.Fatalf("%d peers, %d keys", len(st.GetPeers()), len(st.GetStore()))
@@ -417,6 +447,8 @@ func FuzzCommand(f *testing.F) {
 		`join {name:"x" role:"lead"}`, `leave {}`, `publish {kind:KIND_AUDIO source:"mic"}`, `send {text:"x" to {roles:"lead" peers:"pe_1"}}`,
 		`moderate {pin:4}`, `change_role {peers:"pe_2" role:"far"}`, `set_store {key:"k" value:"1"}`, `mute_peers {roles:"lead" muted:true}`,
 		`peer_connection {peer_id:"pe_1" since_ms:-1}`, `stream_report {stream {name:"main" state:99}}`, `control_stream {action:7 layout:99}`,
+		`control_output {action:ACTION_START kind:OUTPUT_KIND_PUSH url:"rtmp://a" sealed_url:"x"}`, `output_report {output {id:"ou_1" state:99}}`,
+		`control_output {action:ACTION_START kind:OUTPUT_KIND_TRACKS tracks {roles:"none"}}`, `control_output {action:ACTION_RETRY kind:9}`,
 		`list_peers {after:"|" limit:4294967295}`, `update_track {track_id:"tr_1" codec:"vp8"}`, `raise_hand {raised:true}`, `end_room {lock:true}`,
 	} {
 		var cmd pb.Command

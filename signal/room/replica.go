@@ -2,6 +2,7 @@ package room
 
 import (
 	"errors"
+	"slices"
 
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
@@ -113,6 +114,9 @@ func (r *Replica) Role(name string) *pb.Role { return r.roles[name] }
 // RoleOf is the role of a peer; nil if there is no such peer.
 func (r *Replica) RoleOf(peerID string) *pb.Role { return r.roles[r.peers[peerID].GetRole()] }
 
+// Public is the session's template as clients may see it.
+func (r *Replica) Public() *pb.Template { return r.public }
+
 // Template is the template that the session began with.
 func (r *Replica) Template() *pb.Template { return r.template }
 
@@ -124,6 +128,16 @@ func (r *Replica) Track(id string) (*pb.Peer, *pb.Track) {
 
 // Streams lists the room's streams that have been asked for, in the template's order.
 func (r *Replica) Streams() []*pb.Stream { return streamList(&r.view) }
+
+// Outputs lists the session's outputs in the order in which they were started; of those that have ended the oldest are forgotten.
+func (r *Replica) Outputs() []*pb.Output { return slices.Clone(r.outputs.list) }
+
+// Overview is the whole state without what only nodes need.
+func (r *Replica) Overview() *pb.RoomState {
+	st := r.snapshot()
+	st.Template, st.SealedUrls = r.public, nil
+	return st
+}
 
 // Idle tells whether nobody has joined yet: there is no session.
 func (r *Replica) Idle() bool { return r.started == 0 }

@@ -205,6 +205,8 @@ func (c *call) dispatch(cmd *pb.Command) (*pb.Result, error) {
 		return c.peerConnection(b.PeerConnection)
 	case *pb.Command_StreamReport:
 		return c.streamReport(b.StreamReport)
+	case *pb.Command_OutputReport:
+		return c.outputReport(b.OutputReport)
 	case nil:
 		return nil, proto.Errorf(proto.InvalidMessage, "the command is empty or unknown")
 	}
@@ -263,6 +265,8 @@ func roomCommand(c *call, cmd *pb.Command) (*pb.Result, error) {
 		return nil, c.endRoom(b.EndRoom)
 	case *pb.Command_ControlStream:
 		return nil, c.controlStream(b.ControlStream)
+	case *pb.Command_ControlOutput:
+		return c.controlOutput(b.ControlOutput)
 	case *pb.Command_ListPeers:
 		return &pb.Result{Body: &pb.Result_ListPeers{ListPeers: list(&c.view, b.ListPeers)}}, nil
 	}

@@ -63,11 +63,7 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 		return proto.Errorf(proto.InvalidArgument, "the layout is unknown")
 	}
 	had := c.streams[settings.GetName()]
-	s := cloneStream(had)
-	s.Name = settings.GetName()
-	if s.GetLayout() == pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
-		s.Layout = settings.GetLayout()
-	}
+	s := wishedStream(had, settings)
 	if w.GetLayout() != pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 		s.Layout = w.GetLayout()
 	}
@@ -77,14 +73,15 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 			return err
 		}
 		if !running(had) {
-			s.State, s.StartedMs, s.StartedBy = pb.StreamState_STREAM_STATE_STARTING, c.now.UnixMilli(), c.by()
-			s.Failure, s.Url = "", ""
+			beginStream(c, s)
+			return nil
 		}
 	case pb.ControlStream_ACTION_STOP:
 		if !running(had) {
 			return nil
 		}
 		s.State, s.Layout = pb.StreamState_STREAM_STATE_STOPPED, had.GetLayout()
+		endOutputs(c, s.GetName(), "")
 	case pb.ControlStream_ACTION_LAYOUT:
 		if w.GetLayout() == pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 			return proto.Errorf(proto.InvalidArgument, "the layout is missing")
@@ -97,6 +94,30 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 	}
 	changeStream(c, s)
 	return nil
+}
+
+// wishedStream is a stream as it was, or as the template has it.
+func wishedStream(had *pb.Stream, settings *pb.StreamSettings) *pb.Stream {
+	s := cloneStream(had)
+	s.Name = settings.GetName()
+	if s.GetLayout() == pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
+		s.Layout = settings.GetLayout()
+	}
+	return s
+}
+
+// startStream starts a stream that does not run.
+func startStream(c *call, settings *pb.StreamSettings) {
+	if had := c.streams[settings.GetName()]; !running(had) {
+		beginStream(c, wishedStream(had, settings))
+	}
+}
+
+func beginStream(c *call, s *pb.Stream) {
+	s.State, s.StartedMs, s.StartedBy = pb.StreamState_STREAM_STATE_STARTING, c.now.UnixMilli(), c.by()
+	s.Failure, s.Url = "", ""
+	changeStream(c, s)
+	autoStart(c, s.GetName())
 }
 
 func streamSettings(v *view, name string) (*pb.StreamSettings, error) {
@@ -135,6 +156,9 @@ func (c *call) streamReport(r *pb.StreamReport) (*pb.Result, error) {
 	}
 	if _, ok := pb.StreamState_name[int32(s.GetState())]; !ok || s.GetState() == pb.StreamState_STREAM_STATE_UNSPECIFIED {
 		return nil, proto.Errorf(proto.InvalidArgument, "the state is unknown")
+	}
+	if !running(s) {
+		endOutputs(c, s.GetName(), s.GetFailure())
 	}
 	changeStream(c, s)
 	return nil, nil

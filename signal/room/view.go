@@ -24,13 +24,15 @@ type view struct {
 	room      string
 	sessionID string
 	template  *pb.Template
-	roles     map[string]*pb.Role
-	started   int64
-	ended     bool
-	locked    bool
-	metadata  string
-	chat      chatView
-	peers     map[string]*pb.Peer
+	// public is the template as clients may see it.
+	public   *pb.Template
+	roles    map[string]*pb.Role
+	started  int64
+	ended    bool
+	locked   bool
+	metadata string
+	chat     chatView
+	peers    map[string]*pb.Peer
 	// interest are the peers that everybody hears of, however large the room.
 	interest map[string]*pb.Peer
 	// counted is how many peers have each role, lost ones included; lost is when those were lost.
@@ -42,6 +44,7 @@ type view struct {
 	announced map[string]bool
 	store     storeView
 	streams   map[string]*pb.Stream
+	outputs   outputsView
 	pending   []*pb.RoleChangeRequested
 	banned    map[string]bool
 }
@@ -60,6 +63,8 @@ func newView(st *pb.RoomState) view {
 		announced: map[string]bool{},
 		store:     newStoreView(st.GetStore()),
 		streams:   map[string]*pb.Stream{},
+		outputs:   newOutputsView(st),
+		public:    Public(st.GetTemplate()),
 		pending:   slices.Clone(st.GetPending()),
 		banned:    map[string]bool{},
 	}
@@ -154,6 +159,8 @@ func (v *view) apply(ev *pb.Event) {
 		v.applyEnded()
 	case *pb.Event_StreamChanged:
 		v.streams[b.StreamChanged.GetStream().GetName()] = b.StreamChanged.GetStream()
+	case *pb.Event_OutputChanged:
+		v.outputs.apply(b.OutputChanged)
 	}
 }
 
@@ -233,6 +240,7 @@ func (v *view) applyEnded() {
 	clear(v.publisher)
 	clear(v.announced)
 	clear(v.streams)
+	v.outputs.clear()
 }
 
 func (v *view) forget(match func(*pb.RoleChangeRequested) bool) {
@@ -328,6 +336,7 @@ func (v *view) counts() *pb.Counts {
 // snapshot is the whole view, ordered so that equal views give equal snapshots.
 func (v *view) snapshot() *pb.RoomState {
 	st := v.shared()
+	st.Template, st.SealedUrls = v.template, v.outputs.sealedURLs()
 	st.Peers = make([]*pb.Peer, 0, len(v.peers))
 	for _, p := range v.peers {
 		st.Peers = append(st.Peers, p)
@@ -346,11 +355,11 @@ func (v *view) snapshot() *pb.RoomState {
 	return st
 }
 
-// shared is the part of the state that is the same for owner, replicas and clients.
+// shared is the part of the state that is the same for owner, replicas and clients, with the template as these may see it.
 func (v *view) shared() *pb.RoomState {
 	return &pb.RoomState{
-		Seq: v.seq, Room: v.room, SessionId: v.sessionID, StartedMs: v.started, Template: v.template,
-		Store: v.store.list(), Streams: streamList(v), Locked: v.locked, Metadata: v.metadata,
+		Seq: v.seq, Room: v.room, SessionId: v.sessionID, StartedMs: v.started, Template: v.public,
+		Store: v.store.list(), Streams: streamList(v), Outputs: slices.Clone(v.outputs.list), Locked: v.locked, Metadata: v.metadata,
 		ChatPaused: v.chat.paused, RoleCounts: v.counts().GetByRole(), Ended: v.ended,
 	}
 }

@@ -19,6 +19,10 @@ const (
 	maxPrefixes = 32
 	maxName     = 64
 	maxText     = 1024
+	// Destinations of a template, and how many of them start by themselves.
+	maxDestinations = 32
+	maxAutoPushes   = 8
+	maxAutoRecords  = 4
 )
 
 const (
@@ -97,6 +101,7 @@ func check(t *pb.Template) error {
 	for i, r := range t.GetRoles() {
 		c.in(fmt.Sprintf("roles[%d]", i), func() { c.role(t, r, seen) })
 	}
+	c.destinations(t)
 	c.in("limits", func() { c.limits(t.GetLimits()) })
 	return c.err
 }

@@ -2,6 +2,7 @@ package template_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -244,6 +245,32 @@ func mistakes() []mistake {
 		{"streams[0].variants[1].name", func(t *pb.Template) {
 			t.Streams[0].Variants = []*pb.StreamVariant{{Name: "x"}, {Name: "x"}}
 		}},
+		{"destinations[0].name", func(t *pb.Template) { t.Destinations = []*pb.Destination{{Kind: pb.OutputKind_OUTPUT_KIND_RECORDING}} }},
+		{"destinations[0].kind", func(t *pb.Template) { t.Destinations = []*pb.Destination{{Name: "x"}} }},
+		{"destinations[0].stream", func(t *pb.Template) {
+			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_RECORDING, Stream: "other"}}
+		}},
+		{"destinations[0].variant", func(t *pb.Template) {
+			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_RECORDING, Variant: "4k"}}
+		}},
+		{"destinations[0].url", func(t *pb.Template) {
+			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_PUSH, Url: "http://x"}}
+		}},
+		{"destinations[0].url", func(t *pb.Template) {
+			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_RECORDING, Url: "rtmp://x"}}
+		}},
+		{"destinations[0].tracks.roles", func(t *pb.Template) {
+			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_TRACKS, Tracks: &pb.TrackFilter{Roles: []string{"z"}}}}
+		}},
+		{"destinations[1].name", func(t *pb.Template) {
+			d := &pb.Destination{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_PUSH, Url: "srt://x:9000"}
+			t.Destinations = []*pb.Destination{d, d}
+		}},
+		{"destinations", func(t *pb.Template) {
+			for i := range 5 {
+				t.Destinations = append(t.Destinations, &pb.Destination{Name: fmt.Sprint("x", i), Kind: pb.OutputKind_OUTPUT_KIND_RECORDING, AutoStart: true})
+			}
+		}},
 		{"limits.message_history", func(t *pb.Template) { t.Limits = &pb.RoomLimits{MessageHistory: 201} }},
 		{"limits.max_store_bytes", func(t *pb.Template) { t.Limits = &pb.RoomLimits{MaxStoreBytes: 1 << 30} }},
 	}
@@ -284,6 +311,7 @@ func FuzzImport(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(`{"name":"t","roles":[{"name":"a","publish":{"video":true,"videoParams":{"layers":[{"scaleDownBy":"NaN"}]}}}]}`))
+	f.Add([]byte(`{"name":"t","roles":[{"name":"a"}],"streams":[{"roles":["a"]}],"destinations":[{"name":"x","kind":"OUTPUT_KIND_PUSH","url":"rtmp://x/a/b"},null]}`))
 	f.Add([]byte(`{"roles":[null],"streams":[null]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := template.Import(data)

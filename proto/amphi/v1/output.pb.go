@@ -548,13 +548,13 @@ type Destination struct {
 	// a-z, 0-9 and "-", at most 32; unique in the template.
 	Name string     `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Kind OutputKind `protobuf:"varint,2,opt,name=kind,proto3,enum=amphi.v1.OutputKind" json:"kind,omitempty"`
-	// Empty is "main"; of no meaning for tracks.
+	// The stream that it is made of, and that it starts with; tracks only start with it. Empty is "main".
 	Stream string `protobuf:"bytes,3,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Of a push. The management API takes and answers it as it is; everybody else gets it without its secrets.
 	Url     string       `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`
 	Variant string       `protobuf:"bytes,5,opt,name=variant,proto3" json:"variant,omitempty"`
 	Tracks  *TrackFilter `protobuf:"bytes,6,opt,name=tracks,proto3" json:"tracks,omitempty"`
-	// It starts with the stream; tracks: with the first stream.
+	// It starts with the stream.
 	AutoStart bool `protobuf:"varint,7,opt,name=auto_start,json=autoStart,proto3" json:"auto_start,omitempty"`
 	// The URL, encrypted; in the registry and between nodes.
 	SealedUrl     []byte `protobuf:"bytes,8,opt,name=sealed_url,json=sealedUrl,proto3" json:"sealed_url,omitempty"`

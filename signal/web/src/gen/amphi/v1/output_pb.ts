@@ -277,7 +277,7 @@ export type Destination = Message<"amphi.v1.Destination"> & {
   kind: OutputKind;
 
   /**
-   * Empty is "main"; of no meaning for tracks.
+   * The stream that it is made of, and that it starts with; tracks only start with it. Empty is "main".
    *
    * @generated from field: string stream = 3;
    */
@@ -301,7 +301,7 @@ export type Destination = Message<"amphi.v1.Destination"> & {
   tracks?: TrackFilter | undefined;
 
   /**
-   * It starts with the stream; tracks: with the first stream.
+   * It starts with the stream.
    *
    * @generated from field: bool auto_start = 7;
    */
@@ -334,7 +334,7 @@ export type DestinationJson = {
   kind?: OutputKindJson;
 
   /**
-   * Empty is "main"; of no meaning for tracks.
+   * The stream that it is made of, and that it starts with; tracks only start with it. Empty is "main".
    *
    * @generated from field: string stream = 3;
    */
@@ -358,7 +358,7 @@ export type DestinationJson = {
   tracks?: TrackFilterJson;
 
   /**
-   * It starts with the stream; tracks: with the first stream.
+   * It starts with the stream.
    *
    * @generated from field: bool auto_start = 7;
    */
