@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,13 +29,13 @@ func (alone) Leased() bool            { return true }
 func (alone) Watch(func(room string)) {}
 
 // startReal runs the real management API, with the room "demo" of the template live-event.
-func startReal(t *testing.T) string {
+func startReal(t *testing.T, more ...*amphiv1.RegistryCommand) string {
 	t.Helper()
 	registry, err := cluster.NewLocal(cluster.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := signal.New(signal.Config{Node: "no_test"}, signal.Deps{Registry: registry, Directory: alone("no_test")})
+	server, err := signal.New(signal.Config{Node: "no_test"}, signal.Deps{Registry: registry, Directory: alone("no_test"), Streams: noStreams{}, Outputs: noOutputs{}, Assets: noFiles{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,11 +43,11 @@ func startReal(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, cmd := range []*amphiv1.RegistryCommand{
+	for _, cmd := range append([]*amphiv1.RegistryCommand{
 		{Body: &amphiv1.RegistryCommand_PutKey{PutKey: &amphiv1.ApiKey{Id: devKey, Secret: devSecret}}},
 		{Body: &amphiv1.RegistryCommand_PutTemplate{PutTemplate: preset}},
 		{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{Name: "demo", Template: preset.GetName()}}},
-	} {
+	}, more...) {
 		cmd.Id, cmd.TimeMs = proto.NewID(proto.RequestPrefix), time.Now().UnixMilli()
 		if err := registry.Propose(context.Background(), cmd); err != nil {
 			t.Fatal(err)
@@ -101,4 +102,58 @@ func TestScriptsAgainstTheRealAPI(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// noOutputs takes everything and makes nothing.
+type noOutputs struct{}
+
+func (noOutputs) CheckURL(url string) (string, error) {
+	scheme, rest, _ := strings.Cut(url, "://")
+	if scheme != "rtmp" && scheme != "srt" {
+		return "", proto.Errorf(proto.InvalidArgument, "the URL is not of rtmp or srt")
+	}
+	if i := strings.LastIndex(rest, "/"); i >= 0 {
+		rest = rest[:i+1] + "…"
+	}
+	return scheme + "://" + rest, nil
+}
+
+func (noOutputs) Start(signal.OutputStart) error { return nil }
+func (noOutputs) Pause(string, string)           {}
+func (noOutputs) Resume(string, string)          {}
+func (noOutputs) Stop(string, string)            {}
+
+type noFiles struct{}
+
+func (noFiles) URL(_ context.Context, a *amphiv1.Asset, _ time.Duration) (string, error) {
+	return "/v1/assets/" + a.GetId(), nil
+}
+
+func (noFiles) Delete(context.Context, *amphiv1.Asset) error { return nil }
+
+// noStreams runs every stream, and shows nothing.
+type noStreams struct{}
+
+func (noStreams) Start(string, *amphiv1.StreamSettings, *amphiv1.Stream) error { return nil }
+func (noStreams) SetLayout(string, string, amphiv1.LayoutKind)                 {}
+func (noStreams) Stop(string, string)                                          {}
+
+func TestOutputsAgainstTheRealAPI(t *testing.T) {
+	t.Parallel()
+	url := startReal(t, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: make([]byte, 32)}},
+		putAsset(&amphiv1.Asset{Id: "as_1", Type: amphiv1.AssetType_ASSET_TYPE_PROGRAM, State: amphiv1.AssetState_ASSET_STATE_READY, Room: "demo", Stream: "main",
+			Variant: "720p", Part: 1, Size: 2048, DurationMs: 90_000, Checksum: "sha256:00"}),
+		putAsset(&amphiv1.Asset{Id: "as_2", Type: amphiv1.AssetType_ASSET_TYPE_CHAT, State: amphiv1.AssetState_ASSET_STATE_RECORDING, Room: "demo"}))
+	enter(t, url, "host", "Ada", false)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/outputs",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("AMPHI_URL", url)
+			return nil
+		},
+	})
+}
+
+func putAsset(a *amphiv1.Asset) *amphiv1.RegistryCommand {
+	return &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutAsset{PutAsset: a}}
 }
