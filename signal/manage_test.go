@@ -350,7 +350,7 @@ func (r slowRegistry) Propose(ctx context.Context, cmd *amphiv1.RegistryCommand)
 func TestChangesOfARoomsRecordDoNotUndoEachOther(t *testing.T) {
 	t.Parallel()
 	registry := newRegistry()
-	r := newRecords(slowRegistry{registry}, slog.New(slog.DiscardHandler))
+	r := newRecords(slowRegistry{registry}, slog.New(slog.DiscardHandler), time.Now)
 	var wg sync.WaitGroup
 	for i := range 20 {
 		wg.Go(func() {

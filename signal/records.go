@@ -17,14 +17,15 @@ import (
 type records struct {
 	registry Registry
 	log      *slog.Logger
+	now      func() time.Time
 	lost     atomic.Uint64
 	// turn is taken while a room's record is read, changed and written, so that no change undoes another.
 	turn  chan struct{}
 	lanes lanes
 }
 
-func newRecords(r Registry, log *slog.Logger) *records {
-	return &records{registry: r, log: log, turn: make(chan struct{}, 1), lanes: newLanes()}
+func newRecords(r Registry, log *slog.Logger, now func() time.Time) *records {
+	return &records{registry: r, log: log, now: now, turn: make(chan struct{}, 1), lanes: newLanes()}
 }
 
 // room finds a room's record, without regard to case.
@@ -115,7 +116,7 @@ func (r *records) Keep(cmd *amphiv1.RegistryCommand) { r.Commit(cmd, nil) }
 func (r *records) Commit(cmd *amphiv1.RegistryCommand, done func(error)) {
 	cmd.Id = proto.NewID(proto.RequestPrefix)
 	if cmd.TimeMs == 0 {
-		cmd.TimeMs = time.Now().UnixMilli()
+		cmd.TimeMs = r.now().UnixMilli()
 	}
 	lane := "other"
 	switch b := cmd.GetBody().(type) {

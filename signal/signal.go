@@ -38,6 +38,8 @@ type Config struct {
 	TokensPerMinute int
 	// Drain bounds how long Run waits for clients to close on shutdown; default 3 s.
 	Drain time.Duration
+	// Now is the wall clock, by which tokens are valid and records are dated; default time.Now.
+	Now func() time.Time
 }
 
 // Deps are a Server's neighbours.
@@ -90,11 +92,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	cfg.TokensPerMinute = cmp.Or(cfg.TokensPerMinute, 60)
 	cfg.Drain = cmp.Or(cfg.Drain, 3*time.Second)
 	cfg.WebSocket.Logger = cfg.Logger
 	s := &Server{cfg: cfg, deps: deps, log: cfg.Logger, stopping: make(chan struct{})}
-	s.records = newRecords(deps.Registry, cfg.Logger)
+	s.records = newRecords(deps.Registry, cfg.Logger, cfg.Now)
 	s.verifier = auth.NewVerifier(s.records)
 	s.streams, s.headless, s.addresses = newStreams(s), newHeadless(s), newAddresses(cfg.TokensPerMinute)
 	s.sockets = ws.New(cfg.WebSocket)
@@ -210,22 +215,22 @@ const resumeFor = 7 * 24 * time.Hour
 
 func (s *Server) resumeToken(e *edge, peerID string) string {
 	return auth.SealResume(s.records.secret(), auth.Resume{Room: e.room.Name(), PeerID: peerID,
-		SessionID: e.rep.SessionID(), Node: s.cfg.Node, Expires: time.Now().Add(resumeFor)})
+		SessionID: e.rep.SessionID(), Node: s.cfg.Node, Expires: s.cfg.Now().Add(resumeFor)})
 }
 
 func (s *Server) ticket(token string) (auth.Resume, error) {
-	return auth.OpenResume(s.records.secret(), time.Now(), token)
+	return auth.OpenResume(s.records.secret(), s.cfg.Now(), token)
 }
 
 func (s *Server) verify(token string, want auth.Type) (auth.Grant, error) {
-	return s.verifier.Verify(time.Now(), token, want)
+	return s.verifier.Verify(s.cfg.Now(), token, want)
 }
 
 func (s *Server) info() *amphiv1.ServerInfo {
 	return &amphiv1.ServerInfo{
 		Node: s.cfg.Node, Region: s.cfg.Region, Version: s.cfg.Version,
 		PingIntervalMs: 5000, PingTimeoutMs: uint32(cmp.Or(s.cfg.WebSocket.Silence, 15*time.Second).Milliseconds()),
-		ResumeWindowMs: 60000, TimeMs: time.Now().UnixMilli(),
+		ResumeWindowMs: 60000, TimeMs: s.cfg.Now().UnixMilli(),
 	}
 }
 

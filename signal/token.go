@@ -87,7 +87,7 @@ func (s *Server) exchangeCode(r *http.Request) (*tokenAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := s.cfg.Now()
 	grant := auth.Grant{Type: auth.App, Room: room.GetName(), Role: known.GetRole(), UserID: req.UserID,
 		IssuedAt: now, ExpiresAt: now.Add(tokenLife)}
 	token, err := signer.Mint(grant)

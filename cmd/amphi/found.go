@@ -42,7 +42,7 @@ func (m *mesh) seed(ctx context.Context) error {
 		return err
 	}
 	var wanted []*amphiv1.RegistryCommand
-	now := time.Now().UnixMilli()
+	now := m.node.cfg.Now().UnixMilli()
 	m.cluster.Read(func(r *amphiv1.Registry) {
 		if len(r.GetNodeSecret()) == 0 {
 			secret := make([]byte, 32)

@@ -37,6 +37,9 @@ type Config struct {
 	HTTPAddr string
 	// MetricsAddr is HOST:PORT of metrics and pprof; empty: nowhere.
 	MetricsAddr string
+	// Now is the wall clock, by which tokens and certificates are valid and records are dated: nothing else goes by it.
+	// Default time.Now.
+	Now func() time.Time
 	// Data is the directory of durable records; empty keeps them in memory.
 	Data string
 	// MediaUDPAddr and MediaTCPAddr are HOST:PORT of WebRTC media; empty: beside HTTP.
@@ -89,6 +92,9 @@ func NewNode(cfg Config) (*Node, error) {
 	if cfg.ID == "" {
 		cfg.ID = proto.NewID(proto.NodePrefix)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.HTTPAddr == "" {
 		cfg.HTTPAddr = "127.0.0.1:0"
 	}
@@ -126,7 +132,7 @@ func (n *Node) open() error {
 	deps.Media, deps.Streams = signal.Engine(n.media), n.streams
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,
-		ICEServers: n.iceServers,
+		ICEServers: n.iceServers, Now: n.cfg.Now,
 	}, deps)
 	if err != nil {
 		return err
@@ -230,7 +236,7 @@ func (n *Node) ensureSecret() error {
 	// crypto/rand.Read never fails since Go 1.24.
 	_, _ = rand.Read(secret)
 	err := n.registry.Propose(context.Background(), &amphiv1.RegistryCommand{
-		Id: proto.NewID(proto.RequestPrefix), TimeMs: time.Now().UnixMilli(),
+		Id: proto.NewID(proto.RequestPrefix), TimeMs: n.cfg.Now().UnixMilli(),
 		Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: secret}})
 	if err != nil {
 		return fmt.Errorf("keeping the secret of resume tokens: %w", err)

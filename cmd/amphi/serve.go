@@ -65,11 +65,14 @@ func runServe(ctx context.Context, config Config, out io.Writer) error {
 
 // nodeConfig turns what the file says into a Node's configuration, and reads the files that it names.
 func nodeConfig(f nodefile.Config, logger *slog.Logger) (Config, error) {
+	clock, err := wallClock(os.Getenv(clockOffsetFile))
+	if err != nil {
+		return Config{}, err
+	}
 	c := Config{
-		Logger: logger, ID: f.Node, Region: f.Region, HTTPAddr: f.HTTP, MetricsAddr: f.Metrics, Data: f.Data,
+		Now: clock, Logger: logger, ID: f.Node, Region: f.Region, HTTPAddr: f.HTTP, MetricsAddr: f.Metrics, Data: f.Data,
 		MediaUDPAddr: f.MediaUDP, MediaTCPAddr: f.MediaTCP,
 	}
-	var err error
 	if c.TURNAddr, err = turnAddr(f.HTTP, f.TURNPort); err != nil {
 		return c, err
 	}
@@ -93,7 +96,9 @@ func nodeConfig(f nodefile.Config, logger *slog.Logger) (Config, error) {
 	if f.Cluster == nil {
 		return c, nil
 	}
-	who, err := identity.Load(identity.Config{Logger: logger, Node: f.Node, Files: identity.Files{CA: f.Cluster.CA, Cert: f.Cluster.Cert, Key: f.Cluster.Key}})
+	who, err := identity.Load(identity.Config{
+		Logger: logger, Node: f.Node, Files: identity.Files{CA: f.Cluster.CA, Cert: f.Cluster.Cert, Key: f.Cluster.Key}, Now: clock,
+	})
 	if err != nil {
 		return c, err
 	}

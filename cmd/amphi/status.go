@@ -66,7 +66,7 @@ func (n *Node) Status(id string) *amphiv1.NodeStatus {
 	defer cancel()
 	stats := n.media.Stats()
 	status := &amphiv1.NodeStatus{
-		Info: n.info(), TimeMs: time.Now().UnixMilli(),
+		Info: n.info(), TimeMs: n.cfg.Now().UnixMilli(),
 		CpuCores: n.usage.CPU(), RssBytes: residentBytes(), Goroutines: goroutines(),
 		Rooms: n.signal.Rooms(ctx), Drops: occurred(stats),
 		Clients: uint32(n.signal.Stats().Clients.Open),
