@@ -1,0 +1,138 @@
+package record
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// disk is what files of a test are on: it has so much room, and can be slow.
+type disk struct {
+	mu   sync.Mutex // guards the fields below
+	room int64      // negative: as much as wanted
+	gate chan struct{}
+}
+
+func (d *disk) create(path string) (file, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &diskFile{f, d}, nil
+}
+
+func (d *disk) set(room int64, gate chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.room, d.gate = room, gate
+}
+
+type diskFile struct {
+	*os.File
+	disk *disk
+}
+
+// WriteAt writes half when there is no room for all, as disks do.
+func (f *diskFile) WriteAt(b []byte, at int64) (int, error) {
+	f.disk.mu.Lock()
+	gate, full := f.disk.gate, f.disk.room >= 0 && int64(len(b)) > f.disk.room
+	if !full && f.disk.room >= 0 {
+		f.disk.room -= int64(len(b))
+	}
+	f.disk.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	if full {
+		n, _ := f.File.WriteAt(b[:len(b)/2], at)
+		return n, &os.PathError{Op: "write", Path: f.Name(), Err: syscall.ENOSPC}
+	}
+	return f.File.WriteAt(b, at)
+}
+
+// While the disk is full the state says so and the program goes on; the recording does when there is room again.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, "720p")
+	d, s := &disk{room: 120_000}, &states{}
+	r, _ := run(t, Config{Source: p, create: d.create}, s)
+	if err := r.Start(request); err != nil {
+		t.Fatal(err)
+	}
+	p.play(240)
+	eventually(t, "a full disk", func() bool { return s.last().Phase == Retrying })
+	if reason := s.last().Reason; reason != "the disk is full" {
+		t.Errorf("reason %q", reason)
+	}
+	before, _ := r.State("rec1")
+	d.set(-1, nil)
+	p.play(120)
+	eventually(t, "room", func() bool { return s.last().Phase == Active })
+	written(t, r, "rec1", before.Length+3*time.Second)
+	if err := r.Stop("rec1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "end", func() bool { return s.last().Phase == Stopped })
+	if s.last().Dropped == 0 {
+		t.Error("nothing is missing")
+	}
+	path := filepath.Join(r.Dir("rec1"), "720p.mp4")
+	video, audio := frames(t, path)
+	gaps(t, video, 1.0/30)
+	gaps(t, audio, 1024.0/48000)
+	if len(video) < 120 || len(video) > 300 {
+		t.Errorf("%d pictures", len(video))
+	}
+	decodes(t, path)
+	decodes(t, filepath.Join(r.Dir("rec1"), "720p.m3u8"))
+}
+
+// A disk that does not answer costs the recording parts and the program nothing.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, "720p")
+	gate := make(chan struct{})
+	d, s := &disk{room: -1, gate: gate}, &states{}
+	r, _ := run(t, Config{Source: p, create: d.create, QueueBytes: 200_000}, s)
+	if err := r.Start(request); err != nil {
+		t.Fatal(err)
+	}
+	p.play(600) // 20 s; it would hang here
+	d.set(-1, nil)
+	close(gate)
+	eventually(t, "parts that are missing", func() bool { return s.last().Phase == Retrying && strings.Contains(s.last().Reason, "slow") })
+	p.play(120)
+	eventually(t, "recording again", func() bool { return s.last().Phase == Active })
+	if err := r.Stop("rec1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "end", func() bool { return s.last().Phase == Stopped })
+	path := filepath.Join(r.Dir("rec1"), "720p.mp4")
+	video, _ := frames(t, path)
+	gaps(t, video, 1.0/30)
+	if len(video) < 120 || len(video) > 500 {
+		t.Errorf("%d pictures", len(video))
+	}
+	decodes(t, path)
+}
+
+// Making the files waits for room, too: /dev/full is a disk without any.
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	_, err = f.WriteString("x")
+	if got := reasonOf(err); got != diskFull {
+		t.Errorf("%v is %q", err, got)
+	}
+	if got := reasonOf(&os.PathError{Op: "open", Path: "/secret/path", Err: syscall.ENAMETOOLONG}); strings.Contains(got, "secret") {
+		t.Errorf("a path in %q", got)
+	}
+}
