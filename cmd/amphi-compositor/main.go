@@ -25,16 +25,17 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "amphi-compositor:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, stdout io.Writer) error {
+func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	flags := flag.NewFlagSet("amphi-compositor", flag.ContinueOnError)
 	version := flags.Bool("version", false, "print version and licence, and exit")
 	fontDir := flags.String("fonts", "", "directory of Noto fonts (default: Debian's)")
+	width := flags.Int("thumbnail", 0, "instead: make a JPEG, at most so many pixels wide, of the H.264 keyframe on standard input")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -44,6 +45,12 @@ func run(args []string, stdout io.Writer) error {
 		return err
 	}
 	av.Quiet()
+	if *width > 0 {
+		if err := confine.Apply(); err != nil {
+			fmt.Fprintln(os.Stderr, "amphi-compositor: running unconfined:", err)
+		}
+		return thumbnail(stdin, stdout, *width)
+	}
 	conn, err := net.FileConn(os.NewFile(wire.FD, "node"))
 	if err != nil {
 		return fmt.Errorf("opening descriptor %d (a node starts this program, not a person): %w", wire.FD, err)

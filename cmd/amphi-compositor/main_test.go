@@ -18,7 +18,7 @@ const childEnv = "AMPHI_COMPOSITOR_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
-		if err := run(nil, os.Stdout); err != nil {
+		if err := run(nil, os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "compositor child:", err)
 			os.Exit(1)
 		}
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func TestVersionNamesTheLicence(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	if err := run([]string{"--version"}, &out); err != nil {
+	if err := run([]string{"--version"}, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"GNU General Public License", "libavcodec 59", "libopus"} {
@@ -42,7 +42,7 @@ func TestVersionNamesTheLicence(t *testing.T) {
 
 func TestUnknownFlag(t *testing.T) {
 	t.Parallel()
-	if err := run([]string{"--nonsense"}, &bytes.Buffer{}); err == nil {
+	if err := run([]string{"--nonsense"}, nil, &bytes.Buffer{}); err == nil {
 		t.Fatal("accepted")
 	}
 }

@@ -61,7 +61,7 @@ func TestReference(t *testing.T) {
 
 func FuzzTrack(f *testing.F) {
 	m := load(f)
-	f.Add(movie.AppendHeader(nil, m.tracks), m.data[0])
+	f.Add(movie.AppendHeader(nil, m.tracks), []byte{0, 0, 0, 2, 0x65, 1})
 	f.Fuzz(func(t *testing.T, head, sample []byte) {
 		tracks, err := movie.ParseInit(head)
 		if err != nil {
