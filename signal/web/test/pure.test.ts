@@ -11,7 +11,7 @@ import { Emitter } from "../src/sdk/emitter.js";
 import { Handover } from "../src/sdk/handover.js";
 import { activeEncodings, fullHeight, layersFor, mayPublish, needsTransport, preferCodecs, videoEncodings } from "../src/sdk/publishing.js";
 import { applyEvent, maxMessages } from "../src/sdk/reduce.js";
-import { emptyState, ownRole, raisedHands } from "../src/sdk/state.js";
+import { emptyState, ownRole, raisedHands, recordingOf } from "../src/sdk/state.js";
 import type { RoomState } from "../src/sdk/state.js";
 import { slotsToStartWith, wantedTracks } from "../src/sdk/subscriptions.js";
 import { qualityInWords, reasonInWords } from "../src/app/words.js";
@@ -93,6 +93,25 @@ test("the store changes by key, streams get whole addresses, unknown events chan
   assert.equal(state.streams.get("main")?.url, "http://node/v1/hls/demo/main/index.m3u8");
   assert.equal(state.streams.get("main")?.phase, "live");
   assert.deepEqual(applyEvent(state, create(EventSchema, { seq: 9n }), "http://node"), [state, []]);
+});
+
+test("outputs are kept in order, the oldest that ended go, and tell whether the room is recorded", () => {
+  const changed = (id: string, kind: number, outputState: number): Body => ({ case: "outputChanged", value: { output: { id, kind, state: outputState, bytes: 5n } } });
+  let [state, names] = after(start, changed("ou_p", 3, 2));
+  assert.deepEqual(names, ["output-changed"]);
+  assert.equal(recordingOf(state), "off");
+  [state] = after(state, changed("ou_1", 1, 1));
+  assert.equal(recordingOf(state), "starting");
+  [state] = after(state, changed("ou_1", 1, 3));
+  assert.equal(recordingOf(state), "paused");
+  [state] = after(state, changed("ou_2", 2, 2));
+  assert.equal(recordingOf(state), "on");
+  [state] = after(state, changed("ou_1", 1, 6), changed("ou_2", 2, 5));
+  assert.equal(recordingOf(state), "off");
+  for (let i = 0; i < 70; i++) [state] = after(state, changed("ou_x" + i, 3, 5));
+  assert.equal(state.outputs.size, 64);
+  assert.equal(state.outputs.get("ou_p")?.phase, "active");
+  assert.equal(state.outputs.has("ou_1"), false);
 });
 
 test("subscribed are all microphones, and the pictures that are shown, at their size", () => {

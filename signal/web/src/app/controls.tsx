@@ -5,6 +5,7 @@ import { Icon } from "./icons.js";
 import type { IconName } from "./icons.js";
 import { attempt, tell } from "./notices.js";
 import { ReactionPicker } from "./reactions.js";
+import { RecordButton } from "./recording.js";
 import { useRoom, useRoomState } from "./session.js";
 import { Button, Dialog, IconButton, Menu } from "./ui.js";
 import type { MenuItem } from "./ui.js";
@@ -46,6 +47,7 @@ export function Controls(props: ControlsProps) {
         {canShareScreen && mayPublish(role, "screen", "video") && <ScreenButton />}
         {may?.raiseHand && <HandButton />}
         {may?.react && <ReactionPicker />}
+        <RecordButton />
         {may?.controlStream && <LiveMenu />}
       </div>
       <div class="controls-group">

@@ -48,6 +48,15 @@ export function useRoomNotices(chatOpen: boolean): void {
     if (stream.phase === "live" && ownRole(room.state)?.permissions.controlStream) tell("You are live");
   });
 
+  useRoomEvent("output-changed", (output) => {
+    const may = ownRole(room.state)?.permissions;
+    const controls = output.kind === "push" ? may?.controlPush : may?.controlRecording;
+    if (output.phase === "failed" && controls) warn(new AmphiError("output_failed", output.failure));
+    if (output.kind !== "push" && output.phase === "active" && output.startedBy !== room.state.selfId) {
+      tell("This room is being recorded", undefined, { about: "recording" });
+    }
+  });
+
   useRoomEvent("reconnected", ({ resumed }) => {
     tell("You are back", resumed ? undefined : "You joined again, because your place was no longer held.");
   });

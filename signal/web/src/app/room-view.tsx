@@ -7,6 +7,7 @@ import { Icon, Logo } from "./icons.js";
 import { attempt } from "./notices.js";
 import { PeoplePanel } from "./people.js";
 import { FloatingReactions } from "./reactions.js";
+import { RecordingBadge } from "./recording.js";
 import { RoleDialog, UnmuteDialog } from "./role-dialog.js";
 import { useRoomNotices } from "./room-notices.js";
 import { useRoom, useRoomState, useSession } from "./session.js";
@@ -43,6 +44,11 @@ export function RoomView() {
           <Pictures />
           <FloatingReactions />
           <SoundBlocked />
+          {embedded && (
+            <div class="over-picture">
+              <RecordingBadge />
+            </div>
+          )}
         </div>
         {panel === "chat" && <ChatPanel close={() => setPanel(undefined)} />}
         {panel === "people" && <PeoplePanel close={() => setPanel(undefined)} />}
@@ -113,6 +119,7 @@ function Header() {
           Live
         </span>
       )}
+      <RecordingBadge />
       <span class="spacer" />
       <Network quality={network} />
       <span class="role-chip" data-testid="own-role" title="Your role">

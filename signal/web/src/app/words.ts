@@ -35,6 +35,7 @@ const byCode: Readonly<Record<string, Words>> = {
   chat_blocked: { title: "You cannot chat", text: "Somebody who runs the room has blocked your messages." },
   message_too_large: { title: "That is too long", text: "Shorten it and try again." },
   stream_failed: { title: "The live stream failed", text: "It is being started again." },
+  output_failed: { title: "A recording or a push failed", text: "" },
   encrypted_room: { title: "Not in an encrypted room", text: "This room is end-to-end encrypted: the server cannot see or hear it, so it cannot stream it." },
   encryption_required: { title: "This room is encrypted", text: "Join again with the passphrase, or with the whole link." },
   missing_key: { title: "Somebody uses another key", text: "You cannot see or hear them. Check that everybody has the same passphrase or link." },

@@ -3,10 +3,10 @@ import type { NodeInfoJson, NodeStatusJson } from "../gen/amphi/v1/api_pb.js";
 import { keepToken, listNodes, nodeStatus, RefusedError } from "./api.js";
 import { ClusterFacts, ClusterMap, RelayTrees, Trunks } from "./cluster.js";
 import { bytes, count, downTrackRows, duration, matches, number, peerRows, streamRows, upTrackRows } from "./rows.js";
-import { Drops, DownTracks, Peers, Rooms, Streams, UpTracks } from "./sections.js";
+import { Drops, DownTracks, Outputs, Peers, Rooms, Streams, UpTracks } from "./sections.js";
 
 const pollMs = 2_000;
-const tabs = ["Rooms", "Peers", "DownTracks", "UpTracks", "Streams", "Drops", "Trunks", "Trees"] as const;
+const tabs = ["Rooms", "Peers", "DownTracks", "UpTracks", "Streams", "Outputs", "Drops", "Trunks", "Trees"] as const;
 // What only a node of a cluster has.
 const clusterTabs: ReadonlySet<string> = new Set(["Trunks", "Trees"]);
 type Tab = (typeof tabs)[number];
@@ -113,6 +113,12 @@ function Section({ status, tab, search, open }: { status: NodeStatusJson; tab: T
       );
     case "Streams":
       return <Streams rows={streamRows(status).filter((s) => matches(search, s.room, s.stream?.name, s.stream?.state))} />;
+    case "Outputs":
+      return (
+        <Outputs
+          rows={(status.outputs ?? []).filter((o) => matches(search, o.room, o.output?.kind, o.output?.state, o.output?.url, o.output?.id))}
+        />
+      );
     case "Trunks":
       return <Trunks rows={(status.trunks ?? []).filter((t) => matches(search, t.node, t.state))} />;
     case "Trees":
@@ -135,6 +141,8 @@ function rowCount(status: NodeStatusJson, tab: Tab): number {
       return upTrackRows(rooms).length;
     case "Streams":
       return streamRows(status).length;
+    case "Outputs":
+      return status.outputs?.length ?? 0;
     case "Trunks":
       return status.trunks?.length ?? 0;
     case "Trees":
@@ -182,6 +190,7 @@ function Figures({ status }: { status: NodeStatusJson }) {
     ["Sent", bytes(status.bytesOut), `${count(status.packetsOut)} packets`],
     ["Dropped", count(drops)],
   ];
+  if (status.storage) figures.push(["Storage", status.storage, status.storageReason || `${bytes(status.storageWaitingBytes)} wait`]);
   return (
     <section class="figures" aria-label="Figures of this node">
       {figures.map(([name, value, title]) => (

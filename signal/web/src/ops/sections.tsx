@@ -1,4 +1,4 @@
-import type { RoomStatusJson, StreamStatusJson } from "../gen/amphi/v1/api_pb.js";
+import type { OutputStatusJson, RoomStatusJson, StreamStatusJson } from "../gen/amphi/v1/api_pb.js";
 import { bytes, count, kbps, matches, mergedTracks, number, worthALook } from "./rows.js";
 import type { DownTrackRow, PeerRow, UpTrackRow } from "./rows.js";
 import { Table } from "./table.js";
@@ -155,6 +155,33 @@ export function Streams({ rows }: { rows: readonly StreamStatusJson[] }) {
   );
 }
 
+export function Outputs({ rows }: { rows: readonly OutputStatusJson[] }) {
+  return (
+    <Table
+      testid="ops-outputs"
+      rows={rows}
+      keyOf={(o) => o.output?.id ?? ""}
+      empty="This node makes no recordings and pushes."
+      columns={[
+        { name: "Room", order: (o) => o.room ?? "", cell: (o) => o.room },
+        { name: "Kind", order: (o) => o.output?.kind ?? "", cell: (o) => words(o.output?.kind) },
+        { name: "Stream", cell: (o) => [o.output?.stream, o.output?.variant].filter(Boolean).join(" ") },
+        {
+          name: "State",
+          order: (o) => o.output?.state ?? "",
+          cell: (o) => <Chip text={words(o.output?.state)} bad={/RETRYING|FAILED/.test(o.output?.state ?? "")} />,
+        },
+        { name: "Why", cell: (o) => o.output?.failure },
+        { name: "Target", cell: (o) => o.output?.url },
+        { name: "Size", numeric: true, order: (o) => Number(o.output?.bytes ?? 0), cell: (o) => bytes(o.output?.bytes) },
+        { name: "Frames", numeric: true, cell: (o) => count(o.frames) },
+        { name: "Dropped", numeric: true, order: (o) => Number(o.dropped ?? 0), cell: (o) => count(o.dropped) },
+        { name: "Retries", numeric: true, order: (o) => o.output?.retries ?? 0, cell: (o) => o.output?.retries ?? 0 },
+      ]}
+    />
+  );
+}
+
 export function Drops({ drops, search }: { drops: Readonly<Record<string, string>>; search: string }) {
   const rows = Object.entries(drops)
     .map(([reason, n]) => ({ reason, n: Number(n) }))
@@ -184,5 +211,5 @@ function Layer({ n }: { n: number | undefined }) {
 
 /** "STREAM_STATE_LIVE" as "live". */
 function words(enumName: string | undefined): string {
-  return (enumName ?? "").replace(/^(STREAM_STATE|LAYOUT_KIND)_/, "").toLowerCase().replaceAll("_", " ");
+  return (enumName ?? "").replace(/^(STREAM_STATE|OUTPUT_STATE|OUTPUT_KIND|LAYOUT_KIND)_/, "").toLowerCase().replaceAll("_", " ");
 }

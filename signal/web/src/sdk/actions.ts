@@ -1,9 +1,12 @@
 // What a peer may ask of the room, by subject. Every method throws an AmphiError when it is refused.
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { ControlOutput_Action as OutputAction } from "../gen/amphi/v1/output_pb.js";
+import type { ControlOutputSchema } from "../gen/amphi/v1/output_pb.js";
 import { ControlStream_Action as StreamAction } from "../gen/amphi/v1/room_pb.js";
 import type { Result } from "../gen/amphi/v1/room_pb.js";
 import type { CommandBody } from "./client.js";
-import { layoutToWire, peerOf } from "./convert.js";
-import type { LayoutKind, Peer, Source } from "./model.js";
+import { layoutToWire, outputKindToWire, outputOf, peerOf } from "./convert.js";
+import type { LayoutKind, Output, OutputKind, Peer, Source } from "./model.js";
 
 /** Sends a command to the room's owner and answers its result. */
 export type Ask = (body: CommandBody) => Promise<Result["body"]>;
@@ -165,6 +168,102 @@ export class Streams {
 
   private async control(name: string, action: StreamAction, layout: LayoutKind): Promise<void> {
     await this.ask({ case: "controlStream", value: { name, action, layout: layoutToWire(layout) } });
+  }
+}
+
+export interface OutputOptions {
+  /** `main` by default. An output of a stream that does not run starts it. */
+  readonly stream?: string;
+  /** Name of one of the stream's variants. */
+  readonly variant?: string;
+}
+
+export interface TrackOptions {
+  /** Absent or empty: all. */
+  readonly roles?: readonly string[];
+  readonly peers?: readonly string[];
+  readonly sources?: readonly Source[];
+}
+
+class Outputs {
+  constructor(
+    private readonly ask: Ask,
+    private readonly kind: OutputKind,
+  ) {}
+
+  protected async start(value: MessageInitShape<typeof ControlOutputSchema>, kind = this.kind): Promise<Output> {
+    const started = await this.control({ ...value, kind: outputKindToWire(kind), action: OutputAction.START });
+    return started[0] as Output;
+  }
+
+  protected change(action: OutputAction, id: string): Promise<Output[]> {
+    return this.control({ action, id, kind: outputKindToWire(this.kind) });
+  }
+
+  private async control(value: MessageInitShape<typeof ControlOutputSchema>): Promise<Output[]> {
+    const result = await this.ask({ case: "controlOutput", value });
+    return result.case === "controlOutput" ? result.value.outputs.map(outputOf) : [];
+  }
+}
+
+/** Recordings of streams and tracks. Without an id a change is about all that run. */
+export class Recordings extends Outputs {
+  constructor(ask: Ask) {
+    super(ask, "recording");
+  }
+
+  /** Records a stream, all its variants by default. One that is recorded already is answered as it is. */
+  record(options: OutputOptions = {}): Promise<Output> {
+    return this.start(options);
+  }
+
+  /** Records what people publish, a file for each track. */
+  recordTracks(tracks: TrackOptions = {}): Promise<Output> {
+    return this.start({ tracks: lists(tracks) }, "tracks");
+  }
+
+  /** Starts what the template provides for under a name. */
+  startDestination(destination: string): Promise<Output> {
+    return this.start({ destination });
+  }
+
+  stop(id = ""): Promise<Output[]> {
+    return this.change(OutputAction.STOP, id);
+  }
+
+  pause(id = ""): Promise<Output[]> {
+    return this.change(OutputAction.PAUSE, id);
+  }
+
+  resume(id = ""): Promise<Output[]> {
+    return this.change(OutputAction.RESUME, id);
+  }
+}
+
+/** Pushes of streams to other servers, each on its own. */
+export class Pushes extends Outputs {
+  constructor(ask: Ask) {
+    super(ask, "push");
+  }
+
+  /** Pushes to `rtmp://`, `rtmps://` or `srt://`. The URL's secrets are told to nobody afterwards. */
+  add(url: string, options: OutputOptions = {}): Promise<Output> {
+    return this.start({ ...options, url });
+  }
+
+  /** Starts what the template provides for under a name. */
+  startDestination(destination: string): Promise<Output> {
+    return this.start({ destination });
+  }
+
+  /** Ends one, or all. */
+  remove(id = ""): Promise<Output[]> {
+    return this.change(OutputAction.STOP, id);
+  }
+
+  /** Tries one at once that waits, or has failed. */
+  retry(id: string): Promise<Output[]> {
+    return this.change(OutputAction.RETRY, id);
   }
 }
 

@@ -1,5 +1,6 @@
 // Generated protobuf messages to the plain values of model.ts.
 import * as gen from "../gen/amphi/v1/model_pb.js";
+import type * as output from "../gen/amphi/v1/output_pb.js";
 import type { ServerInfo as GenServerInfo } from "../gen/amphi/v1/signal_pb.js";
 import type {
   Delivery,
@@ -7,6 +8,9 @@ import type {
   LeaveReason,
   Level,
   Message,
+  Output,
+  OutputKind,
+  OutputPhase,
   Peer,
   Permissions,
   Role,
@@ -22,6 +26,8 @@ import type { RoomState } from "./state.js";
 
 const deliveries: readonly Delivery[] = ["none", "none", "webrtc", "hls"];
 const phases: readonly StreamPhase[] = ["stopped", "starting", "live", "stopped", "failed"];
+const outputKinds: readonly OutputKind[] = ["recording", "recording", "tracks", "push"];
+const outputPhases: readonly OutputPhase[] = ["stopped", "starting", "active", "paused", "retrying", "stopped", "failed"];
 const layouts: readonly LayoutKind[] = [
   "auto",
   "grid",
@@ -134,12 +140,41 @@ export function streamOf(s: gen.Stream, server: string): Stream {
   };
 }
 
+export function outputOf(o: output.Output): Output {
+  return {
+    id: o.id,
+    kind: outputKinds[o.kind] ?? "recording",
+    stream: o.stream,
+    phase: outputPhases[o.state] ?? "stopped",
+    phaseMs: Number(o.stateMs),
+    url: o.url,
+    variant: o.variant,
+    destination: o.destination,
+    startedMs: Number(o.startedMs),
+    startedBy: o.startedBy,
+    failure: o.failure,
+    bytes: Number(o.bytes),
+    retries: o.retries,
+  };
+}
+
+export function outputKindToWire(kind: OutputKind): output.OutputKind {
+  return outputKinds.lastIndexOf(kind);
+}
+
 export function templateOf(t: gen.Template): Template {
   return {
     name: t.name,
     description: t.description,
     roles: t.roles.map(roleOf),
     streams: t.streams.map((s) => ({ name: s.name, layout: layouts[s.layout] ?? "auto", roles: s.roles })),
+    destinations: t.destinations.map((d) => ({
+      name: d.name,
+      kind: outputKinds[d.kind] ?? "recording",
+      stream: d.stream || "main",
+      url: d.url,
+      autoStart: d.autoStart,
+    })),
     endToEndEncrypted: t.endToEndEncrypted,
   };
 }

@@ -1,6 +1,6 @@
 import type { EncryptionError } from "./encryption.js";
 import type { AmphiError } from "./errors.js";
-import type { LeaveReason, Message, Peer, RoleChangeRequest, Source, StoreEntry, Stream, Track, TrackQuality } from "./model.js";
+import type { LeaveReason, Message, Output, Peer, RoleChangeRequest, Source, StoreEntry, Stream, Track, TrackQuality } from "./model.js";
 import type { UnmuteRequest } from "./state.js";
 
 /** What `room.on(name, listener)` tells. `by` is a peer id, empty for the management API. */
@@ -29,6 +29,8 @@ export interface RoomEvents {
   "role-change-answered": { requestId: string; peerId: string; accepted: boolean; by: string };
   "room-updated": { locked: boolean; metadata: string };
   "stream-changed": Stream;
+  /** A recording or a push has begun, ended, or does otherwise than before. */
+  "output-changed": Output;
   reconnecting: { error: AmphiError };
   /** `resumed` is false when the peer had to join again, under another id. */
   reconnected: { resumed: boolean };

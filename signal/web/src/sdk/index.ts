@@ -3,7 +3,7 @@ export { Room } from "./room.js";
 export type { JoinOptions, RoomConfig } from "./room.js";
 export type { RoomEvents } from "./events.js";
 export type { EncryptionError, MediaEncryption } from "./encryption.js";
-export { ownRole, ownStream, peerOfTrack, raisedHands, roleNamed, selfOf } from "./state.js";
+export { ownRole, ownStream, peerOfTrack, raisedHands, recordingOf, roleNamed, selfOf, working } from "./state.js";
 export type { LocalTrack, Phase, RoomState, UnmuteRequest } from "./state.js";
 export { AmphiError, asAmphiError } from "./errors.js";
 export { mayPublish } from "./publishing.js";
@@ -16,13 +16,17 @@ export type { StreamCaptions, StreamLevel, StreamWindow } from "./playback.js";
 export type { LocalMedia, PublishOptions } from "./local.js";
 export type {
   Chat,
+  OutputOptions,
   PeerPage,
   Peers,
+  Pushes,
+  Recordings,
   RoleChange,
   Roles,
   SendOptions,
   SessionStore,
   Streams,
+  TrackOptions,
 } from "./actions.js";
 export type { PathOptions } from "./path.js";
 export type { Platform } from "./platform.js";

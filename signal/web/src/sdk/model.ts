@@ -3,6 +3,9 @@
 export type Kind = "audio" | "video";
 export type Delivery = "none" | "webrtc" | "hls";
 export type StreamPhase = "starting" | "live" | "stopped" | "failed";
+/** A recording of a stream or of tracks, or a push of a stream to another server. */
+export type OutputKind = "recording" | "tracks" | "push";
+export type OutputPhase = "starting" | "active" | "paused" | "retrying" | "stopped" | "failed";
 export type LayoutKind = "auto" | "grid" | "active-speaker" | "screen" | "single" | "picture-in-picture";
 export type LeaveReason = "left" | "lost" | "removed" | "room-ended" | "expired";
 /** Circle of the amphitheatre: 1 on stage, 2 off stage in real time, 3 the live-stream audience. */
@@ -82,6 +85,8 @@ export interface Template {
   readonly description: string;
   readonly roles: readonly Role[];
   readonly streams: readonly { readonly name: string; readonly layout: LayoutKind; readonly roles: readonly string[] }[];
+  /** Recordings and pushes that can be started by name. */
+  readonly destinations: readonly Destination[];
   /** Peers encrypt what they publish; who has no key cannot publish. */
   readonly endToEndEncrypted: boolean;
 }
@@ -151,6 +156,38 @@ export interface Stream {
   readonly startedBy: string;
   readonly failure: string;
   readonly layout: LayoutKind;
+}
+
+export interface Output {
+  readonly id: string;
+  readonly kind: OutputKind;
+  /** The stream that it is made of; empty for tracks. */
+  readonly stream: string;
+  readonly phase: OutputPhase;
+  /** Since when it is in this phase. */
+  readonly phaseMs: number;
+  /** Where a push goes, without its secrets. */
+  readonly url: string;
+  /** Empty: the best for a push, all for a recording. */
+  readonly variant: string;
+  /** The template's destination that it was started from. */
+  readonly destination: string;
+  readonly startedMs: number;
+  readonly startedBy: string;
+  /** Why it failed or is being tried again. */
+  readonly failure: string;
+  readonly bytes: number;
+  readonly retries: number;
+}
+
+export interface Destination {
+  readonly name: string;
+  readonly kind: OutputKind;
+  readonly stream: string;
+  /** Without its secrets. */
+  readonly url: string;
+  /** It starts with its stream. */
+  readonly autoStart: boolean;
 }
 
 export interface RoleChangeRequest {

@@ -1,13 +1,15 @@
 // The room's state as a pure function of numbered events.
 import type { ChatModerated, Event, PeerUpdated, RoomState as GenRoomState } from "../gen/amphi/v1/room_pb.js";
 import { PeerUpdated_What as What } from "../gen/amphi/v1/room_pb.js";
-import { leaveReasonOf, messageOf, peerOf, storeEntryOf, streamOf, templateOf, trackOf } from "./convert.js";
+import { leaveReasonOf, messageOf, outputOf, peerOf, storeEntryOf, streamOf, templateOf, trackOf } from "./convert.js";
 import type { RoomNotice } from "./events.js";
-import type { Message, Peer, Track } from "./model.js";
+import type { Message, Output, Peer, Track } from "./model.js";
+import { working } from "./state.js";
 import type { RoomState } from "./state.js";
 
 /** The most chat messages that are kept. */
 export const maxMessages = 500;
+const maxOutputs = 64;
 
 type Reduced = readonly [RoomState, RoomNotice[]];
 
@@ -30,6 +32,7 @@ export function takeSnapshot(state: RoomState, snapshot: GenRoomState, server: s
     messages: snapshot.messages.map(messageOf).filter((message) => message.type === "chat"),
     store: new Map(snapshot.store.map((entry) => [entry.key, storeEntryOf(entry)])),
     streams: new Map(snapshot.streams.map((stream) => [stream.name, streamOf(stream, server)])),
+    outputs: new Map(snapshot.outputs.map((output) => [output.id, outputOf(output)])),
     locked: snapshot.locked,
     metadata: snapshot.metadata,
     chatPaused: snapshot.chatPaused,
@@ -93,11 +96,26 @@ export function applyEvent(state: RoomState, event: Event, server: string): Redu
       const streams = new Map(state.streams).set(stream.name, stream);
       return [{ ...state, streams }, [{ name: "stream-changed", payload: stream }]];
     }
+    case "outputChanged": {
+      if (!body.value.output) return [state, []];
+      const output = outputOf(body.value.output);
+      const outputs = keepOutputs(new Map(state.outputs).set(output.id, output));
+      return [{ ...state, outputs }, [{ name: "output-changed", payload: output }]];
+    }
     case "sessionStarted":
       return [{ ...state, sessionId: body.value.sessionId, startedMs: Number(event.timeMs) }, []];
     default:
       return [state, []]; // roomEnded arrives with a goodbye; unknown events are ignored
   }
+}
+
+/** Of the outputs that have ended the oldest go, as at the server. */
+function keepOutputs(outputs: Map<string, Output>): Map<string, Output> {
+  if (outputs.size > maxOutputs) {
+    const oldest = [...outputs.values()].find((output) => !working(output));
+    if (oldest) outputs.delete(oldest.id);
+  }
+  return outputs;
 }
 
 function peerJoined(state: RoomState, peer: Peer): Reduced {

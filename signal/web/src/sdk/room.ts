@@ -1,5 +1,5 @@
 import type { Joined, Welcome } from "../gen/amphi/v1/signal_pb.js";
-import { Chat, Peers, Roles, SessionStore, Streams } from "./actions.js";
+import { Chat, Peers, Pushes, Recordings, Roles, SessionStore, Streams } from "./actions.js";
 import type { Ask } from "./actions.js";
 import { Client, signalUrl } from "./client.js";
 import { modeOf, serverInfoOf, templateOf } from "./convert.js";
@@ -56,6 +56,8 @@ export class Room {
   readonly peers: Peers;
   readonly roles: Roles;
   readonly streams: Streams;
+  readonly recordings: Recordings;
+  readonly pushes: Pushes;
   /** The session store's writing side; its entries are in `state.store`. */
   readonly store: SessionStore;
   /** Own microphone, camera, screen and other sources. */
@@ -119,6 +121,8 @@ export class Room {
     this.peers = new Peers(ask);
     this.roles = new Roles(ask);
     this.streams = new Streams(ask);
+    this.recordings = new Recordings(ask);
+    this.pushes = new Pushes(ask);
     this.store = new SessionStore(ask);
     this.endTouch = this.platform.every(touchMs, () => this.touch());
     this.endNetworkWatch = this.platform.onNetworkChange(() => this.engine.networkChanged());

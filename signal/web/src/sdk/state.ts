@@ -3,6 +3,7 @@ import type {
   Delivery,
   Kind,
   Message,
+  Output,
   Peer,
   Role,
   RoleChangeRequest,
@@ -59,6 +60,8 @@ export interface RoomState {
   readonly messages: readonly Message[];
   readonly store: ReadonlyMap<string, StoreEntry>;
   readonly streams: ReadonlyMap<string, Stream>;
+  /** The session's recordings and pushes by id, in the order of their start; ended ones too. */
+  readonly outputs: ReadonlyMap<string, Output>;
   readonly locked: boolean;
   readonly metadata: string;
   readonly chatPaused: boolean;
@@ -100,6 +103,7 @@ export const emptyState: RoomState = {
   messages: [],
   store: new Map(),
   streams: new Map(),
+  outputs: new Map(),
   locked: false,
   metadata: "",
   chatPaused: false,
@@ -135,6 +139,17 @@ export const peerOfTrack = (state: RoomState, trackId: string): Peer | undefined
 /** The stream that this peer's role plays, or else the first one there is. */
 export const ownStream = (state: RoomState): Stream | undefined =>
   state.streams.get(ownRole(state)?.subscribe.stream ?? "main") ?? state.streams.values().next().value;
+
+/** Whether an output has not ended. */
+export const working = (output: Output): boolean => output.phase !== "stopped" && output.phase !== "failed";
+
+/** How far the room is recorded now: `paused` when all recordings are. */
+export const recordingOf = (state: RoomState): "off" | "starting" | "on" | "paused" => {
+  const phases = [...state.outputs.values()].filter((o) => o.kind !== "push" && working(o)).map((o) => o.phase);
+  if (phases.length === 0) return "off";
+  if (phases.includes("active")) return "on";
+  return phases.every((phase) => phase === "paused") ? "paused" : "starting";
+};
 
 /** Holds the state and tells listeners, once per turn of the event loop however much changed. */
 export class StateStore {
