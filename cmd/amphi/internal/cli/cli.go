@@ -36,7 +36,7 @@ const (
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		tokenCommand(), roomCommand(), peerCommand(), streamCommand(), recordCommand(), pushCommand(), templateCommand(),
-		sessionCommand(), nodeCommand(), caCommand(), keysCommand(), portsCommand(), doctorCommand(), loadCommand(),
+		sessionCommand(), nodeCommand(), caCommand(), keysCommand(), portsCommand(), doctorCommand(), loadCommand(), hlsCommand(),
 	}
 }
 

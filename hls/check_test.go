@@ -1,0 +1,58 @@
+package hls
+
+import (
+	"context"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/playlist"
+	"github.com/amphi-sfu/amphi/hls/validate"
+)
+
+// A running stream keeps all rules, with two variants, date ranges, and a compositor that dies on the way.
+func TestStreamKeepsTheRules(t *testing.T) {
+	t.Parallel()
+	s := runOrigin(t, &room{}, nil)
+	s.start(StartRequest{Room: "demo", Stream: "main", Settings: Settings{Window: 8, Segment: time.Second, Part: 250 * time.Millisecond, Variants: []packager.Variant{
+		{Name: "180p", Width: 320, Height: 180, Bitrate: 500_000}, {Name: "low", Width: 320, Height: 180, Bitrate: 500_000},
+	}}})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan *validate.Checker, 1)
+	go func() {
+		c, err := validate.Follow(ctx, validate.Config{URL: s.url + "/v1/hls/demo/main/index.m3u8"})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- c
+	}()
+	segments := func(n int) func() bool {
+		return func() bool { p := s.playlist(mainList); return p != nil && p.MediaSequence+len(p.Segments) >= n }
+	}
+	eventually(t, "a playlist", func() bool { p := s.playlist(mainList); return p != nil && len(p.Segments) > 0 })
+	first := s.playlist(mainList).MediaSequence
+	cue := playlist.DateRange{ID: "cue", Start: time.Now(), Attrs: map[string]string{"TEXT": "hello"}}
+	if err := s.AddDateRange("demo", "main", cue); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "more segments", segments(first+5))
+	if err := syscall.Kill(s.Programs()[0].Composer.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a window that has moved", segments(first+11))
+	if err := s.Stop(context.Background(), "demo", "main"); err != nil {
+		t.Fatal(err)
+	}
+	c := <-done
+	faults, n := c.Faults()
+	for _, f := range faults {
+		t.Error(f)
+	}
+	st := c.Stats()
+	t.Logf("%+v", st)
+	if n != 0 || st.Parts < 60 || st.Segments < 20 || st.Deltas < 3 {
+		t.Errorf("%d faults, %+v", n, st)
+	}
+}
