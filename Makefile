@@ -25,6 +25,11 @@ bin/amphi-compositor: $(GO_SOURCES) $(C_SOURCES) .cache/setup-build
 .cache/setup-test: deploy/setup
 	@mkdir -p .cache && deploy/setup test && touch $@
 
+# The S3 server of tests, from a module of its own.
+.cache/bin/versitygw: deploy/tools/go.mod
+	@mkdir -p .cache/bin
+	cd deploy/tools && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
+
 web: $(WEB_STAMP)
 
 signal/web/node_modules/.package-lock.json: signal/web/package.json signal/web/package-lock.json
@@ -37,7 +42,7 @@ $(WEB_STAMP): signal/web/node_modules/.package-lock.json $(WEB_SOURCES)
 
 test: .cache/setup-test build test-go test-links test-lab test-web test-e2e
 
-test-go: .cache/setup-test $(WEB_STAMP)
+test-go: .cache/setup-test .cache/bin/versitygw $(WEB_STAMP)
 	go test -race -timeout 15m ./...
 
 # Tests of real time over emulated links: alone, and without the race detector, which would starve them.

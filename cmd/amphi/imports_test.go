@@ -60,6 +60,7 @@ var thirdParty = map[string][]string{
 	"github.com/hashicorp/raft-boltdb":  {"cluster/group"},
 	"go.etcd.io/bbolt":                  {"cluster/group"},
 	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager"},
+	"github.com/minio/minio-go":         {"hls/storage"},
 	"github.com/prometheus":             {"cmd/amphi/..."},
 	"github.com/spf13/cobra":            {"cmd/amphi/..."},
 	"golang.org/x/crypto/acme/autocert": {"cmd/amphi/..."},

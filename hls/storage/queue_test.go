@@ -1,0 +1,275 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fake is a store in memory that fails as a test wishes.
+type fake struct {
+	mu     sync.Mutex // guards the fields below
+	err    error
+	bad    string // a key that always fails
+	stored []string
+	tries  []time.Time
+}
+
+func (f *fake) Put(ctx context.Context, u *Upload) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tries = append(f.tries, time.Now())
+	if u.Key == f.bad {
+		return errors.New("storing " + u.Key + ": it answers 400")
+	}
+	if f.err != nil {
+		return fmt.Errorf("storing %s: %w", u.Key, f.err)
+	}
+	f.stored = append(f.stored, u.Key)
+	return nil
+}
+
+func (f *fake) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *fake) keys() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.stored)
+}
+
+func (*fake) URL(context.Context, string, time.Duration) (string, error) { return "", nil }
+func (*fake) Open(context.Context, string) (io.ReadCloser, error)        { return nil, ErrNotFound }
+func (*fake) List(context.Context, string) ([]Object, error)             { return nil, nil }
+func (*fake) Delete(context.Context, string) error                       { return nil }
+
+// told is what a queue tells.
+type told struct {
+	mu     sync.Mutex // guards the fields below
+	status []Status
+	done   []string
+	errs   []error
+}
+
+func (o *told) onStatus(s Status) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.status = append(o.status, s)
+}
+
+func (o *told) onDone(j Job, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done, o.errs = append(o.done, j.ID+string(j.Note)), append(o.errs, err)
+}
+
+func (o *told) jobs() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.done)
+}
+
+// runQueue makes a queue and runs it until stop is called.
+func runQueue(t *testing.T, dir string, store Store, o *told) (q *Queue, stop func()) {
+	t.Helper()
+	q, err := NewQueue(QueueConfig{Dir: dir, Store: store, OnStatus: o.onStatus, OnDone: o.onDone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := q.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return q, func() { cancel(); wg.Wait() }
+}
+
+func job(id, path string, n int) Job {
+	j := Job{ID: id, Note: []byte(`{"x":1}`)}
+	for i := range n {
+		j.Files = append(j.Files, File{Path: path, Key: fmt.Sprintf("%s/%d", id, i), ContentType: "text/plain"})
+	}
+	return j
+}
+
+// The storage is away for an hour, during which the process restarts twice: everything that was added is stored, and hardly late.
+func TestAnHourAway(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), randomFile(t, t.TempDir(), "file", 10)
+	synctest.Test(t, func(t *testing.T) {
+		store, o := &fake{err: errors.New("no route to host")}, &told{}
+		begin := time.Now()
+		var want []string
+		for life := range 3 {
+			q, stop := runQueue(t, dir, store, o)
+			for n := range 3 {
+				id := fmt.Sprintf("job%d-%d", life, n)
+				if err := q.Add(job(id, path, 2)); err != nil {
+					t.Fatal(err)
+				}
+				want = append(want, id+"/0", id+"/1")
+			}
+			<-time.After(20 * time.Minute)
+			synctest.Wait()
+			if s := q.Status(); s.Health != Away || s.Reason != "no route to host" || s.Pending != 3*(life+1) || s.Failures == 0 {
+				t.Errorf("%+v", s)
+			}
+			if life == 2 {
+				store.set(nil)
+				back := time.Now()
+				for len(o.jobs()) < 9 {
+					<-time.After(time.Second)
+				}
+				if d := time.Since(back); d > 5*time.Minute {
+					t.Errorf("all was stored %v after the storage came back", d)
+				}
+				if s := q.Status(); s.Health != OK || s.Pending != 0 || s.Stored != 18 {
+					t.Errorf("%+v", s)
+				}
+			}
+			stop()
+		}
+		got := store.keys()
+		slices.Sort(got)
+		if slices.Sort(want); !slices.Equal(got, want) {
+			t.Errorf("stored %v", got)
+		}
+		if n := len(store.tries); time.Since(begin) < time.Hour || n > 150 {
+			t.Errorf("%d attempts in %v", n, time.Since(begin))
+		}
+		if len(o.status) != 4 { // away in each life, OK in the end
+			t.Errorf("told %d times: %+v", len(o.status), o.status)
+		}
+	})
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A job that the store does not take keeps nobody else waiting for long.
+func TestABadJobIsNotInTheWay(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), randomFile(t, t.TempDir(), "file", 10)
+	synctest.Test(t, func(t *testing.T) {
+		store, o := &fake{bad: "bad/0"}, &told{}
+		q, stop := runQueue(t, dir, store, o)
+		defer stop()
+		if err := q.Add(job("bad", path, 1)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Hour)
+		for n := range 10 {
+			if err := q.Add(job(fmt.Sprintf("good%d", n), path, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if got := store.keys(); len(got) != 10 {
+			t.Errorf("stored %v", got)
+		}
+		if s := q.Status(); s.Pending != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestWhatIsGoneIsSaid(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), randomFile(t, t.TempDir(), "file", 10)
+	store, o := &fake{}, &told{}
+	q, stop := runQueue(t, dir, store, o)
+	defer stop()
+	if err := q.Add(job("gone", filepath.Join(dir, "nothing"), 1)); err != nil {
+		t.Fatal(err)
+	}
+	j := job("there", path, 1)
+	j.Remove = true
+	if err := q.Add(j); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both", func() bool { return len(o.jobs()) == 2 && q.Status().Pending == 0 })
+	if got := o.jobs(); !slices.Equal(got, []string{`gone{"x":1}`, `there{"x":1}`}) || !errors.Is(o.errs[0], ErrGone) || o.errs[1] != nil {
+		t.Errorf("%v, %v", got, o.errs)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file is still there")
+	}
+	for _, j := range []Job{{}, {ID: "x"}, job("x", "relative", 1), {ID: "x", Files: []File{{Path: "/x", Key: "../x"}}}} {
+		if err := q.Add(j); err == nil {
+			t.Errorf("%+v was taken", j)
+		}
+	}
+}
+
+// Against the real server: wrong credentials, then the right ones; the server is killed in the middle of a large upload and comes back;
+// what is stored is what was to be.
+func TestQueueAndAServerThatIsKilled(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	dir := t.TempDir()
+	path := randomFile(t, t.TempDir(), "large", 6*minPart)
+	o := &told{}
+	j := Job{ID: "large", Files: []File{{Path: path, Key: "room/large.mp4", ContentType: "video/mp4"}}}
+	q, stop := runQueue(t, dir, s.store(func(c *S3Config) { c.SecretKey = "wrong-wrong" }), o)
+	if err := q.Add(j); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "denied", func() bool { return q.Status().Health == Denied })
+	stop()
+
+	r := startRelay(t, s.address)
+	r.limit.Store(3 * minPart)
+	store := s.store(func(c *S3Config) { c.Endpoint = "http://" + r.address })
+	q, stop = runQueue(t, dir, store, o)
+	eventually(t, "half of it", func() bool { return r.sent.Load() > 3*minPart })
+	s.stop()
+	eventually(t, "a storage that is away", func() bool { return q.Status().Health == Away })
+	r.limit.Store(1 << 60)
+	stop()
+	s.start()
+	q, stop = runQueue(t, dir, store, o)
+	defer stop()
+	eventually(t, "all of it", func() bool { return q.Status().Pending == 0 && q.Status().Stored == 1 })
+	body, err := store.Open(t.Context(), "room/large.mp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	want, _ := os.ReadFile(path)
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	if sent := r.sent.Load(); sent > 9*minPart {
+		t.Errorf("%d bytes were sent for %d", sent, len(want))
+	}
+}
+
+func FuzzJob(f *testing.F) {
+	f.Add([]byte(`{"job":{"id":"a","files":[{"path":"/x","key":"k","content_type":"t"}]},"done":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := parse(b)
+		if err != nil {
+			return
+		}
+		for _, file := range e.Job.Files[e.Done:] {
+			if CheckKey(file.Key) != nil || !filepath.IsAbs(file.Path) {
+				t.Fatalf("%+v", file)
+			}
+		}
+	})
+}
