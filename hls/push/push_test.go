@@ -1,0 +1,296 @@
+package push
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"math/big"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/amphi-sfu/amphi/hls/packager"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPushOverRTMP(t *testing.T) {
+	t.Parallel()
+	server := startNginx(t, freePort(t, "tcp"))
+	r := run(t, Config{URL: server.url("secret?x=1")})
+	p := newProgram(t, r.Pusher)
+	p.playFor(t, 4*time.Second) // longer than the server's patience for answers to its pings
+	r.End()
+	if err := r.ends(t); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.phases(); !slices.Equal(got, []Phase{Connecting, Live, Stopped}) {
+		t.Errorf("phases %v", got)
+	}
+	if s := r.State(); s.Frames < 110 || s.Dropped != 0 || s.Retries != 0 || s.Bytes < 100_000 {
+		t.Errorf("state %+v", s)
+	}
+	files := server.recordings(t, "secret")
+	if len(files) != 1 {
+		t.Fatalf("recordings %v", files)
+	}
+	eventually(t, 5*time.Second, "written: the recording", func() bool { return len(probe(t, files[0])) > 250 })
+	checkMedia(t, probe(t, files[0]), 110)
+	decodes(t, files[0])
+}
+
+func TestPushOverSRT(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, listener, caller string }{
+		{"plain", "", ""},
+		{"encrypted", "&passphrase=0123456789abc&pbkeylen=16", "?passphrase=0123456789abc&streamid=stage&latency=80"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			port := freePort(t, "udp")
+			listener, file := startSRT(t, port, c.listener)
+			r := run(t, Config{URL: "srt://127.0.0.1:" + itoa(port) + c.caller})
+			p := newProgram(t, r.Pusher)
+			p.playFor(t, 6*time.Second)
+			r.End()
+			if err := r.ends(t); err != nil {
+				t.Fatal(err)
+			}
+			s := r.State()
+			t.Logf("state %+v", s)
+			listener.ends(t)
+			checkMedia(t, probe(t, file), int(s.Frames))
+			decodes(t, file)
+		})
+	}
+}
+
+// front is a TLS server that hands everything on to another port.
+func front(t *testing.T, to int) (port int, roots *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots = x509.NewCertPool()
+	roots.AddCert(cert)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			a, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer func() { _ = a.Close() }()
+				b, err := net.Dial("tcp", "127.0.0.1:"+itoa(to))
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					_, _ = io.Copy(a, b)
+					_ = a.Close()
+				})
+				_, _ = io.Copy(b, a)
+				_ = b.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		wg.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).Port, roots
+}
+
+func TestPushOverRTMPS(t *testing.T) {
+	t.Parallel()
+	server := startNginx(t, freePort(t, "tcp"))
+	port, roots := front(t, server.port)
+	url := "rtmps://127.0.0.1:" + itoa(port) + "/live/tls"
+	known := run(t, Config{URL: url, TLS: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}})
+	unknown := run(t, Config{URL: url + "2", GiveUp: time.Millisecond})
+	p := newProgram(t, known.Pusher, unknown.Pusher)
+	p.playFor(t, 3*time.Second)
+	if err := unknown.ends(t); err == nil || !strings.Contains(unknown.State().Reason, "certificate") {
+		t.Errorf("with an unknown CA: %v, %+v", err, unknown.State())
+	}
+	if got := unknown.State().Phase; got != Failed {
+		t.Errorf("phase %v", got)
+	}
+	known.End()
+	if err := known.ends(t); err != nil {
+		t.Fatal(err)
+	}
+	files := server.recordings(t, "tls")
+	if len(files) != 1 || len(server.recordings(t, "tls2")) != 0 {
+		t.Fatalf("recordings %v", files)
+	}
+	eventually(t, 5*time.Second, "written: the recording", func() bool { return len(probe(t, files[0])) > 200 })
+	checkMedia(t, probe(t, files[0]), 80)
+}
+
+// TestDeadTarget is target H11: a target that dies beside living ones disturbs nobody, and has its picture again
+// within 5 s of its return, from a keyframe on.
+func TestDeadTarget(t *testing.T) {
+	t.Parallel()
+	steady, mortal := startNginx(t, freePort(t, "tcp")), startNginx(t, freePort(t, "tcp"))
+	srtPort := freePort(t, "udp")
+	mortalSRT, _ := startSRT(t, srtPort, "")
+	good := run(t, Config{URL: steady.url("good")})
+	dying := run(t, Config{URL: mortal.url("dying")})
+	dyingSRT := run(t, Config{URL: "srt://127.0.0.1:" + itoa(srtPort)})
+	never := run(t, Config{URL: "rtmp://127.0.0.1:" + itoa(freePort(t, "tcp")) + "/live/never"})
+	p := newProgram(t, good.Pusher, dying.Pusher, dyingSRT.Pusher, never.Pusher)
+	stop := p.playing(t)
+	both := func(phase Phase) func() bool {
+		return func() bool { return dying.State().Phase == phase && dyingSRT.State().Phase == phase }
+	}
+	eventually(t, 5*time.Second, "live", both(Live))
+	eventually(t, 5*time.Second, "under way", func() bool { return dying.State().Frames > 30 && dyingSRT.State().Frames > 30 })
+	mortal.stop()
+	mortalSRT.stop()
+	eventually(t, 10*time.Second, "noticed", both(Retrying))
+	eventually(t, 20*time.Second, "tried again and again", func() bool { return dying.State().Retries > 3 && dyingSRT.State().Retries > 2 })
+	beforeRTMP, beforeSRT := dying.State().Frames, dyingSRT.State().Frames
+	again := startNginx(t, mortal.port)
+	listener, file := startSRT(t, srtPort, "")
+	back := time.Now()
+	eventually(t, 5*time.Second, "back", func() bool { return dying.State().Frames > beforeRTMP })
+	t.Logf("back over RTMP after %v", time.Since(back))
+	eventually(t, 5*time.Second-time.Since(back), "back over SRT", func() bool { return dyingSRT.State().Frames > beforeSRT })
+	t.Logf("back over SRT within %v", time.Since(back))
+	eventually(t, 10*time.Second, "long enough", func() bool {
+		return dying.State().Frames > beforeRTMP+60 && dyingSRT.State().Frames > beforeSRT+60
+	})
+	stop()
+	for _, r := range []*running{good, dying, dyingSRT, never} {
+		r.End()
+		if err := r.ends(t); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("dying %+v\nover SRT %+v\nnever %+v\nlongest tick %v", dying.State(), dyingSRT.State(), never.State(), p.longest)
+	if s := good.State(); s.Dropped != 0 || s.Retries != 0 {
+		t.Errorf("the living target: %+v", s)
+	}
+	if dying.State().Dropped == 0 {
+		t.Error("pictures that a dead target did not get are not counted")
+	}
+	if p.longest > 500*time.Millisecond {
+		t.Errorf("a tick took %v", p.longest)
+	}
+	for server, key := range map[*rtmpServer]string{steady: "good", again: "dying"} {
+		files := server.recordings(t, key)
+		if len(files) != 1 {
+			t.Fatalf("recordings of %s: %v", key, files)
+		}
+		checkMedia(t, probe(t, files[0]), 60)
+		decodes(t, files[0])
+	}
+	listener.ends(t)
+	checkMedia(t, probe(t, file), 60)
+}
+
+// TestSlowTarget: a target that takes nothing loses whole groups of pictures and delays nobody.
+func TestSlowTarget(t *testing.T) {
+	t.Parallel()
+	p, err := New(Config{URL: "rtmp://127.0.0.1/live/key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.q.online()
+	prog := newProgram(t, p)
+	for range 300 { // 10 s
+		prog.step()
+	}
+	s := p.State()
+	if s.Dropped == 0 || s.Dropped%gop != 0 {
+		t.Errorf("%d pictures dropped, not whole groups of %d", s.Dropped, gop)
+	}
+	u, err := p.q.take(t.Context(), nil)
+	if err != nil || !u.key {
+		t.Fatalf("the queue begins with %+v, %v", u, err)
+	}
+	if first := prog.run.Epoch.Add(time.Duration(prog.tick) * time.Second / 30).Sub(u.at); first > maxQueued+time.Second {
+		t.Errorf("%v are queued", first)
+	}
+}
+
+// TestCompositorRestart: time goes on behind the gap that a new compositor leaves, and its first picture that counts
+// is a keyframe.
+func TestCompositorRestart(t *testing.T) {
+	t.Parallel()
+	server := startNginx(t, freePort(t, "tcp"))
+	r := run(t, Config{URL: server.url("restart")})
+	p := newProgram(t, r.Pusher)
+	p.playFor(t, 2*time.Second+200*time.Millisecond)
+	p.tick = (p.tick/gop+2)*gop + 7 // the tap comes late: no keyframe at first
+	p.sound = p.tick * packager.AudioRate / 30
+	p.begin()
+	p.playFor(t, 2*time.Second)
+	r.End()
+	if err := r.ends(t); err != nil {
+		t.Fatal(err)
+	}
+	files := server.recordings(t, "restart")
+	if len(files) != 1 {
+		t.Fatalf("recordings %v", files)
+	}
+	eventually(t, 5*time.Second, "written: the recording", func() bool { return len(probe(t, files[0])) > 150 })
+	var last packet
+	gaps := 0
+	for _, k := range probe(t, files[0]) {
+		if !k.video {
+			continue
+		}
+		if d := k.at - last.at; last.video && d > 0.05 {
+			gaps++
+			if d < 1 || d > 3 || !k.key {
+				t.Errorf("gap of %v s, then keyframe %v", d, k.key)
+			}
+		}
+		last = k
+	}
+	if gaps != 1 {
+		t.Errorf("%d gaps", gaps)
+	}
+	decodes(t, files[0])
+}
+
+func TestGivesUp(t *testing.T) {
+	t.Parallel()
+	r := run(t, Config{URL: "rtmp://169.254.169.254.nip.invalid/live/topsecret", GiveUp: time.Second})
+	p := newProgram(t, r.Pusher)
+	p.playing(t)
+	err := r.ends(t)
+	if err == nil || strings.Contains(err.Error(), "topsecret") || r.State().Phase != Failed {
+		t.Errorf("%v, %+v", err, r.State())
+	}
+}
