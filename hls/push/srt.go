@@ -38,7 +38,6 @@ type srtLink struct {
 
 	mux          *mpegts.Writer
 	video, audio *mpegts.Track
-	sps, pps     []byte
 	config       []byte
 	base, began  time.Time
 
