@@ -305,6 +305,9 @@ func (o *Origin) find(room, stream string) (*program, error) {
 // Handler serves everything below serve.Prefix.
 func (o *Origin) Handler() http.Handler { return o.handler }
 
+// Upstream serves the same to nodes of the deployment that serve players (hls/edge).
+func (o *Origin) Upstream() http.Handler { return o.handler.Upstream() }
+
 // served is what the handler sees of the Origin.
 type served struct{ o *Origin }
 

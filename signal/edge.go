@@ -292,7 +292,7 @@ func (e *edge) admit(c *client, requestID uint32, joined *amphiv1.Peer) {
 	state := e.rep.StateFor(p.id)
 	c.conn.Send(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Joined{Joined: &amphiv1.Joined{
 		RequestId: requestID, PeerId: p.id, ResumeToken: e.server.resumeToken(e, p.id), State: state, Server: e.server.infoFor(p.id, c.host),
-		Backups: e.backups(p.id),
+		Backups: e.backups(p.id), Playback: e.server.playbacks(e.room.Name(), e.rep.Template(), p.id),
 	}}})
 	e.greet(p)
 	e.sync(p)
@@ -311,7 +311,8 @@ func (e *edge) readmit(c *client, requestID uint32, id string, lastSeq uint64) {
 	p.conn, p.unreported, p.unclaimed = c.conn, false, false
 	c.peer = p
 	joined := &amphiv1.Joined{RequestId: requestID, PeerId: id, ResumeToken: e.server.resumeToken(e, id), Resumed: true,
-		Server: e.server.infoFor(id, c.host), MediaKept: p.link.alive(), Backups: e.backups(id)}
+		Server: e.server.infoFor(id, c.host), MediaKept: p.link.alive(), Backups: e.backups(id),
+		Playback: e.server.playbacks(e.room.Name(), e.rep.Template(), id)}
 	missed, ok := e.missed(id, lastSeq)
 	if !ok {
 		joined.State = e.rep.StateFor(id)

@@ -52,7 +52,7 @@ func (s *Server) managementAPI() http.Handler {
 		Authorize: func(token string) error {
 			_, err := s.verify(token, auth.Management)
 			return err
-		}}
+		}, Playback: s.mintPlayback}
 	return api.Handler(deps)
 }
 

@@ -36,6 +36,15 @@ type tokenAnswer struct {
 	Room      string `json:"room"`
 	Role      string `json:"role"`
 	ExpiresMs int64  `json:"expires_ms"`
+	// Playback is how the room's streams are played without joining it.
+	Playback []playbackAnswer `json:"playback,omitempty"`
+}
+
+type playbackAnswer struct {
+	Stream string `json:"stream"`
+	URL    string `json:"url"`
+	// ExpiresMs is 0 where the URL is open to everybody.
+	ExpiresMs int64 `json:"expires_ms,omitempty"`
 }
 
 // serveToken turns a room code into an app token. Codes can be guessed, so each address may try only so often.
@@ -94,7 +103,13 @@ func (s *Server) exchangeCode(r *http.Request) (*tokenAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tokenAnswer{Token: token, Room: grant.Room, Role: grant.Role, ExpiresMs: grant.ExpiresAt.UnixMilli()}, nil
+	answer := &tokenAnswer{Token: token, Room: grant.Room, Role: grant.Role, ExpiresMs: grant.ExpiresAt.UnixMilli()}
+	if t, err := s.records.template(room.GetTemplate()); err == nil {
+		for _, p := range s.playbacks(room.GetName(), t, req.UserID) {
+			answer.Playback = append(answer.Playback, playbackAnswer{p.GetStream(), p.GetUrl(), p.GetExpiresMs()})
+		}
+	}
+	return answer, nil
 }
 
 // signer is a key with which this server may sign: one with a secret, the first by id.

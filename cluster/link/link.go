@@ -23,6 +23,7 @@ const (
 	RaftProtocol    = "amphi-raft/1"
 	MessageProtocol = "amphi-link/1"
 	TrunkProtocol   = "amphi-trunk/1"
+	StreamProtocol  = "amphi-hls/1"
 )
 
 // Why a message is not sent. In each case it is lost and was never on the wire.

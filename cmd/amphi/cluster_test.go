@@ -27,6 +27,7 @@ type clustered struct {
 	authority *identity.Authority
 	keys      string
 	size      int
+	change    func(*Config) // of each node's configuration; may be nil
 	nodes     []*clusterNode
 }
 
@@ -39,11 +40,16 @@ type clusterNode struct {
 
 func startCluster(t *testing.T, size int) *clustered {
 	t.Helper()
+	return startClusterWith(t, size, nil)
+}
+
+func startClusterWith(t *testing.T, size int, change func(*Config)) *clustered {
+	t.Helper()
 	authority, err := identity.New("test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &clustered{t: t, authority: authority, keys: filepath.Join(t.TempDir(), "gossip.key"), size: size}
+	c := &clustered{t: t, authority: authority, keys: filepath.Join(t.TempDir(), "gossip.key"), size: size, change: change}
 	if err := os.WriteFile(c.keys, []byte(gossip.NewKey()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +75,7 @@ func (c *clustered) start(id, region, zone string) *clusterNode {
 	for _, n := range c.nodes {
 		seeds = append(seeds, n.mesh.gossip.Addr().String())
 	}
-	node, err := NewNode(Config{
+	cfg := Config{
 		Logger: slog.New(slog.NewTextHandler(testWriter{c.t}, nil)), HTTPAddr: "127.0.0.1:0", ID: id, Region: region,
 		Cluster: &ClusterConfig{
 			Name: "test", Zone: zone, Roles: []string{roleStage, roleAudience, roleOrigin, roleVoter}, Identity: who,
@@ -77,7 +83,11 @@ func (c *clustered) start(id, region, zone string) *clusterNode {
 			GossipKeyFile: c.keys, Seeds: seeds, BootstrapExpect: c.size, Drain: 20 * time.Second,
 			Keys: []*amphiv1.ApiKey{{Id: devKey, Secret: devSecret}},
 		},
-	})
+	}
+	if c.change != nil {
+		c.change(&cfg)
+	}
+	node, err := NewNode(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}

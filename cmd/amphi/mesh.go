@@ -17,6 +17,7 @@ import (
 	"github.com/amphi-sfu/amphi/cluster/gossip"
 	"github.com/amphi-sfu/amphi/cluster/identity"
 	"github.com/amphi-sfu/amphi/cluster/link"
+	"github.com/amphi-sfu/amphi/hls/edge"
 	"github.com/amphi-sfu/amphi/media"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal"
@@ -65,6 +66,8 @@ type mesh struct {
 	cluster *cluster.Cluster
 	trunks  *trunk.Set
 	relays  *cascade.Manager
+	edge    *edge.Edge
+	origins *originServer
 	planner *planner
 	turn    atomic.Uint32
 	drain   *drain
@@ -164,6 +167,8 @@ func (m *mesh) services() []service {
 		{"the registry", m.cluster.Run},
 		{"trunks", m.trunks.Run},
 		{"relays", m.relays.Run},
+		{"streams for other nodes", m.origins.run},
+		{"streams of other nodes", m.edge.Run},
 		{"the node's load", m.tellLoad},
 		{"the cluster's first records", m.found},
 	}

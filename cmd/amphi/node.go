@@ -138,6 +138,11 @@ func (n *Node) open() error {
 		return err
 	}
 	n.streams.attach(n.origin, n.signal)
+	if n.mesh != nil {
+		if err := n.mesh.serveStreams(n.origin); err != nil {
+			return err
+		}
+	}
 	if err := n.listen(); err != nil || n.mesh == nil {
 		return err
 	}
@@ -202,7 +207,7 @@ func (n *Node) newOrigin() (*hls.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, OnState: n.streams.reported}, hls.Engine(n.media))
+	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, OnState: n.streams.reported, Authorizer: authorizer{n}}, hls.Engine(n.media))
 }
 
 // compositorName is the program that composes pictures, beside this one or in PATH.

@@ -10,10 +10,16 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/amphi-sfu/amphi/hls/hlstest"
+
 	"github.com/amphi-sfu/amphi/signal/auth"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test binary is its own compositor.
+func TestMain(m *testing.M) {
+	hlstest.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // startNode runs a node with the development room on free ports until the test ends.
 func startNode(t *testing.T) *Node {

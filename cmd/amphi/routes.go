@@ -33,11 +33,11 @@ func (n *Node) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", n.ready)
 	signalling := n.signal.Handler()
 	mux.Handle("/v1/", signalling)
-	streams := n.origin.Handler()
 	if n.mesh != nil {
-		streams = newHLSFront(n.cfg.ID, streams, n.mesh.originOf, n.log)
+		mux.Handle("/v1/hls/", n.mesh.edge)
+	} else {
+		mux.Handle("/v1/hls/", n.origin.Handler())
 	}
-	mux.Handle("/v1/hls/", streams)
 	pages := web.Handler()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// The management API's paths begin with the service's package, which a ServeMux cannot match as a prefix.

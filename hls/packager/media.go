@@ -56,6 +56,9 @@ func (m *Media) Epoch() uint64 { return m.cfg.Epoch }
 // Published is the playlist as it is now.
 func (m *Media) Published() *Published { return m.published.Load() }
 
+// PartLength is how long a part is.
+func (m *Media) PartLength() time.Duration { return m.cfg.ticks(int64(m.cfg.PartTicks)) }
+
 // CountReload notes that a player was given the playlist.
 func (m *Media) CountReload() { m.reloads.Add(1) }
 

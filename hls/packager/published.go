@@ -17,6 +17,17 @@ type Published struct {
 		once sync.Once
 		b    []byte
 	}
+	tags [3]struct {
+		once sync.Once
+		s    string
+	}
+}
+
+// Tag is different for every text, and the same on every node for the same text.
+func (p *Published) Tag(k playlist.Skip) string {
+	t := &p.tags[k]
+	t.once.Do(func() { t.s = playlist.Tag(p.Bytes(k)) })
+	return t.s
 }
 
 // Next is closed when a newer one has been published.

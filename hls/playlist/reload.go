@@ -78,42 +78,6 @@ const (
 	TooFar                // refuse: the client is ahead of anything that will come soon
 )
 
-// Check decides about r against this snapshot.
-func (s *Snapshot) Check(r Reload) Verdict {
-	if s.Ended {
-		return Ready
-	}
-	if s.empty {
-		if r.Blocking && r.MSN > s.OpenMSN+1 {
-			return TooFar
-		}
-		return Wait
-	}
-	if !r.Blocking || s.Has(r.MSN, r.Part) {
-		return Ready
-	}
-	if r.MSN > s.OpenMSN+1 || (r.MSN == s.OpenMSN && r.Part >= s.OpenParts+s.advanceParts) ||
-		(r.MSN > s.OpenMSN && r.Part > s.advanceParts) {
-		return TooFar
-	}
-	return Wait
-}
-
-// Has says whether the playlist contains the part, or for part < 0 the whole segment,
-// or something later. A part index beyond a finished segment means the next one's first part.
-func (s *Snapshot) Has(msn uint64, part int) bool {
-	switch {
-	case s.empty || msn > s.OpenMSN:
-		return false
-	case msn == s.OpenMSN:
-		return part >= 0 && part < s.OpenParts
-	case msn+1 == s.OpenMSN && part >= s.prevParts && part >= 0:
-		return s.OpenParts > 0
-	default:
-		return true
-	}
-}
-
 // Bytes chooses the form that r asked for.
 func (s *Snapshot) Bytes(k Skip) []byte {
 	switch k {

@@ -8,36 +8,37 @@ import (
 // maxPath is longer than any path of ours.
 const maxPath = 512
 
-type hlsPath struct {
-	room, stream string
-	media        string // empty for the multivariant playlist
-	file         string
+// Path is what a path below Prefix names.
+type Path struct {
+	Room, Stream string
+	Media        string // empty for the multivariant playlist
+	File         string
 }
 
-// parsePath splits /v1/hls/{room}/{stream}[/{media}]/{file}.
-func parsePath(path string) (hlsPath, bool) {
+// ParsePath splits /v1/hls/{room}/{stream}[/{media}]/{file}.
+func ParsePath(path string) (Path, bool) {
 	if len(path) > maxPath {
-		return hlsPath{}, false
+		return Path{}, false
 	}
 	rest, ok := strings.CutPrefix(path, Prefix)
 	if !ok {
-		return hlsPath{}, false
+		return Path{}, false
 	}
 	f := strings.Split(rest, "/")
 	for _, s := range f {
 		if s == "" || s == "." || s == ".." {
-			return hlsPath{}, false
+			return Path{}, false
 		}
 	}
 	switch {
-	case len(f) == 3 && f[2] == indexName:
-		return hlsPath{room: f[0], stream: f[1], file: f[2]}, true
+	case len(f) == 3 && f[2] == IndexName:
+		return Path{Room: f[0], Stream: f[1], File: f[2]}, true
 	case len(f) == 4:
-		return hlsPath{room: f[0], stream: f[1], media: f[2], file: f[3]}, true
+		return Path{Room: f[0], Stream: f[1], Media: f[2], File: f[3]}, true
 	default:
-		return hlsPath{}, false
+		return Path{}, false
 	}
 }
 
-// escape makes a token fit into a URI inside a quoted attribute.
-func escape(token string) string { return url.QueryEscape(token) }
+// TokenQuery is the query that hands a token down to a playlist.
+func TokenQuery(token string) string { return "token=" + url.QueryEscape(token) }

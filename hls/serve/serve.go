@@ -6,8 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,9 +25,10 @@ type Programs interface {
 // asked about: their names hold the program's epoch and come from a playlist only, and
 // an answer of theirs must be the same for all, or no cache could keep it.
 type Authorizer interface {
-	// AuthorizePlayback returns nil to allow. token is the query parameter "token", which the
-	// multivariant playlist hands down to the media playlists; empty when there is none.
-	AuthorizePlayback(r *http.Request, room, stream, token string) error
+	// AuthorizePlayback returns nil to allow; an error's code is unauthenticated, token_expired or permission_denied.
+	// token is the query parameter "token", which the multivariant playlist hands down to the media playlists; empty when
+	// there is none. open: everybody may, and so caches may keep the answer for everybody.
+	AuthorizePlayback(r *http.Request, room, stream, token string) (open bool, err error)
 }
 
 // Config of a Handler.
@@ -67,13 +66,14 @@ const (
 	NotFound     Outcome = "not_found"
 	BadRequest   Outcome = "bad_request"
 	Unauthorized Outcome = "unauthorized"
+	NotModified  Outcome = "not_modified"
 	TimedOut     Outcome = "timed_out"
 	TooMany      Outcome = "too_many_waiting"
 	ClientGone   Outcome = "client_gone"
 	BadMethod    Outcome = "bad_method"
 )
 
-var outcomes = [...]Outcome{Sent, NotFound, BadRequest, Unauthorized, TimedOut, TooMany, ClientGone, BadMethod}
+var outcomes = [...]Outcome{Sent, NotFound, BadRequest, Unauthorized, NotModified, TimedOut, TooMany, ClientGone, BadMethod}
 
 // New makes a handler; it starts nothing.
 func New(cfg Config, programs Programs) (*Handler, error) {
@@ -99,11 +99,37 @@ const (
 	cacheBlocking = "public, max-age=6"
 	cacheShort    = "public, max-age=1"
 	cacheNever    = "no-store"
+	cachePrivate  = "private, max-age=1"
 )
+
+// CacheOf says how long a media playlist may be kept: by everybody if the stream is open to everybody.
+func CacheOf(open, blocking bool) string {
+	switch {
+	case !open:
+		return cachePrivate
+	case blocking:
+		return cacheBlocking
+	}
+	return cacheShort
+}
+
+// CacheOfMultivariant is that of a multivariant playlist; with a token it is one viewer's own.
+func CacheOfMultivariant(open bool, token string) string {
+	if !open || token != "" {
+		return cacheNever
+	}
+	return cacheShort
+}
+
+// CacheForever is for objects, whose names never mean two contents.
+const CacheForever = cacheForever
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	o := h.serve(w, r)
+	h.count(h.serve(w, r, false))
+}
+
+func (h *Handler) count(o Outcome) {
 	for i := range outcomes {
 		if outcomes[i] == o {
 			h.served[i].Add(1)
@@ -111,64 +137,96 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request) Outcome {
+// Greet sets what every answer has in its head, and answers requests that are about nothing to play: done.
+func Greet(w http.ResponseWriter, r *http.Request) (o Outcome, done bool) {
 	hd := w.Header()
 	hd.Set("Access-Control-Allow-Origin", "*")
 	hd.Set("Timing-Allow-Origin", "*")
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
+		return Sent, false
 	case http.MethodOptions:
 		hd.Set("Access-Control-Allow-Methods", "GET, HEAD")
 		hd.Set("Access-Control-Allow-Headers", "*")
 		hd.Set("Access-Control-Max-Age", "86400")
 		w.WriteHeader(http.StatusNoContent)
-		return Sent
-	default:
-		hd.Set("Allow", "GET, HEAD, OPTIONS")
-		return failStatus(w, BadMethod, http.StatusMethodNotAllowed, cacheNever, proto.Errorf(proto.InvalidMessage, "only GET, HEAD and OPTIONS are answered here"))
+		return Sent, true
 	}
-	path, ok := parsePath(r.URL.Path)
-	if !ok {
-		return notFound(w)
-	}
-	p, ok := h.programs.Program(path.room, path.stream)
-	if !ok {
-		return notFound(w)
-	}
-	if path.file == indexName {
-		token := r.URL.Query().Get("token")
-		if a := h.cfg.Authorizer; a != nil {
-			if err := a.AuthorizePlayback(r, path.room, path.stream, token); err != nil {
-				return fail(w, Unauthorized, cacheNever, unauthorized(err))
-			}
-		}
-		if path.media == "" {
-			return h.multivariant(w, r, p, token)
-		}
-	}
-	m, ok := p.Media(path.media)
-	if !ok {
-		return notFound(w)
-	}
-	c := p.Config()
-	wait := time.Duration(c.PartTicks)*time.Second/time.Duration(c.FPS) + h.cfg.Grace
-	if path.file == indexName {
-		return h.playlist(w, r, m, wait)
-	}
-	return h.object(w, r, m, path.file, wait)
+	hd.Set("Allow", "GET, HEAD, OPTIONS")
+	return failStatus(w, BadMethod, http.StatusMethodNotAllowed, cacheNever, proto.Errorf(proto.InvalidMessage, "only GET, HEAD and OPTIONS are answered here")), true
 }
 
-func notFound(w http.ResponseWriter) Outcome {
+// serve answers a player, or a node that serves players.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, upstream bool) Outcome {
+	if o, done := Greet(w, r); done {
+		return o
+	}
+	path, ok := ParsePath(r.URL.Path)
+	if !ok {
+		return NothingHere(w)
+	}
+	p, ok := h.programs.Program(path.Room, path.Stream)
+	if !ok {
+		return NothingHere(w)
+	}
+	open := true
+	if path.File == IndexName {
+		token := r.URL.Query().Get("token")
+		if a := h.cfg.Authorizer; a != nil && !upstream {
+			var err error
+			if open, err = a.AuthorizePlayback(r, path.Room, path.Stream, token); err != nil {
+				return Refuse(w, err)
+			}
+		}
+		if path.Media == "" {
+			return h.multivariant(w, r, p, token, open)
+		}
+	}
+	m, ok := p.Media(path.Media)
+	switch {
+	case !ok:
+		return NothingHere(w)
+	case path.File != IndexName:
+		return h.object(w, r, m, path.File)
+	}
+	q, list, o := h.reload(w, r, m)
+	switch {
+	case list == nil:
+		return o
+	case upstream:
+		return h.forEdge(w, r, m, list)
+	}
+	m.CountReload()
+	return h.give(w, r, PlaylistAnswer(r, CacheOf(open, q.Blocking), list.Tag(q.Skip),
+		func() []byte { return list.Bytes(q.Skip) }, func() []byte { return list.Gzip(q.Skip) }))
+}
+
+// patience is how long a request waits for the next part.
+func (h *Handler) patience(m *packager.Media) time.Duration { return m.PartLength() + h.cfg.Grace }
+
+// PlaylistAnswer is a playlist in the encoding that the client understands.
+func PlaylistAnswer(r *http.Request, cache, tag string, plain, zipped func() []byte) Answer {
+	a := Answer{ContentType: PlaylistType, Cache: cache, Tag: tag, Negotiated: true, Gzip: AcceptsGzip(r)}
+	if a.Gzip {
+		a.Chunks = [][]byte{zipped()}
+	} else {
+		a.Chunks = [][]byte{plain()}
+	}
+	return a
+}
+
+// NothingHere says that there is nothing to play at a path.
+func NothingHere(w http.ResponseWriter) Outcome {
 	return fail(w, NotFound, cacheShort, proto.Errorf(proto.NotFound, "there is no such thing to play"))
 }
 
-// unauthorized is why playback is not allowed: the authorizer's code, if it is about the token.
-func unauthorized(err error) *proto.Error {
+// Refuse says why playback is not allowed: with the authorizer's code, if it is one for that.
+func Refuse(w http.ResponseWriter, err error) Outcome {
 	code := proto.CodeOf(err)
-	if code.HTTPStatus() != http.StatusUnauthorized {
+	if status := code.HTTPStatus(); status != http.StatusUnauthorized && status != http.StatusForbidden {
 		code = proto.Unauthenticated
 	}
-	return proto.Errorf(code, "playback is not allowed with this token")
+	return fail(w, Unauthorized, cacheNever, proto.Errorf(code, "playback is not allowed with this token"))
 }
 
 // fail answers with an error, which a cache may keep as said.
@@ -188,8 +246,8 @@ func failStatus(w http.ResponseWriter, o Outcome, status int, cache string, err 
 	return o
 }
 
-// comeBack tells the client to ask again soon: nothing is wrong with its request.
-func comeBack(w http.ResponseWriter, o Outcome) Outcome {
+// ComeBack tells the client to ask again soon: nothing is wrong with its request.
+func ComeBack(w http.ResponseWriter, o Outcome) Outcome {
 	if o == ClientGone {
 		return o
 	}
@@ -197,62 +255,56 @@ func comeBack(w http.ResponseWriter, o Outcome) Outcome {
 	return fail(w, o, cacheNever, proto.Errorf(proto.Unavailable, "not yet, try again"))
 }
 
-func (h *Handler) multivariant(w http.ResponseWriter, r *http.Request, p *packager.Packager, token string) Outcome {
+func (h *Handler) multivariant(w http.ResponseWriter, r *http.Request, p *packager.Packager, token string, open bool) Outcome {
 	select {
 	case <-p.Ready():
 	default:
 		const start = 5 * time.Second // a program that was just started shows up within
 		if o := h.await(r, p.Ready(), start); o != Sent {
-			return comeBack(w, o)
+			return ComeBack(w, o)
 		}
 	}
 	query := ""
 	if token != "" {
-		query = "token=" + escape(token)
+		query = TokenQuery(token)
 	}
 	b, ok := p.Multivariant(query)
 	if !ok {
-		return comeBack(w, TimedOut)
+		return ComeBack(w, TimedOut)
 	}
-	w.Header().Set("Content-Type", playlistType)
-	cache := cacheShort
-	if token != "" {
-		cache = cacheNever
-	}
-	return h.send(w, r, cache, b)
+	return h.give(w, r, Answer{ContentType: PlaylistType, Cache: CacheOfMultivariant(open, token), Tag: playlist.Tag(b), Chunks: [][]byte{b}})
 }
 
-const (
-	indexName    = "index.m3u8"
-	playlistType = "application/vnd.apple.mpegurl"
-)
+// IndexName is that of all playlists.
+const IndexName = "index.m3u8"
 
-func (h *Handler) playlist(w http.ResponseWriter, r *http.Request, m *packager.Media, wait time.Duration) Outcome {
+// PlaylistType is the media type of playlists.
+const PlaylistType = "application/vnd.apple.mpegurl"
+
+// reload waits for the playlist that a request asks for; nil: the request has been answered.
+func (h *Handler) reload(w http.ResponseWriter, r *http.Request, m *packager.Media) (playlist.Reload, *packager.Published, Outcome) {
 	q, err := playlist.ParseReload(r.URL.Query())
 	if err != nil {
-		return fail(w, BadRequest, cacheShort, proto.Errorf(proto.InvalidArgument, "%v", err))
+		return q, nil, Malformed(w, err)
 	}
-	p, o := h.until(r, m, q, wait)
+	p, o := h.until(r, m, q, h.patience(m))
 	switch o {
-	case BadRequest:
-		return fail(w, o, cacheShort, proto.Errorf(proto.InvalidArgument, "_HLS_msn or _HLS_part is too far ahead"))
 	case Sent:
-	default:
-		return comeBack(w, o)
+		return q, p, o
+	case BadRequest:
+		return q, nil, TooFar(w)
 	}
-	m.CountReload()
-	cache := cacheShort
-	if q.Blocking {
-		cache = cacheBlocking
-	}
-	hd := w.Header()
-	hd.Set("Content-Type", playlistType)
-	hd.Set("Vary", "Accept-Encoding")
-	if acceptsGzip(r) {
-		hd.Set("Content-Encoding", "gzip")
-		return h.send(w, r, cache, p.Gzip(q.Skip))
-	}
-	return h.send(w, r, cache, p.Bytes(q.Skip))
+	return q, nil, ComeBack(w, o)
+}
+
+// Malformed refuses a query that makes no sense.
+func Malformed(w http.ResponseWriter, err error) Outcome {
+	return fail(w, BadRequest, cacheShort, proto.Errorf(proto.InvalidArgument, "%v", err))
+}
+
+// TooFar refuses a reload that nothing will satisfy soon.
+func TooFar(w http.ResponseWriter) Outcome {
+	return fail(w, BadRequest, cacheShort, proto.Errorf(proto.InvalidArgument, "_HLS_msn or _HLS_part is too far ahead"))
 }
 
 // until waits for the playlist that q asks for.
@@ -291,21 +343,20 @@ func (h *Handler) await(r *http.Request, ready <-chan struct{}, d time.Duration)
 	}
 }
 
-func (h *Handler) object(w http.ResponseWriter, r *http.Request, m *packager.Media, file string, wait time.Duration) Outcome {
+func (h *Handler) object(w http.ResponseWriter, r *http.Request, m *packager.Media, file string) Outcome {
 	n, ok := packager.ParseName(file)
 	if !ok {
-		return notFound(w)
+		return NothingHere(w)
 	}
-	o, out := h.find(r, m, n, wait)
+	o, out := h.find(r, m, n, h.patience(m))
 	switch out {
 	case Sent:
 	case NotFound:
-		return notFound(w)
+		return NothingHere(w)
 	default:
-		return comeBack(w, out)
+		return ComeBack(w, out)
 	}
-	w.Header().Set("Content-Type", "video/mp4")
-	return h.send(w, r, cacheForever, o.Chunks...)
+	return h.give(w, r, Answer{ContentType: "video/mp4", Cache: cacheForever, Tag: file, Chunks: o.Chunks})
 }
 
 // find looks an object up. The part that the preload hint names is asked for before it
@@ -326,38 +377,16 @@ func (h *Handler) find(r *http.Request, m *packager.Media, n packager.Name, wait
 	}
 }
 
-func (h *Handler) send(w http.ResponseWriter, r *http.Request, cache string, chunks ...[]byte) Outcome {
-	size := 0
-	for _, c := range chunks {
-		size += len(c)
-	}
-	w.Header().Set("Cache-Control", cache)
-	w.Header().Set("Content-Length", strconv.Itoa(size))
-	if r.Method == http.MethodHead {
-		return Sent
-	}
-	for _, c := range chunks {
-		n, err := w.Write(c)
-		h.sent.Add(int64(n))
-		if err != nil {
-			return ClientGone
-		}
+func (h *Handler) give(w http.ResponseWriter, r *http.Request, a Answer) Outcome {
+	n, ok := a.Give(w, r)
+	h.sent.Add(n)
+	switch {
+	case !ok:
+		return ClientGone
+	case n == 0 && r.Method == http.MethodGet:
+		return NotModified
 	}
 	return Sent
-}
-
-// acceptsGzip reads Accept-Encoding as far as it matters: gzip named and not with q=0.
-func acceptsGzip(r *http.Request) bool {
-	for _, v := range r.Header.Values("Accept-Encoding") {
-		for e := range strings.SplitSeq(v, ",") {
-			name, param, _ := strings.Cut(e, ";")
-			if strings.EqualFold(strings.TrimSpace(name), "gzip") {
-				q := strings.ReplaceAll(param, " ", "")
-				return !strings.HasPrefix(q, "q=0") || strings.Trim(q[3:], ".0") != ""
-			}
-		}
-	}
-	return false
 }
 
 // Stats is a snapshot.

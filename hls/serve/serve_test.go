@@ -1,6 +1,7 @@
 package serve_test
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/encoding/protojson"
+	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
@@ -318,14 +320,14 @@ func TestWaitingIsBounded(t *testing.T) {
 
 type password string
 
-func (p password) AuthorizePlayback(_ *http.Request, _, _, token string) error {
+func (p password) AuthorizePlayback(_ *http.Request, _, _, token string) (bool, error) {
 	switch token {
 	case string(p):
-		return nil
+		return false, nil
 	case "old":
-		return fmt.Errorf("checking: %w", proto.Errorf(proto.TokenExpired, "for the log"))
+		return false, fmt.Errorf("checking: %w", proto.Errorf(proto.TokenExpired, "for the log"))
 	}
-	return errors.New("wrong")
+	return false, errors.New("wrong")
 }
 
 func TestAuthorizer(t *testing.T) {
@@ -337,8 +339,80 @@ func TestAuthorizer(t *testing.T) {
 	if w := s.get(base + "index.m3u8?token=old"); w.Code != 401 || !strings.Contains(w.Body.String(), `"token_expired"`) {
 		t.Errorf("an expired token: %d %s", w.Code, w.Body)
 	}
-	s.want(base+"720p/index.m3u8?token=x", 200, short)
+	s.want(base+"720p/index.m3u8?token=x", 200, "private, max-age=1")
+	s.want(base+"720p/index.m3u8?token=x&_HLS_msn=100", 200, "private, max-age=1")
+	s.want(base+"index.m3u8?token=x", 200, "no-store")
 	s.want(base+"720p/9-100.m4s", 200, immutable)
+}
+
+func TestConditionalRequests(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, serve.Config{})
+	s.parts(6)
+	for _, path := range []string{"index.m3u8", "720p/index.m3u8", "720p/9-100.m4s", "audio/9-init0.mp4"} {
+		for _, accept := range []string{"gzip", ""} {
+			first := s.get(base+path, "Accept-Encoding", accept)
+			tag := first.Header().Get("ETag")
+			if first.Code != 200 || len(tag) < 3 {
+				t.Fatalf("%s: %d %v", path, first.Code, first.Header())
+			}
+			for _, known := range []string{tag, "W/" + tag, `"x", ` + tag, "*"} {
+				w := s.get(base+path, "Accept-Encoding", accept, "If-None-Match", known)
+				if w.Code != 304 || w.Body.Len() != 0 || w.Header().Get("ETag") != tag || w.Header().Get("Content-Encoding") != "" ||
+					w.Header().Get("Cache-Control") != first.Header().Get("Cache-Control") {
+					t.Errorf("%s with %s: %d %v", path, known, w.Code, w.Header())
+				}
+			}
+			if w := s.get(base+path, "Accept-Encoding", accept, "If-None-Match", `"other"`); w.Code != 200 {
+				t.Errorf("%s of another: %d", path, w.Code)
+			}
+		}
+	}
+	before := s.get(base + "720p/index.m3u8").Header().Get("ETag")
+	s.parts(1)
+	if w := s.get(base+"720p/index.m3u8", "If-None-Match", before); w.Code != 200 || w.Header().Get("ETag") == before {
+		t.Errorf("a playlist that goes on: %d", w.Code)
+	}
+	if n := s.h.Stats().Requests[serve.NotModified]; n != 32 {
+		t.Errorf("%d not modified", n)
+	}
+}
+
+func TestUpstream(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, serve.Config{Authorizer: password("x")})
+	s.parts(40)
+	up := s.h.Upstream()
+	ask := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		up.ServeHTTP(w, httptest.NewRequest(http.MethodGet, base+path, nil))
+		return w
+	}
+	w := ask("720p/index.m3u8?_HLS_msn=109&_HLS_part=3")
+	var list amphiv1.EdgePlaylist
+	if err := gproto.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != 200 || list.GetOpenMsn() != 110 || list.GetPrevParts() != 4 || list.GetWaitMs() != 1500 {
+		t.Fatalf("%d %v %v", w.Code, err, &list)
+	}
+	for form, b := range map[string][]byte{"": list.GetFull(), "?_HLS_skip=YES": list.GetDelta()} {
+		z, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(z)
+		sep := "?"
+		if form != "" {
+			sep = "&"
+		}
+		if want := s.get(base + "720p/index.m3u8" + form + sep + "token=x").Body.String(); err != nil || string(text) != want {
+			t.Errorf("form %q: %v\n%s\nwant\n%s", form, err, text, want)
+		}
+	}
+	if w := ask("index.m3u8"); w.Code != 200 || strings.Contains(w.Body.String(), "token") {
+		t.Errorf("multivariant: %d %s", w.Code, w.Body)
+	}
+	if w := ask("720p/9-109.m4s"); w.Code != 200 {
+		t.Errorf("an object: %d", w.Code)
+	}
 }
 
 func FuzzRequest(f *testing.F) {

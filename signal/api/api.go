@@ -60,7 +60,9 @@ type Deps struct {
 	Authorize func(token string) error
 	// ChangeRoom puts a room's record as f changes it, one change after the other, with the id and time of cmd.
 	ChangeRoom func(ctx context.Context, room string, cmd *amphiv1.RegistryCommand, f func(*amphiv1.Room) error) error
-	Logger     *slog.Logger
+	// Playback makes a viewer's URL of a stream; no life is the usual one.
+	Playback func(room, stream, viewer string, life time.Duration) (*amphiv1.Playback, error)
+	Logger   *slog.Logger
 }
 
 // maxBody bounds a request, in bytes; templates are the largest.

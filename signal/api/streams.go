@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -65,4 +66,14 @@ func (s streams) ListStreams(ctx context.Context, req *connect.Request[amphiv1.L
 		return nil, err
 	}
 	return connect.NewResponse(&amphiv1.ListStreamsResponse{Streams: list}), nil
+}
+
+// CreatePlaybackUrl makes a URL with a token for one viewer.
+func (s streams) CreatePlaybackUrl(_ context.Context, req *connect.Request[amphiv1.CreatePlaybackUrlRequest]) (*connect.Response[amphiv1.Playback], error) {
+	m := req.Msg
+	p, err := s.Playback(m.GetRoom(), m.GetStream(), m.GetUserId(), time.Duration(m.GetTtlS())*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(p), nil
 }

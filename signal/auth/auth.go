@@ -34,8 +34,8 @@ const (
 // Grant is what a valid token says.
 type Grant struct {
 	Type Type
-	// Room is set in app and playback tokens, Role in app tokens.
-	Room, Role string
+	// Room is set in app and playback tokens, Role in app tokens. Stream is that of a playback token; empty: all of the room.
+	Room, Role, Stream string
 	// UserID and Name are optional.
 	UserID, Name string
 	// ID is the claim "jti", optional.

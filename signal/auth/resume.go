@@ -33,20 +33,41 @@ const (
 // version, expiry in seconds (8 bytes), the four texts each behind its length (1 byte), HMAC-SHA256.
 // A text over 255 bytes is an error of the caller's and makes a token that does not open.
 func SealResume(secret []byte, r Resume) string {
-	b := []byte{resumeVersion}
-	b = binary.BigEndian.AppendUint64(b, uint64(r.Expires.Unix()))
-	for _, s := range []string{r.Room, r.PeerID, r.SessionID, r.Node} {
-		b = append(b, byte(len(s)))
-		b = append(b, s...)
-	}
-	return base64.RawURLEncoding.EncodeToString(append(b, sign(secret, b)...))
+	b := appendTexts(binary.BigEndian.AppendUint64([]byte{resumeVersion}, uint64(r.Expires.Unix())), r.Room, r.PeerID, r.SessionID, r.Node)
+	return base64.RawURLEncoding.EncodeToString(append(b, sign(secret, resumeDomain, b)...))
 }
 
-func sign(secret, body []byte) []byte {
+// appendTexts writes each text behind its length.
+func appendTexts(b []byte, texts ...string) []byte {
+	for _, s := range texts {
+		b = append(append(b, byte(len(s))), s...)
+	}
+	return b
+}
+
+// takeTexts reads back what appendTexts wrote, to the last byte.
+func takeTexts(b []byte, texts ...*string) bool {
+	for _, s := range texts {
+		if len(b) < 1 || len(b) < 1+int(b[0]) {
+			return false
+		}
+		end := 1 + int(b[0])
+		*s, b = string(b[1:end]), b[end:]
+	}
+	return len(b) == 0
+}
+
+func sign(secret []byte, domain string, body []byte) []byte {
 	h := hmac.New(sha256.New, secret)
-	h.Write([]byte(resumeDomain))
+	h.Write([]byte(domain))
 	h.Write(body)
 	return h.Sum(nil)
+}
+
+// opened is the body in front of a good signature.
+func opened(secret []byte, domain string, all []byte) ([]byte, bool) {
+	body, mac := all[:len(all)-sha256.Size], all[len(all)-sha256.Size:]
+	return body, hmac.Equal(mac, sign(secret, domain, body))
 }
 
 // OpenResume checks a resume token. Errors are a proto.Error: unauthenticated for one that this cluster did not
@@ -60,21 +81,12 @@ func OpenResume(secret []byte, now time.Time, token string) (Resume, error) {
 	if err != nil || len(all) < 1+8+4+sha256.Size {
 		return Resume{}, bad
 	}
-	body, mac := all[:len(all)-sha256.Size], all[len(all)-sha256.Size:]
-	if !hmac.Equal(mac, sign(secret, body)) || body[0] != resumeVersion {
+	body, ok := opened(secret, resumeDomain, all)
+	if !ok || body[0] != resumeVersion {
 		return Resume{}, bad
 	}
 	r := Resume{Expires: time.Unix(int64(binary.BigEndian.Uint64(body[1:9])), 0)}
-	rest := body[9:]
-	for _, field := range []*string{&r.Room, &r.PeerID, &r.SessionID, &r.Node} {
-		if len(rest) < 1 || len(rest) < 1+int(rest[0]) {
-			return Resume{}, bad
-		}
-		end := 1 + int(rest[0])
-		*field = string(rest[1:end])
-		rest = rest[end:]
-	}
-	if len(rest) != 0 {
+	if !takeTexts(body[9:], &r.Room, &r.PeerID, &r.SessionID, &r.Node) {
 		return Resume{}, bad
 	}
 	if now.After(r.Expires) {

@@ -26,7 +26,9 @@ type claims struct {
 	Type Type   `json:"typ,omitempty"`
 	Room string `json:"room,omitempty"`
 	Role string `json:"role,omitempty"`
-	Name string `json:"name,omitempty"`
+	// Stream is of playback tokens.
+	Stream string `json:"stream,omitempty"`
+	Name   string `json:"name,omitempty"`
 }
 
 // Verifier checks tokens. It may be used from many goroutines.
@@ -146,7 +148,7 @@ func CheckKey(k *pb.ApiKey) error {
 }
 
 func (c *claims) grant() Grant {
-	g := Grant{Type: c.Type, Room: c.Room, Role: c.Role, UserID: c.Subject, Name: c.Name, ID: c.ID}
+	g := Grant{Type: c.Type, Room: c.Room, Role: c.Role, Stream: c.Stream, UserID: c.Subject, Name: c.Name, ID: c.ID}
 	if c.IssuedAt != nil {
 		g.IssuedAt = c.IssuedAt.Time
 	}
@@ -170,6 +172,8 @@ func (g Grant) check() error {
 		return refuse("the token names no room, or not a valid one")
 	case g.Type == App && (g.Role == "" || len(g.Role) > maxRole || !utf8.ValidString(g.Role)):
 		return refuse("the token names no role, or not a valid one")
+	case len(g.Stream) > maxRole:
+		return refuse("the token names no valid stream")
 	case len(g.UserID) > proto.MaxUserID || len(g.Name) > proto.MaxPeerName:
 		return refuse("the token's user id or name is too long")
 	}
@@ -197,7 +201,7 @@ func (s Signer) Mint(g Grant) (string, error) {
 			Subject: g.UserID, ID: g.ID, Audience: jwt.ClaimStrings{Audience},
 			IssuedAt: jwt.NewNumericDate(g.IssuedAt), ExpiresAt: jwt.NewNumericDate(g.ExpiresAt),
 		},
-		Type: g.Type, Room: g.Room, Role: g.Role, Name: g.Name,
+		Type: g.Type, Room: g.Room, Role: g.Role, Stream: g.Stream, Name: g.Name,
 	})
 	t.Header["kid"] = s.KeyID
 	token, err := t.SignedString(key)

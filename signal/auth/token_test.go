@@ -261,6 +261,62 @@ func TestResumeToken(t *testing.T) {
 	}
 }
 
+func TestPlaybackToken(t *testing.T) {
+	t.Parallel()
+	key := []byte("0123456789abcdef0123456789abcdef")
+	want := auth.Playback{Room: "demo", Stream: "main", Viewer: "pe_1", Expires: start}
+	token := auth.SealPlayback(key, want)
+	got, err := auth.OpenPlayback(key, start, token)
+	if err != nil || got != want {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if _, err := auth.OpenPlayback(key, start.Add(time.Second), token); proto.CodeOf(err) != proto.TokenExpired {
+		t.Errorf("after its time: %v", err)
+	}
+	for i := range token {
+		bad := []byte(token)
+		bad[i] ^= 1
+		if _, err := auth.OpenPlayback(key, start, string(bad)); proto.CodeOf(err) != proto.Unauthenticated {
+			t.Fatalf("with byte %d changed: %v", i, err)
+		}
+	}
+	resume := auth.SealResume(key, auth.Resume{Room: "demo", PeerID: "main", SessionID: "pe_1", Expires: start})
+	for _, bad := range []string{"", "x", token + "A", token[:20], strings.Repeat("A", 4096), resume} {
+		if _, err := auth.OpenPlayback(key, start, bad); proto.CodeOf(err) != proto.Unauthenticated {
+			t.Errorf("%.20q: %v", bad, err)
+		}
+	}
+	if _, err := auth.OpenResume(key, start, token); proto.CodeOf(err) != proto.Unauthenticated {
+		t.Errorf("a playback token resumes: %v", err)
+	}
+	if _, err := auth.OpenPlayback(nil, start, auth.SealPlayback(nil, want)); proto.CodeOf(err) != proto.Unauthenticated {
+		t.Errorf("no secret: %v", err)
+	}
+}
+
+func FuzzOpenPlayback(f *testing.F) {
+	key := []byte("0123456789abcdef0123456789abcdef")
+	f.Add(auth.SealPlayback(key, auth.Playback{Room: "demo", Stream: "main", Viewer: "pe_1", Expires: start}))
+	f.Add("")
+	f.Fuzz(func(t *testing.T, token string) {
+		p, err := auth.OpenPlayback(key, start, token)
+		if err == nil && auth.SealPlayback(key, p) != token {
+			t.Fatalf("a token that nobody sealed: %+v", p)
+		}
+	})
+}
+
+func BenchmarkOpenPlayback(b *testing.B) {
+	key := []byte("0123456789abcdef0123456789abcdef")
+	token := auth.SealPlayback(key, auth.Playback{Room: "demo", Stream: "main", Viewer: "pe_1", Expires: start})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := auth.OpenPlayback(key, start, token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	all, ks := signers(f)
 	v := auth.NewVerifier(ks)

@@ -1507,6 +1507,77 @@ func (*DeleteTemplateResponse) Descriptor() ([]byte, []int) {
 	return file_amphi_v1_api_proto_rawDescGZIP(), []int{29}
 }
 
+type CreatePlaybackUrlRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// Empty is "main".
+	Stream string `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Names the viewer, optional; at most 128 bytes.
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// How long the token is valid; 0 is a day, at most 90 days.
+	TtlS          uint32 `protobuf:"varint,4,opt,name=ttl_s,json=ttlS,proto3" json:"ttl_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePlaybackUrlRequest) Reset() {
+	*x = CreatePlaybackUrlRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePlaybackUrlRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePlaybackUrlRequest) ProtoMessage() {}
+
+func (x *CreatePlaybackUrlRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePlaybackUrlRequest.ProtoReflect.Descriptor instead.
+func (*CreatePlaybackUrlRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreatePlaybackUrlRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *CreatePlaybackUrlRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *CreatePlaybackUrlRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *CreatePlaybackUrlRequest) GetTtlS() uint32 {
+	if x != nil {
+		return x.TtlS
+	}
+	return 0
+}
+
 type StartStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -1519,7 +1590,7 @@ type StartStreamRequest struct {
 
 func (x *StartStreamRequest) Reset() {
 	*x = StartStreamRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[30]
+	mi := &file_amphi_v1_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1602,7 @@ func (x *StartStreamRequest) String() string {
 func (*StartStreamRequest) ProtoMessage() {}
 
 func (x *StartStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[30]
+	mi := &file_amphi_v1_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1615,7 @@ func (x *StartStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartStreamRequest.ProtoReflect.Descriptor instead.
 func (*StartStreamRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{30}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StartStreamRequest) GetRoom() string {
@@ -1578,7 +1649,7 @@ type StopStreamRequest struct {
 
 func (x *StopStreamRequest) Reset() {
 	*x = StopStreamRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[31]
+	mi := &file_amphi_v1_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1661,7 @@ func (x *StopStreamRequest) String() string {
 func (*StopStreamRequest) ProtoMessage() {}
 
 func (x *StopStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[31]
+	mi := &file_amphi_v1_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1674,7 @@ func (x *StopStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopStreamRequest.ProtoReflect.Descriptor instead.
 func (*StopStreamRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopStreamRequest) GetRoom() string {
@@ -1629,7 +1700,7 @@ type ListStreamsRequest struct {
 
 func (x *ListStreamsRequest) Reset() {
 	*x = ListStreamsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[32]
+	mi := &file_amphi_v1_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1712,7 @@ func (x *ListStreamsRequest) String() string {
 func (*ListStreamsRequest) ProtoMessage() {}
 
 func (x *ListStreamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[32]
+	mi := &file_amphi_v1_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1725,7 @@ func (x *ListStreamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStreamsRequest.ProtoReflect.Descriptor instead.
 func (*ListStreamsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListStreamsRequest) GetRoom() string {
@@ -1673,7 +1744,7 @@ type ListStreamsResponse struct {
 
 func (x *ListStreamsResponse) Reset() {
 	*x = ListStreamsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[33]
+	mi := &file_amphi_v1_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1756,7 @@ func (x *ListStreamsResponse) String() string {
 func (*ListStreamsResponse) ProtoMessage() {}
 
 func (x *ListStreamsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[33]
+	mi := &file_amphi_v1_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1769,7 @@ func (x *ListStreamsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStreamsResponse.ProtoReflect.Descriptor instead.
 func (*ListStreamsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListStreamsResponse) GetStreams() []*Stream {
@@ -1719,7 +1790,7 @@ type SetLayoutRequest struct {
 
 func (x *SetLayoutRequest) Reset() {
 	*x = SetLayoutRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[34]
+	mi := &file_amphi_v1_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1802,7 @@ func (x *SetLayoutRequest) String() string {
 func (*SetLayoutRequest) ProtoMessage() {}
 
 func (x *SetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[34]
+	mi := &file_amphi_v1_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1815,7 @@ func (x *SetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*SetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetLayoutRequest) GetRoom() string {
@@ -1786,7 +1857,7 @@ type StartRecordingRequest struct {
 
 func (x *StartRecordingRequest) Reset() {
 	*x = StartRecordingRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	mi := &file_amphi_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1869,7 @@ func (x *StartRecordingRequest) String() string {
 func (*StartRecordingRequest) ProtoMessage() {}
 
 func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	mi := &file_amphi_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1882,7 @@ func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRecordingRequest.ProtoReflect.Descriptor instead.
 func (*StartRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartRecordingRequest) GetRoom() string {
@@ -1870,7 +1941,7 @@ type AddPushRequest struct {
 
 func (x *AddPushRequest) Reset() {
 	*x = AddPushRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	mi := &file_amphi_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1953,7 @@ func (x *AddPushRequest) String() string {
 func (*AddPushRequest) ProtoMessage() {}
 
 func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	mi := &file_amphi_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1966,7 @@ func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPushRequest.ProtoReflect.Descriptor instead.
 func (*AddPushRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AddPushRequest) GetRoom() string {
@@ -1945,7 +2016,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2028,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2041,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *OutputRequest) GetRoom() string {
@@ -2004,7 +2075,7 @@ type ListOutputsRequest struct {
 
 func (x *ListOutputsRequest) Reset() {
 	*x = ListOutputsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2087,7 @@ func (x *ListOutputsRequest) String() string {
 func (*ListOutputsRequest) ProtoMessage() {}
 
 func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2100,7 @@ func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ListOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListOutputsRequest) GetRoom() string {
@@ -2055,7 +2126,7 @@ type OutputsResponse struct {
 
 func (x *OutputsResponse) Reset() {
 	*x = OutputsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2138,7 @@ func (x *OutputsResponse) String() string {
 func (*OutputsResponse) ProtoMessage() {}
 
 func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2151,7 @@ func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputsResponse.ProtoReflect.Descriptor instead.
 func (*OutputsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OutputsResponse) GetOutputs() []*Output {
@@ -2107,7 +2178,7 @@ type ListAssetsRequest struct {
 
 func (x *ListAssetsRequest) Reset() {
 	*x = ListAssetsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2190,7 @@ func (x *ListAssetsRequest) String() string {
 func (*ListAssetsRequest) ProtoMessage() {}
 
 func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2203,7 @@ func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssetsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListAssetsRequest) GetRoom() string {
@@ -2194,7 +2265,7 @@ type ListAssetsResponse struct {
 
 func (x *ListAssetsResponse) Reset() {
 	*x = ListAssetsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2277,7 @@ func (x *ListAssetsResponse) String() string {
 func (*ListAssetsResponse) ProtoMessage() {}
 
 func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2290,7 @@ func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssetsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListAssetsResponse) GetAssets() []*Asset {
@@ -2245,7 +2316,7 @@ type GetAssetRequest struct {
 
 func (x *GetAssetRequest) Reset() {
 	*x = GetAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2257,7 +2328,7 @@ func (x *GetAssetRequest) String() string {
 func (*GetAssetRequest) ProtoMessage() {}
 
 func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2270,7 +2341,7 @@ func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAssetRequest.ProtoReflect.Descriptor instead.
 func (*GetAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetAssetRequest) GetId() string {
@@ -2289,7 +2360,7 @@ type DeleteAssetRequest struct {
 
 func (x *DeleteAssetRequest) Reset() {
 	*x = DeleteAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2372,7 @@ func (x *DeleteAssetRequest) String() string {
 func (*DeleteAssetRequest) ProtoMessage() {}
 
 func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2385,7 @@ func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAssetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteAssetRequest) GetId() string {
@@ -2332,7 +2403,7 @@ type DeleteAssetResponse struct {
 
 func (x *DeleteAssetResponse) Reset() {
 	*x = DeleteAssetResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2415,7 @@ func (x *DeleteAssetResponse) String() string {
 func (*DeleteAssetResponse) ProtoMessage() {}
 
 func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2428,7 @@ func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAssetResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAssetResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 type PresignAssetRequest struct {
@@ -2371,7 +2442,7 @@ type PresignAssetRequest struct {
 
 func (x *PresignAssetRequest) Reset() {
 	*x = PresignAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2454,7 @@ func (x *PresignAssetRequest) String() string {
 func (*PresignAssetRequest) ProtoMessage() {}
 
 func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2467,7 @@ func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresignAssetRequest.ProtoReflect.Descriptor instead.
 func (*PresignAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PresignAssetRequest) GetId() string {
@@ -2423,7 +2494,7 @@ type PresignAssetResponse struct {
 
 func (x *PresignAssetResponse) Reset() {
 	*x = PresignAssetResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2506,7 @@ func (x *PresignAssetResponse) String() string {
 func (*PresignAssetResponse) ProtoMessage() {}
 
 func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2519,7 @@ func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresignAssetResponse.ProtoReflect.Descriptor instead.
 func (*PresignAssetResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PresignAssetResponse) GetUrl() string {
@@ -2477,7 +2548,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2560,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2573,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListSessionsRequest) GetRoom() string {
@@ -2543,7 +2614,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2626,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2639,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -2594,7 +2665,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2677,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2690,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -2640,7 +2711,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +2723,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +2736,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DrainNodeRequest) GetId() string {
@@ -2691,7 +2762,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2774,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2787,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *UndrainNodeRequest) GetId() string {
@@ -2734,7 +2805,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2817,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2830,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 type ListNodesResponse struct {
@@ -2771,7 +2842,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +2854,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +2867,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -2831,7 +2902,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2914,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2927,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -2960,7 +3031,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[55]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3043,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[55]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3056,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetNodeRequest) GetId() string {
@@ -3024,13 +3095,15 @@ type NodeStatus struct {
 	Storage             string `protobuf:"bytes,41,opt,name=storage,proto3" json:"storage,omitempty"`
 	StorageReason       string `protobuf:"bytes,42,opt,name=storage_reason,json=storageReason,proto3" json:"storage_reason,omitempty"`
 	StorageWaitingBytes uint64 `protobuf:"varint,43,opt,name=storage_waiting_bytes,json=storageWaitingBytes,proto3" json:"storage_waiting_bytes,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Absent on a node that is alone.
+	Edge          *EdgeStatus `protobuf:"bytes,50,opt,name=edge,proto3" json:"edge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[56]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3115,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[56]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3128,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *NodeStatus) GetInfo() *NodeInfo {
@@ -3205,6 +3278,13 @@ func (x *NodeStatus) GetStorageWaitingBytes() uint64 {
 	return 0
 }
 
+func (x *NodeStatus) GetEdge() *EdgeStatus {
+	if x != nil {
+		return x.Edge
+	}
+	return nil
+}
+
 // ClusterStatus is how the cluster looks from one node.
 type ClusterStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3229,7 +3309,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[57]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3321,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[57]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3334,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ClusterStatus) GetRaftState() string {
@@ -3357,7 +3437,7 @@ type TrunkStatus struct {
 
 func (x *TrunkStatus) Reset() {
 	*x = TrunkStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[58]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3369,7 +3449,7 @@ func (x *TrunkStatus) String() string {
 func (*TrunkStatus) ProtoMessage() {}
 
 func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[58]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3382,7 +3462,7 @@ func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrunkStatus.ProtoReflect.Descriptor instead.
 func (*TrunkStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TrunkStatus) GetNode() string {
@@ -3475,7 +3555,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3487,7 +3567,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3500,7 +3580,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DrainStatus) GetUntilMs() int64 {
@@ -3548,7 +3628,7 @@ type RelayStatus struct {
 
 func (x *RelayStatus) Reset() {
 	*x = RelayStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3560,7 +3640,7 @@ func (x *RelayStatus) String() string {
 func (*RelayStatus) ProtoMessage() {}
 
 func (x *RelayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3573,7 +3653,7 @@ func (x *RelayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayStatus.ProtoReflect.Descriptor instead.
 func (*RelayStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RelayStatus) GetTrackId() string {
@@ -3637,7 +3717,7 @@ type RoomStatus struct {
 
 func (x *RoomStatus) Reset() {
 	*x = RoomStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3649,7 +3729,7 @@ func (x *RoomStatus) String() string {
 func (*RoomStatus) ProtoMessage() {}
 
 func (x *RoomStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3662,7 +3742,7 @@ func (x *RoomStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomStatus.ProtoReflect.Descriptor instead.
 func (*RoomStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RoomStatus) GetName() string {
@@ -3755,7 +3835,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3847,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3860,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PeerStatus) GetPeerId() string {
@@ -3875,7 +3955,7 @@ type UpTrackStatus struct {
 
 func (x *UpTrackStatus) Reset() {
 	*x = UpTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +3967,7 @@ func (x *UpTrackStatus) String() string {
 func (*UpTrackStatus) ProtoMessage() {}
 
 func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +3980,7 @@ func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpTrackStatus.ProtoReflect.Descriptor instead.
 func (*UpTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *UpTrackStatus) GetTrackId() string {
@@ -3960,7 +4040,7 @@ type EncodingStatus struct {
 
 func (x *EncodingStatus) Reset() {
 	*x = EncodingStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3972,7 +4052,7 @@ func (x *EncodingStatus) String() string {
 func (*EncodingStatus) ProtoMessage() {}
 
 func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3985,7 +4065,7 @@ func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodingStatus.ProtoReflect.Descriptor instead.
 func (*EncodingStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *EncodingStatus) GetRid() string {
@@ -4055,7 +4135,7 @@ type DownTrackStatus struct {
 
 func (x *DownTrackStatus) Reset() {
 	*x = DownTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4067,7 +4147,7 @@ func (x *DownTrackStatus) String() string {
 func (*DownTrackStatus) ProtoMessage() {}
 
 func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4080,7 +4160,7 @@ func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownTrackStatus.ProtoReflect.Descriptor instead.
 func (*DownTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *DownTrackStatus) GetTrackId() string {
@@ -4167,7 +4247,7 @@ type OutputStatus struct {
 
 func (x *OutputStatus) Reset() {
 	*x = OutputStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4179,7 +4259,7 @@ func (x *OutputStatus) String() string {
 func (*OutputStatus) ProtoMessage() {}
 
 func (x *OutputStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4192,7 +4272,7 @@ func (x *OutputStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputStatus.ProtoReflect.Descriptor instead.
 func (*OutputStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *OutputStatus) GetRoom() string {
@@ -4244,7 +4324,7 @@ type StreamStatus struct {
 
 func (x *StreamStatus) Reset() {
 	*x = StreamStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4256,7 +4336,7 @@ func (x *StreamStatus) String() string {
 func (*StreamStatus) ProtoMessage() {}
 
 func (x *StreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4269,7 +4349,7 @@ func (x *StreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStatus.ProtoReflect.Descriptor instead.
 func (*StreamStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *StreamStatus) GetRoom() string {
@@ -4360,7 +4440,7 @@ var File_amphi_v1_api_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
+	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
 	"\x11CreateRoomRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12 \n" +
@@ -4448,7 +4528,12 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\f_if_revision\"+\n" +
 	"\x15DeleteTemplateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x18\n" +
-	"\x16DeleteTemplateResponse\"n\n" +
+	"\x16DeleteTemplateResponse\"t\n" +
+	"\x18CreatePlaybackUrlRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x13\n" +
+	"\x05ttl_s\x18\x04 \x01(\rR\x04ttlS\"n\n" +
 	"\x12StartStreamRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
@@ -4548,7 +4633,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x06rtt_ms\x18\f \x01(\x01R\x05rttMs\x12$\n" +
 	"\x0edrain_until_ms\x18\r \x01(\x03R\fdrainUntilMs\" \n" +
 	"\x0eGetNodeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xf0\x06\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x9a\a\n" +
 	"\n" +
 	"NodeStatus\x12&\n" +
 	"\x04info\x18\x01 \x01(\v2\x12.amphi.v1.NodeInfoR\x04info\x12\x17\n" +
@@ -4576,7 +4661,8 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\aoutputs\x18( \x03(\v2\x16.amphi.v1.OutputStatusR\aoutputs\x12\x18\n" +
 	"\astorage\x18) \x01(\tR\astorage\x12%\n" +
 	"\x0estorage_reason\x18* \x01(\tR\rstorageReason\x122\n" +
-	"\x15storage_waiting_bytes\x18+ \x01(\x04R\x13storageWaitingBytes\x1a8\n" +
+	"\x15storage_waiting_bytes\x18+ \x01(\x04R\x13storageWaitingBytes\x12(\n" +
+	"\x04edge\x182 \x01(\v2\x14.amphi.v1.EdgeStatusR\x04edge\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4740,13 +4826,14 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\rListTemplates\x12\x1e.amphi.v1.ListTemplatesRequest\x1a\x1f.amphi.v1.ListTemplatesResponse\x12?\n" +
 	"\vGetTemplate\x12\x1c.amphi.v1.GetTemplateRequest\x1a\x12.amphi.v1.Template\x12?\n" +
 	"\vSetTemplate\x12\x1c.amphi.v1.SetTemplateRequest\x1a\x12.amphi.v1.Template\x12S\n" +
-	"\x0eDeleteTemplate\x12\x1f.amphi.v1.DeleteTemplateRequest\x1a .amphi.v1.DeleteTemplateResponse2\x92\x02\n" +
+	"\x0eDeleteTemplate\x12\x1f.amphi.v1.DeleteTemplateRequest\x1a .amphi.v1.DeleteTemplateResponse2\xdf\x02\n" +
 	"\rStreamService\x12=\n" +
 	"\vStartStream\x12\x1c.amphi.v1.StartStreamRequest\x1a\x10.amphi.v1.Stream\x12;\n" +
 	"\n" +
 	"StopStream\x12\x1b.amphi.v1.StopStreamRequest\x1a\x10.amphi.v1.Stream\x12J\n" +
 	"\vListStreams\x12\x1c.amphi.v1.ListStreamsRequest\x1a\x1d.amphi.v1.ListStreamsResponse\x129\n" +
-	"\tSetLayout\x12\x1a.amphi.v1.SetLayoutRequest\x1a\x10.amphi.v1.Stream2\xf4\x02\n" +
+	"\tSetLayout\x12\x1a.amphi.v1.SetLayoutRequest\x1a\x10.amphi.v1.Stream\x12K\n" +
+	"\x11CreatePlaybackUrl\x12\".amphi.v1.CreatePlaybackUrlRequest\x1a\x12.amphi.v1.Playback2\xf4\x02\n" +
 	"\x10RecordingService\x12C\n" +
 	"\x0eStartRecording\x12\x1f.amphi.v1.StartRecordingRequest\x1a\x10.amphi.v1.Output\x12C\n" +
 	"\rStopRecording\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12D\n" +
@@ -4788,244 +4875,250 @@ func file_amphi_v1_api_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_api_proto_rawDescData
 }
 
-var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_amphi_v1_api_proto_goTypes = []any{
-	(*CreateRoomRequest)(nil),      // 0: amphi.v1.CreateRoomRequest
-	(*GetRoomRequest)(nil),         // 1: amphi.v1.GetRoomRequest
-	(*ListRoomsRequest)(nil),       // 2: amphi.v1.ListRoomsRequest
-	(*ListRoomsResponse)(nil),      // 3: amphi.v1.ListRoomsResponse
-	(*UpdateRoomRequest)(nil),      // 4: amphi.v1.UpdateRoomRequest
-	(*DeleteRoomRequest)(nil),      // 5: amphi.v1.DeleteRoomRequest
-	(*DeleteRoomResponse)(nil),     // 6: amphi.v1.DeleteRoomResponse
-	(*EndRoomRequest)(nil),         // 7: amphi.v1.EndRoomRequest
-	(*EndRoomResponse)(nil),        // 8: amphi.v1.EndRoomResponse
-	(*GetStateRequest)(nil),        // 9: amphi.v1.GetStateRequest
-	(*CreateCodesRequest)(nil),     // 10: amphi.v1.CreateCodesRequest
-	(*ListCodesRequest)(nil),       // 11: amphi.v1.ListCodesRequest
-	(*CodesResponse)(nil),          // 12: amphi.v1.CodesResponse
-	(*UpdateCodeRequest)(nil),      // 13: amphi.v1.UpdateCodeRequest
-	(*SendMessageRequest)(nil),     // 14: amphi.v1.SendMessageRequest
-	(*SetStoreRequest)(nil),        // 15: amphi.v1.SetStoreRequest
-	(*ListPeersRequest)(nil),       // 16: amphi.v1.ListPeersRequest
-	(*GetPeerRequest)(nil),         // 17: amphi.v1.GetPeerRequest
-	(*UpdatePeerRequest)(nil),      // 18: amphi.v1.UpdatePeerRequest
-	(*ChangeRoleRequest)(nil),      // 19: amphi.v1.ChangeRoleRequest
-	(*MutePeersRequest)(nil),       // 20: amphi.v1.MutePeersRequest
-	(*MutePeersResponse)(nil),      // 21: amphi.v1.MutePeersResponse
-	(*RemovePeersRequest)(nil),     // 22: amphi.v1.RemovePeersRequest
-	(*RemovePeersResponse)(nil),    // 23: amphi.v1.RemovePeersResponse
-	(*ListTemplatesRequest)(nil),   // 24: amphi.v1.ListTemplatesRequest
-	(*ListTemplatesResponse)(nil),  // 25: amphi.v1.ListTemplatesResponse
-	(*GetTemplateRequest)(nil),     // 26: amphi.v1.GetTemplateRequest
-	(*SetTemplateRequest)(nil),     // 27: amphi.v1.SetTemplateRequest
-	(*DeleteTemplateRequest)(nil),  // 28: amphi.v1.DeleteTemplateRequest
-	(*DeleteTemplateResponse)(nil), // 29: amphi.v1.DeleteTemplateResponse
-	(*StartStreamRequest)(nil),     // 30: amphi.v1.StartStreamRequest
-	(*StopStreamRequest)(nil),      // 31: amphi.v1.StopStreamRequest
-	(*ListStreamsRequest)(nil),     // 32: amphi.v1.ListStreamsRequest
-	(*ListStreamsResponse)(nil),    // 33: amphi.v1.ListStreamsResponse
-	(*SetLayoutRequest)(nil),       // 34: amphi.v1.SetLayoutRequest
-	(*StartRecordingRequest)(nil),  // 35: amphi.v1.StartRecordingRequest
-	(*AddPushRequest)(nil),         // 36: amphi.v1.AddPushRequest
-	(*OutputRequest)(nil),          // 37: amphi.v1.OutputRequest
-	(*ListOutputsRequest)(nil),     // 38: amphi.v1.ListOutputsRequest
-	(*OutputsResponse)(nil),        // 39: amphi.v1.OutputsResponse
-	(*ListAssetsRequest)(nil),      // 40: amphi.v1.ListAssetsRequest
-	(*ListAssetsResponse)(nil),     // 41: amphi.v1.ListAssetsResponse
-	(*GetAssetRequest)(nil),        // 42: amphi.v1.GetAssetRequest
-	(*DeleteAssetRequest)(nil),     // 43: amphi.v1.DeleteAssetRequest
-	(*DeleteAssetResponse)(nil),    // 44: amphi.v1.DeleteAssetResponse
-	(*PresignAssetRequest)(nil),    // 45: amphi.v1.PresignAssetRequest
-	(*PresignAssetResponse)(nil),   // 46: amphi.v1.PresignAssetResponse
-	(*ListSessionsRequest)(nil),    // 47: amphi.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),   // 48: amphi.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),      // 49: amphi.v1.GetSessionRequest
-	(*DrainNodeRequest)(nil),       // 50: amphi.v1.DrainNodeRequest
-	(*UndrainNodeRequest)(nil),     // 51: amphi.v1.UndrainNodeRequest
-	(*ListNodesRequest)(nil),       // 52: amphi.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 53: amphi.v1.ListNodesResponse
-	(*NodeInfo)(nil),               // 54: amphi.v1.NodeInfo
-	(*GetNodeRequest)(nil),         // 55: amphi.v1.GetNodeRequest
-	(*NodeStatus)(nil),             // 56: amphi.v1.NodeStatus
-	(*ClusterStatus)(nil),          // 57: amphi.v1.ClusterStatus
-	(*TrunkStatus)(nil),            // 58: amphi.v1.TrunkStatus
-	(*DrainStatus)(nil),            // 59: amphi.v1.DrainStatus
-	(*RelayStatus)(nil),            // 60: amphi.v1.RelayStatus
-	(*RoomStatus)(nil),             // 61: amphi.v1.RoomStatus
-	(*PeerStatus)(nil),             // 62: amphi.v1.PeerStatus
-	(*UpTrackStatus)(nil),          // 63: amphi.v1.UpTrackStatus
-	(*EncodingStatus)(nil),         // 64: amphi.v1.EncodingStatus
-	(*DownTrackStatus)(nil),        // 65: amphi.v1.DownTrackStatus
-	(*OutputStatus)(nil),           // 66: amphi.v1.OutputStatus
-	(*StreamStatus)(nil),           // 67: amphi.v1.StreamStatus
-	nil,                            // 68: amphi.v1.NodeStatus.DropsEntry
-	nil,                            // 69: amphi.v1.ClusterStatus.RefusedEntry
-	nil,                            // 70: amphi.v1.RoomStatus.PeersByLevelEntry
-	nil,                            // 71: amphi.v1.StreamStatus.DropsEntry
-	(*Room)(nil),                   // 72: amphi.v1.Room
-	(*RoomCode)(nil),               // 73: amphi.v1.RoomCode
-	(*SendMessage)(nil),            // 74: amphi.v1.SendMessage
-	(*SetStore)(nil),               // 75: amphi.v1.SetStore
-	(*ListPeers)(nil),              // 76: amphi.v1.ListPeers
-	(*UpdatePeer)(nil),             // 77: amphi.v1.UpdatePeer
-	(*ChangeRole)(nil),             // 78: amphi.v1.ChangeRole
-	(*MutePeers)(nil),              // 79: amphi.v1.MutePeers
-	(*RemovePeers)(nil),            // 80: amphi.v1.RemovePeers
-	(*Template)(nil),               // 81: amphi.v1.Template
-	(LayoutKind)(0),                // 82: amphi.v1.LayoutKind
-	(*Stream)(nil),                 // 83: amphi.v1.Stream
-	(*TrackFilter)(nil),            // 84: amphi.v1.TrackFilter
-	(*Output)(nil),                 // 85: amphi.v1.Output
-	(AssetType)(0),                 // 86: amphi.v1.AssetType
-	(AssetState)(0),                // 87: amphi.v1.AssetState
-	(*Asset)(nil),                  // 88: amphi.v1.Asset
-	(*Session)(nil),                // 89: amphi.v1.Session
-	(*RelayPlan)(nil),              // 90: amphi.v1.RelayPlan
-	(*StreamVariant)(nil),          // 91: amphi.v1.StreamVariant
-	(*RoomState)(nil),              // 92: amphi.v1.RoomState
-	(*SendResult)(nil),             // 93: amphi.v1.SendResult
-	(*StoreResult)(nil),            // 94: amphi.v1.StoreResult
-	(*ListPeersResult)(nil),        // 95: amphi.v1.ListPeersResult
-	(*Peer)(nil),                   // 96: amphi.v1.Peer
-	(*ChangeRoleResult)(nil),       // 97: amphi.v1.ChangeRoleResult
+	(*CreateRoomRequest)(nil),        // 0: amphi.v1.CreateRoomRequest
+	(*GetRoomRequest)(nil),           // 1: amphi.v1.GetRoomRequest
+	(*ListRoomsRequest)(nil),         // 2: amphi.v1.ListRoomsRequest
+	(*ListRoomsResponse)(nil),        // 3: amphi.v1.ListRoomsResponse
+	(*UpdateRoomRequest)(nil),        // 4: amphi.v1.UpdateRoomRequest
+	(*DeleteRoomRequest)(nil),        // 5: amphi.v1.DeleteRoomRequest
+	(*DeleteRoomResponse)(nil),       // 6: amphi.v1.DeleteRoomResponse
+	(*EndRoomRequest)(nil),           // 7: amphi.v1.EndRoomRequest
+	(*EndRoomResponse)(nil),          // 8: amphi.v1.EndRoomResponse
+	(*GetStateRequest)(nil),          // 9: amphi.v1.GetStateRequest
+	(*CreateCodesRequest)(nil),       // 10: amphi.v1.CreateCodesRequest
+	(*ListCodesRequest)(nil),         // 11: amphi.v1.ListCodesRequest
+	(*CodesResponse)(nil),            // 12: amphi.v1.CodesResponse
+	(*UpdateCodeRequest)(nil),        // 13: amphi.v1.UpdateCodeRequest
+	(*SendMessageRequest)(nil),       // 14: amphi.v1.SendMessageRequest
+	(*SetStoreRequest)(nil),          // 15: amphi.v1.SetStoreRequest
+	(*ListPeersRequest)(nil),         // 16: amphi.v1.ListPeersRequest
+	(*GetPeerRequest)(nil),           // 17: amphi.v1.GetPeerRequest
+	(*UpdatePeerRequest)(nil),        // 18: amphi.v1.UpdatePeerRequest
+	(*ChangeRoleRequest)(nil),        // 19: amphi.v1.ChangeRoleRequest
+	(*MutePeersRequest)(nil),         // 20: amphi.v1.MutePeersRequest
+	(*MutePeersResponse)(nil),        // 21: amphi.v1.MutePeersResponse
+	(*RemovePeersRequest)(nil),       // 22: amphi.v1.RemovePeersRequest
+	(*RemovePeersResponse)(nil),      // 23: amphi.v1.RemovePeersResponse
+	(*ListTemplatesRequest)(nil),     // 24: amphi.v1.ListTemplatesRequest
+	(*ListTemplatesResponse)(nil),    // 25: amphi.v1.ListTemplatesResponse
+	(*GetTemplateRequest)(nil),       // 26: amphi.v1.GetTemplateRequest
+	(*SetTemplateRequest)(nil),       // 27: amphi.v1.SetTemplateRequest
+	(*DeleteTemplateRequest)(nil),    // 28: amphi.v1.DeleteTemplateRequest
+	(*DeleteTemplateResponse)(nil),   // 29: amphi.v1.DeleteTemplateResponse
+	(*CreatePlaybackUrlRequest)(nil), // 30: amphi.v1.CreatePlaybackUrlRequest
+	(*StartStreamRequest)(nil),       // 31: amphi.v1.StartStreamRequest
+	(*StopStreamRequest)(nil),        // 32: amphi.v1.StopStreamRequest
+	(*ListStreamsRequest)(nil),       // 33: amphi.v1.ListStreamsRequest
+	(*ListStreamsResponse)(nil),      // 34: amphi.v1.ListStreamsResponse
+	(*SetLayoutRequest)(nil),         // 35: amphi.v1.SetLayoutRequest
+	(*StartRecordingRequest)(nil),    // 36: amphi.v1.StartRecordingRequest
+	(*AddPushRequest)(nil),           // 37: amphi.v1.AddPushRequest
+	(*OutputRequest)(nil),            // 38: amphi.v1.OutputRequest
+	(*ListOutputsRequest)(nil),       // 39: amphi.v1.ListOutputsRequest
+	(*OutputsResponse)(nil),          // 40: amphi.v1.OutputsResponse
+	(*ListAssetsRequest)(nil),        // 41: amphi.v1.ListAssetsRequest
+	(*ListAssetsResponse)(nil),       // 42: amphi.v1.ListAssetsResponse
+	(*GetAssetRequest)(nil),          // 43: amphi.v1.GetAssetRequest
+	(*DeleteAssetRequest)(nil),       // 44: amphi.v1.DeleteAssetRequest
+	(*DeleteAssetResponse)(nil),      // 45: amphi.v1.DeleteAssetResponse
+	(*PresignAssetRequest)(nil),      // 46: amphi.v1.PresignAssetRequest
+	(*PresignAssetResponse)(nil),     // 47: amphi.v1.PresignAssetResponse
+	(*ListSessionsRequest)(nil),      // 48: amphi.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 49: amphi.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 50: amphi.v1.GetSessionRequest
+	(*DrainNodeRequest)(nil),         // 51: amphi.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),       // 52: amphi.v1.UndrainNodeRequest
+	(*ListNodesRequest)(nil),         // 53: amphi.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 54: amphi.v1.ListNodesResponse
+	(*NodeInfo)(nil),                 // 55: amphi.v1.NodeInfo
+	(*GetNodeRequest)(nil),           // 56: amphi.v1.GetNodeRequest
+	(*NodeStatus)(nil),               // 57: amphi.v1.NodeStatus
+	(*ClusterStatus)(nil),            // 58: amphi.v1.ClusterStatus
+	(*TrunkStatus)(nil),              // 59: amphi.v1.TrunkStatus
+	(*DrainStatus)(nil),              // 60: amphi.v1.DrainStatus
+	(*RelayStatus)(nil),              // 61: amphi.v1.RelayStatus
+	(*RoomStatus)(nil),               // 62: amphi.v1.RoomStatus
+	(*PeerStatus)(nil),               // 63: amphi.v1.PeerStatus
+	(*UpTrackStatus)(nil),            // 64: amphi.v1.UpTrackStatus
+	(*EncodingStatus)(nil),           // 65: amphi.v1.EncodingStatus
+	(*DownTrackStatus)(nil),          // 66: amphi.v1.DownTrackStatus
+	(*OutputStatus)(nil),             // 67: amphi.v1.OutputStatus
+	(*StreamStatus)(nil),             // 68: amphi.v1.StreamStatus
+	nil,                              // 69: amphi.v1.NodeStatus.DropsEntry
+	nil,                              // 70: amphi.v1.ClusterStatus.RefusedEntry
+	nil,                              // 71: amphi.v1.RoomStatus.PeersByLevelEntry
+	nil,                              // 72: amphi.v1.StreamStatus.DropsEntry
+	(*Room)(nil),                     // 73: amphi.v1.Room
+	(*RoomCode)(nil),                 // 74: amphi.v1.RoomCode
+	(*SendMessage)(nil),              // 75: amphi.v1.SendMessage
+	(*SetStore)(nil),                 // 76: amphi.v1.SetStore
+	(*ListPeers)(nil),                // 77: amphi.v1.ListPeers
+	(*UpdatePeer)(nil),               // 78: amphi.v1.UpdatePeer
+	(*ChangeRole)(nil),               // 79: amphi.v1.ChangeRole
+	(*MutePeers)(nil),                // 80: amphi.v1.MutePeers
+	(*RemovePeers)(nil),              // 81: amphi.v1.RemovePeers
+	(*Template)(nil),                 // 82: amphi.v1.Template
+	(LayoutKind)(0),                  // 83: amphi.v1.LayoutKind
+	(*Stream)(nil),                   // 84: amphi.v1.Stream
+	(*TrackFilter)(nil),              // 85: amphi.v1.TrackFilter
+	(*Output)(nil),                   // 86: amphi.v1.Output
+	(AssetType)(0),                   // 87: amphi.v1.AssetType
+	(AssetState)(0),                  // 88: amphi.v1.AssetState
+	(*Asset)(nil),                    // 89: amphi.v1.Asset
+	(*Session)(nil),                  // 90: amphi.v1.Session
+	(*EdgeStatus)(nil),               // 91: amphi.v1.EdgeStatus
+	(*RelayPlan)(nil),                // 92: amphi.v1.RelayPlan
+	(*StreamVariant)(nil),            // 93: amphi.v1.StreamVariant
+	(*RoomState)(nil),                // 94: amphi.v1.RoomState
+	(*SendResult)(nil),               // 95: amphi.v1.SendResult
+	(*StoreResult)(nil),              // 96: amphi.v1.StoreResult
+	(*ListPeersResult)(nil),          // 97: amphi.v1.ListPeersResult
+	(*Peer)(nil),                     // 98: amphi.v1.Peer
+	(*ChangeRoleResult)(nil),         // 99: amphi.v1.ChangeRoleResult
+	(*Playback)(nil),                 // 100: amphi.v1.Playback
 }
 var file_amphi_v1_api_proto_depIdxs = []int32{
-	72, // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
-	73, // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
-	74, // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
-	75, // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
-	76, // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
-	77, // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
-	78, // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
-	79, // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
-	80, // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
-	81, // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
-	81, // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
-	82, // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
-	83, // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
-	82, // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
-	84, // 14: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
-	85, // 15: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
-	86, // 16: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
-	87, // 17: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
-	88, // 18: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
-	89, // 19: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
-	54, // 20: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
-	54, // 21: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
-	61, // 22: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
-	67, // 23: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
-	68, // 24: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
-	57, // 25: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
-	58, // 26: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
-	59, // 27: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
-	66, // 28: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
-	69, // 29: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
-	70, // 30: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
-	62, // 31: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
-	90, // 32: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
-	60, // 33: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
-	63, // 34: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
-	65, // 35: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
-	64, // 36: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
-	85, // 37: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
-	83, // 38: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
-	71, // 39: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
-	91, // 40: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
-	0,  // 41: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
-	1,  // 42: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
-	2,  // 43: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
-	4,  // 44: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
-	5,  // 45: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
-	7,  // 46: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
-	9,  // 47: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
-	10, // 48: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
-	11, // 49: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
-	13, // 50: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
-	14, // 51: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
-	15, // 52: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
-	16, // 53: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
-	17, // 54: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
-	18, // 55: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
-	19, // 56: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
-	20, // 57: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
-	22, // 58: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
-	24, // 59: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
-	26, // 60: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
-	27, // 61: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
-	28, // 62: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
-	30, // 63: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
-	31, // 64: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
-	32, // 65: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
-	34, // 66: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
-	35, // 67: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
-	37, // 68: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
-	37, // 69: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
-	37, // 70: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
-	38, // 71: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
-	36, // 72: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
-	37, // 73: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
-	37, // 74: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
-	38, // 75: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
-	40, // 76: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
-	42, // 77: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
-	43, // 78: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
-	45, // 79: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
-	47, // 80: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
-	49, // 81: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
-	52, // 82: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
-	55, // 83: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
-	50, // 84: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
-	51, // 85: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
-	72, // 86: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
-	72, // 87: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
-	3,  // 88: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
-	72, // 89: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
-	6,  // 90: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
-	8,  // 91: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
-	92, // 92: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
-	12, // 93: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
-	12, // 94: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
-	73, // 95: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
-	93, // 96: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
-	94, // 97: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
-	95, // 98: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
-	96, // 99: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
-	96, // 100: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
-	97, // 101: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
-	21, // 102: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
-	23, // 103: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
-	25, // 104: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
-	81, // 105: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
-	81, // 106: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
-	29, // 107: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
-	83, // 108: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
-	83, // 109: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
-	33, // 110: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
-	83, // 111: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
-	85, // 112: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
-	39, // 113: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
-	39, // 114: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
-	39, // 115: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
-	39, // 116: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
-	85, // 117: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
-	39, // 118: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
-	39, // 119: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
-	39, // 120: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
-	41, // 121: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
-	88, // 122: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
-	44, // 123: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
-	46, // 124: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
-	48, // 125: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
-	89, // 126: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
-	53, // 127: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
-	56, // 128: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
-	54, // 129: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
-	54, // 130: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
-	86, // [86:131] is the sub-list for method output_type
-	41, // [41:86] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	73,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
+	74,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
+	75,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
+	76,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
+	77,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
+	78,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
+	79,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
+	80,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
+	81,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
+	82,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
+	82,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
+	83,  // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
+	84,  // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
+	83,  // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
+	85,  // 14: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
+	86,  // 15: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
+	87,  // 16: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
+	88,  // 17: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
+	89,  // 18: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
+	90,  // 19: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
+	55,  // 20: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
+	55,  // 21: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
+	62,  // 22: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
+	68,  // 23: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
+	69,  // 24: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
+	58,  // 25: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
+	59,  // 26: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
+	60,  // 27: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
+	67,  // 28: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
+	91,  // 29: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
+	70,  // 30: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
+	71,  // 31: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
+	63,  // 32: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
+	92,  // 33: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
+	61,  // 34: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
+	64,  // 35: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
+	66,  // 36: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
+	65,  // 37: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
+	86,  // 38: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
+	84,  // 39: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
+	72,  // 40: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
+	93,  // 41: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
+	0,   // 42: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
+	1,   // 43: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
+	2,   // 44: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
+	4,   // 45: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
+	5,   // 46: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
+	7,   // 47: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
+	9,   // 48: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
+	10,  // 49: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
+	11,  // 50: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
+	13,  // 51: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
+	14,  // 52: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
+	15,  // 53: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
+	16,  // 54: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
+	17,  // 55: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
+	18,  // 56: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
+	19,  // 57: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
+	20,  // 58: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
+	22,  // 59: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
+	24,  // 60: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
+	26,  // 61: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
+	27,  // 62: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
+	28,  // 63: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
+	31,  // 64: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
+	32,  // 65: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
+	33,  // 66: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
+	35,  // 67: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
+	30,  // 68: amphi.v1.StreamService.CreatePlaybackUrl:input_type -> amphi.v1.CreatePlaybackUrlRequest
+	36,  // 69: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
+	38,  // 70: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
+	38,  // 71: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
+	38,  // 72: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
+	39,  // 73: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
+	37,  // 74: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
+	38,  // 75: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
+	38,  // 76: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
+	39,  // 77: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
+	41,  // 78: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
+	43,  // 79: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
+	44,  // 80: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
+	46,  // 81: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
+	48,  // 82: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
+	50,  // 83: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
+	53,  // 84: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
+	56,  // 85: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
+	51,  // 86: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
+	52,  // 87: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
+	73,  // 88: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
+	73,  // 89: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
+	3,   // 90: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
+	73,  // 91: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
+	6,   // 92: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
+	8,   // 93: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
+	94,  // 94: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
+	12,  // 95: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
+	12,  // 96: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
+	74,  // 97: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
+	95,  // 98: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
+	96,  // 99: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
+	97,  // 100: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
+	98,  // 101: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
+	98,  // 102: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
+	99,  // 103: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
+	21,  // 104: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
+	23,  // 105: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
+	25,  // 106: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
+	82,  // 107: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
+	82,  // 108: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
+	29,  // 109: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
+	84,  // 110: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
+	84,  // 111: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
+	34,  // 112: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
+	84,  // 113: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
+	100, // 114: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
+	86,  // 115: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
+	40,  // 116: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
+	40,  // 117: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
+	40,  // 118: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
+	40,  // 119: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
+	86,  // 120: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
+	40,  // 121: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
+	40,  // 122: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
+	40,  // 123: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
+	42,  // 124: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
+	89,  // 125: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
+	45,  // 126: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
+	47,  // 127: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
+	49,  // 128: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
+	90,  // 129: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
+	54,  // 130: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
+	57,  // 131: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
+	55,  // 132: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
+	55,  // 133: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
+	88,  // [88:134] is the sub-list for method output_type
+	42,  // [42:88] is the sub-list for method input_type
+	42,  // [42:42] is the sub-list for extension type_name
+	42,  // [42:42] is the sub-list for extension extendee
+	0,   // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_api_proto_init() }
@@ -5033,6 +5126,7 @@ func file_amphi_v1_api_proto_init() {
 	if File_amphi_v1_api_proto != nil {
 		return
 	}
+	file_amphi_v1_edge_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
 	file_amphi_v1_registry_proto_init()
@@ -5045,7 +5139,7 @@ func file_amphi_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_api_proto_rawDesc), len(file_amphi_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   72,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

@@ -1135,8 +1135,10 @@ type StreamSettings struct {
 	Background string `protobuf:"bytes,9,opt,name=background,proto3" json:"background,omitempty"`
 	HideNames  bool   `protobuf:"varint,10,opt,name=hide_names,json=hideNames,proto3" json:"hide_names,omitempty"`
 	// Milliseconds: 200 to 1000 and 1000 to 6000.
-	PartMs        uint32 `protobuf:"varint,11,opt,name=part_ms,json=partMs,proto3" json:"part_ms,omitempty"`
-	SegmentMs     uint32 `protobuf:"varint,12,opt,name=segment_ms,json=segmentMs,proto3" json:"segment_ms,omitempty"`
+	PartMs    uint32 `protobuf:"varint,11,opt,name=part_ms,json=partMs,proto3" json:"part_ms,omitempty"`
+	SegmentMs uint32 `protobuf:"varint,12,opt,name=segment_ms,json=segmentMs,proto3" json:"segment_ms,omitempty"`
+	// Whoever knows its URL may play it; otherwise it takes a playback token.
+	OpenPlayback  bool `protobuf:"varint,50,opt,name=open_playback,json=openPlayback,proto3" json:"open_playback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1253,6 +1255,13 @@ func (x *StreamSettings) GetSegmentMs() uint32 {
 		return x.SegmentMs
 	}
 	return 0
+}
+
+func (x *StreamSettings) GetOpenPlayback() bool {
+	if x != nil {
+		return x.OpenPlayback
+	}
+	return false
 }
 
 type RoomLimits struct {
@@ -2323,7 +2332,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05width\x18\x02 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\rR\x06height\x12!\n" +
-	"\fbitrate_kbps\x18\x04 \x01(\rR\vbitrateKbps\"\x8e\x03\n" +
+	"\fbitrate_kbps\x18\x04 \x01(\rR\vbitrateKbps\"\xb3\x03\n" +
 	"\x0eStreamSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x14\n" +
@@ -2341,7 +2350,8 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	" \x01(\bR\thideNames\x12\x17\n" +
 	"\apart_ms\x18\v \x01(\rR\x06partMs\x12\x1d\n" +
 	"\n" +
-	"segment_ms\x18\f \x01(\rR\tsegmentMs\"\xf7\x02\n" +
+	"segment_ms\x18\f \x01(\rR\tsegmentMs\x12#\n" +
+	"\ropen_playback\x182 \x01(\bR\fopenPlayback\"\xf7\x02\n" +
 	"\n" +
 	"RoomLimits\x12\x1b\n" +
 	"\tmax_peers\x18\x01 \x01(\rR\bmaxPeers\x12$\n" +

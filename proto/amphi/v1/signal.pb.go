@@ -962,7 +962,9 @@ type Joined struct {
 	// True when the edge still has this peer's transport, so that its PeerConnection may go on.
 	MediaKept bool `protobuf:"varint,7,opt,name=media_kept,json=mediaKept,proto3" json:"media_kept,omitempty"`
 	// URLs of nodes to resume at when this one does not answer, the best first.
-	Backups       []string `protobuf:"bytes,8,rep,name=backups,proto3" json:"backups,omitempty"`
+	Backups []string `protobuf:"bytes,8,rep,name=backups,proto3" json:"backups,omitempty"`
+	// How this peer plays the room's streams.
+	Playback      []*Playback `protobuf:"bytes,50,rep,name=playback,proto3" json:"playback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1049,6 +1051,13 @@ func (x *Joined) GetMediaKept() bool {
 func (x *Joined) GetBackups() []string {
 	if x != nil {
 		return x.Backups
+	}
+	return nil
+}
+
+func (x *Joined) GetPlayback() []*Playback {
+	if x != nil {
+		return x.Playback
 	}
 	return nil
 }
@@ -2134,7 +2143,7 @@ var File_amphi_v1_signal_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\n" +
-	"\x15amphi/v1/signal.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x13amphi/v1/room.proto\"\xd1\x02\n" +
+	"\x15amphi/v1/signal.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x14amphi/v1/model.proto\x1a\x13amphi/v1/room.proto\"\xd1\x02\n" +
 	"\rClientMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12'\n" +
 	"\x05hello\x18\x02 \x01(\v2\x0f.amphi.v1.HelloH\x00R\x05hello\x12*\n" +
@@ -2205,7 +2214,7 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\busername\x18\x02 \x01(\tR\busername\x12\x1e\n" +
 	"\n" +
 	"credential\x18\x03 \x01(\tR\n" +
-	"credential\"\x8f\x02\n" +
+	"credential\"\xbf\x02\n" +
 	"\x06Joined\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\rR\trequestId\x12\x17\n" +
@@ -2216,7 +2225,8 @@ const file_amphi_v1_signal_proto_rawDesc = "" +
 	"\x06server\x18\x06 \x01(\v2\x14.amphi.v1.ServerInfoR\x06server\x12\x1d\n" +
 	"\n" +
 	"media_kept\x18\a \x01(\bR\tmediaKept\x12\x18\n" +
-	"\abackups\x18\b \x03(\tR\abackups\"\xbc\x01\n" +
+	"\abackups\x18\b \x03(\tR\abackups\x12.\n" +
+	"\bplayback\x182 \x03(\v2\x12.amphi.v1.PlaybackR\bplayback\"\xbc\x01\n" +
 	"\x06Answer\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\rR\trequestId\x12'\n" +
@@ -2345,8 +2355,9 @@ var file_amphi_v1_signal_proto_goTypes = []any{
 	(RoomMode)(0),            // 31: amphi.v1.RoomMode
 	(*Template)(nil),         // 32: amphi.v1.Template
 	(*RoomState)(nil),        // 33: amphi.v1.RoomState
-	(*Error)(nil),            // 34: amphi.v1.Error
-	(*Result)(nil),           // 35: amphi.v1.Result
+	(*Playback)(nil),         // 34: amphi.v1.Playback
+	(*Error)(nil),            // 35: amphi.v1.Error
+	(*Result)(nil),           // 36: amphi.v1.Result
 }
 var file_amphi_v1_signal_proto_depIdxs = []int32{
 	4,  // 0: amphi.v1.ClientMessage.hello:type_name -> amphi.v1.Hello
@@ -2376,21 +2387,22 @@ var file_amphi_v1_signal_proto_depIdxs = []int32{
 	8,  // 24: amphi.v1.ServerInfo.ice_servers:type_name -> amphi.v1.IceServer
 	33, // 25: amphi.v1.Joined.state:type_name -> amphi.v1.RoomState
 	7,  // 26: amphi.v1.Joined.server:type_name -> amphi.v1.ServerInfo
-	34, // 27: amphi.v1.Answer.error:type_name -> amphi.v1.Error
-	35, // 28: amphi.v1.Answer.result:type_name -> amphi.v1.Result
-	13, // 29: amphi.v1.Answer.negotiated:type_name -> amphi.v1.Negotiated
-	12, // 30: amphi.v1.Negotiate.publish:type_name -> amphi.v1.PublishedSection
-	15, // 31: amphi.v1.SetSubscriptions.tracks:type_name -> amphi.v1.Subscription
-	16, // 32: amphi.v1.Slots.slots:type_name -> amphi.v1.Slot
-	19, // 33: amphi.v1.Speakers.speakers:type_name -> amphi.v1.Speaker
-	21, // 34: amphi.v1.Quality.tracks:type_name -> amphi.v1.TrackQuality
-	28, // 35: amphi.v1.Counts.by_role:type_name -> amphi.v1.Counts.ByRoleEntry
-	34, // 36: amphi.v1.Goodbye.reason:type_name -> amphi.v1.Error
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	34, // 27: amphi.v1.Joined.playback:type_name -> amphi.v1.Playback
+	35, // 28: amphi.v1.Answer.error:type_name -> amphi.v1.Error
+	36, // 29: amphi.v1.Answer.result:type_name -> amphi.v1.Result
+	13, // 30: amphi.v1.Answer.negotiated:type_name -> amphi.v1.Negotiated
+	12, // 31: amphi.v1.Negotiate.publish:type_name -> amphi.v1.PublishedSection
+	15, // 32: amphi.v1.SetSubscriptions.tracks:type_name -> amphi.v1.Subscription
+	16, // 33: amphi.v1.Slots.slots:type_name -> amphi.v1.Slot
+	19, // 34: amphi.v1.Speakers.speakers:type_name -> amphi.v1.Speaker
+	21, // 35: amphi.v1.Quality.tracks:type_name -> amphi.v1.TrackQuality
+	28, // 36: amphi.v1.Counts.by_role:type_name -> amphi.v1.Counts.ByRoleEntry
+	35, // 37: amphi.v1.Goodbye.reason:type_name -> amphi.v1.Error
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_signal_proto_init() }
@@ -2398,6 +2410,7 @@ func file_amphi_v1_signal_proto_init() {
 	if File_amphi_v1_signal_proto != nil {
 		return
 	}
+	file_amphi_v1_edge_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_room_proto_init()
 	file_amphi_v1_signal_proto_msgTypes[0].OneofWrappers = []any{

@@ -10,7 +10,7 @@ import { captureError } from "../src/sdk/devices.js";
 import { Emitter } from "../src/sdk/emitter.js";
 import { Handover } from "../src/sdk/handover.js";
 import { activeEncodings, fullHeight, layersFor, mayPublish, needsTransport, preferCodecs, videoEncodings } from "../src/sdk/publishing.js";
-import { applyEvent, maxMessages } from "../src/sdk/reduce.js";
+import { applyEvent, maxMessages, takePlayback } from "../src/sdk/reduce.js";
 import { emptyState, ownRole, raisedHands, recordingOf } from "../src/sdk/state.js";
 import type { RoomState } from "../src/sdk/state.js";
 import { slotsToStartWith, wantedTracks } from "../src/sdk/subscriptions.js";
@@ -112,6 +112,14 @@ test("outputs are kept in order, the oldest that ended go, and tell whether the 
   assert.equal(state.outputs.size, 64);
   assert.equal(state.outputs.get("ou_p")?.phase, "active");
   assert.equal(state.outputs.has("ou_1"), false);
+});
+
+test("streams are played at the addresses that a peer was given, and others after it has come back", () => {
+  const change = { case: "streamChanged", value: { stream: { name: "main", state: 2, url: "/v1/hls/demo/main/index.m3u8" } } } as const;
+  const own = (token: string): Map<string, string> => new Map([["main", "/v1/hls/demo/main/index.m3u8?token=" + token]]);
+  const [state] = after(takePlayback(start, own("a"), "http://node"), change);
+  assert.equal(state.streams.get("main")?.url, "http://node/v1/hls/demo/main/index.m3u8?token=a");
+  assert.equal(takePlayback(state, own("b"), "http://node").streams.get("main")?.url, "http://node/v1/hls/demo/main/index.m3u8?token=b");
 });
 
 test("subscribed are all microphones, and the pictures that are shown, at their size", () => {

@@ -170,15 +170,9 @@ func (a *app) startStream(ctx context.Context, room, name string) (string, error
 	if err != nil {
 		return "", err
 	}
-	s, err := call(ctx, a, streams.StartStream, &amphiv1.StartStreamRequest{Room: room, Stream: name})
-	if err != nil {
+	if _, err := call(ctx, a, streams.StartStream, &amphiv1.StartStreamRequest{Room: room, Stream: name}); err != nil {
 		return "", err
 	}
-	if s.GetUrl() != "" {
-		return s.GetUrl(), nil
-	}
-	if name == "" {
-		name = "main"
-	}
-	return "/v1/hls/" + room + "/" + name + "/index.m3u8", nil
+	p, err := call(ctx, a, streams.CreatePlaybackUrl, &amphiv1.CreatePlaybackUrlRequest{Room: room, Stream: name})
+	return p.GetUrl(), err
 }

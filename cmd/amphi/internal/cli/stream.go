@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,8 +16,8 @@ const layoutWords = "auto, grid, active-speaker, screen, single, picture-in-pict
 
 func streamCommand() *cobra.Command {
 	a := &app{}
-	return group("stream", "Composite streams: start, stop, list, layout", a,
-		streamStart(a), streamStop(a), streamList(a), streamLayout(a))
+	return group("stream", "Composite streams: start, stop, list, layout, url", a,
+		streamStart(a), streamStop(a), streamList(a), streamLayout(a), streamURL(a))
 }
 
 func streamTable(w io.Writer, url string, streams ...*amphiv1.Stream) {
@@ -152,5 +153,33 @@ func streamLayout(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&stream, "stream", "", "stream (default main)")
+	return cmd
+}
+
+func streamURL(a *app) *cobra.Command {
+	var user string
+	var life time.Duration
+	cmd := &cobra.Command{
+		Use: "url ROOM [STREAM]", Short: "Make a URL with which one viewer plays a stream", Args: between(1, 2),
+		Long: "Prints the URL of a stream's playlist, with a playback token of its own for this viewer where the room's template does\n" +
+			"not leave the stream open to everybody. The token is good for playing alone.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if life < 0 || life%time.Second != 0 {
+				return usage(fmt.Errorf("--ttl %v: want whole seconds", life))
+			}
+			streams, err := a.streams()
+			if err != nil {
+				return err
+			}
+			p, err := call(cmd.Context(), a, streams.CreatePlaybackUrl, &amphiv1.CreatePlaybackUrlRequest{
+				Room: args[0], Stream: optional(args, 1), UserId: user, TtlS: uint32(life / time.Second)})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, p, func(w io.Writer) { fmt.Fprintln(w, address(a.url, p.GetUrl())) })
+		},
+	}
+	cmd.Flags().StringVar(&user, "user", "", "the viewer's user id")
+	cmd.Flags().DurationVar(&life, "ttl", 0, "how long the URL is good (default 24h, at most 90 days)")
 	return cmd
 }

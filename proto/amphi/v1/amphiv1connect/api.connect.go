@@ -110,6 +110,9 @@ const (
 	StreamServiceListStreamsProcedure = "/amphi.v1.StreamService/ListStreams"
 	// StreamServiceSetLayoutProcedure is the fully-qualified name of the StreamService's SetLayout RPC.
 	StreamServiceSetLayoutProcedure = "/amphi.v1.StreamService/SetLayout"
+	// StreamServiceCreatePlaybackUrlProcedure is the fully-qualified name of the StreamService's
+	// CreatePlaybackUrl RPC.
+	StreamServiceCreatePlaybackUrlProcedure = "/amphi.v1.StreamService/CreatePlaybackUrl"
 	// RecordingServiceStartRecordingProcedure is the fully-qualified name of the RecordingService's
 	// StartRecording RPC.
 	RecordingServiceStartRecordingProcedure = "/amphi.v1.RecordingService/StartRecording"
@@ -875,6 +878,8 @@ type StreamServiceClient interface {
 	StopStream(context.Context, *connect.Request[v1.StopStreamRequest]) (*connect.Response[v1.Stream], error)
 	ListStreams(context.Context, *connect.Request[v1.ListStreamsRequest]) (*connect.Response[v1.ListStreamsResponse], error)
 	SetLayout(context.Context, *connect.Request[v1.SetLayoutRequest]) (*connect.Response[v1.Stream], error)
+	// A URL with a token for one viewer.
+	CreatePlaybackUrl(context.Context, *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error)
 }
 
 // NewStreamServiceClient constructs a client for the amphi.v1.StreamService service. By default, it
@@ -912,15 +917,22 @@ func NewStreamServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(streamServiceMethods.ByName("SetLayout")),
 			connect.WithClientOptions(opts...),
 		),
+		createPlaybackUrl: connect.NewClient[v1.CreatePlaybackUrlRequest, v1.Playback](
+			httpClient,
+			baseURL+StreamServiceCreatePlaybackUrlProcedure,
+			connect.WithSchema(streamServiceMethods.ByName("CreatePlaybackUrl")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // streamServiceClient implements StreamServiceClient.
 type streamServiceClient struct {
-	startStream *connect.Client[v1.StartStreamRequest, v1.Stream]
-	stopStream  *connect.Client[v1.StopStreamRequest, v1.Stream]
-	listStreams *connect.Client[v1.ListStreamsRequest, v1.ListStreamsResponse]
-	setLayout   *connect.Client[v1.SetLayoutRequest, v1.Stream]
+	startStream       *connect.Client[v1.StartStreamRequest, v1.Stream]
+	stopStream        *connect.Client[v1.StopStreamRequest, v1.Stream]
+	listStreams       *connect.Client[v1.ListStreamsRequest, v1.ListStreamsResponse]
+	setLayout         *connect.Client[v1.SetLayoutRequest, v1.Stream]
+	createPlaybackUrl *connect.Client[v1.CreatePlaybackUrlRequest, v1.Playback]
 }
 
 // StartStream calls amphi.v1.StreamService.StartStream.
@@ -943,12 +955,19 @@ func (c *streamServiceClient) SetLayout(ctx context.Context, req *connect.Reques
 	return c.setLayout.CallUnary(ctx, req)
 }
 
+// CreatePlaybackUrl calls amphi.v1.StreamService.CreatePlaybackUrl.
+func (c *streamServiceClient) CreatePlaybackUrl(ctx context.Context, req *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error) {
+	return c.createPlaybackUrl.CallUnary(ctx, req)
+}
+
 // StreamServiceHandler is an implementation of the amphi.v1.StreamService service.
 type StreamServiceHandler interface {
 	StartStream(context.Context, *connect.Request[v1.StartStreamRequest]) (*connect.Response[v1.Stream], error)
 	StopStream(context.Context, *connect.Request[v1.StopStreamRequest]) (*connect.Response[v1.Stream], error)
 	ListStreams(context.Context, *connect.Request[v1.ListStreamsRequest]) (*connect.Response[v1.ListStreamsResponse], error)
 	SetLayout(context.Context, *connect.Request[v1.SetLayoutRequest]) (*connect.Response[v1.Stream], error)
+	// A URL with a token for one viewer.
+	CreatePlaybackUrl(context.Context, *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error)
 }
 
 // NewStreamServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -982,6 +1001,12 @@ func NewStreamServiceHandler(svc StreamServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(streamServiceMethods.ByName("SetLayout")),
 		connect.WithHandlerOptions(opts...),
 	)
+	streamServiceCreatePlaybackUrlHandler := connect.NewUnaryHandler(
+		StreamServiceCreatePlaybackUrlProcedure,
+		svc.CreatePlaybackUrl,
+		connect.WithSchema(streamServiceMethods.ByName("CreatePlaybackUrl")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/amphi.v1.StreamService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case StreamServiceStartStreamProcedure:
@@ -992,6 +1017,8 @@ func NewStreamServiceHandler(svc StreamServiceHandler, opts ...connect.HandlerOp
 			streamServiceListStreamsHandler.ServeHTTP(w, r)
 		case StreamServiceSetLayoutProcedure:
 			streamServiceSetLayoutHandler.ServeHTTP(w, r)
+		case StreamServiceCreatePlaybackUrlProcedure:
+			streamServiceCreatePlaybackUrlHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1015,6 +1042,10 @@ func (UnimplementedStreamServiceHandler) ListStreams(context.Context, *connect.R
 
 func (UnimplementedStreamServiceHandler) SetLayout(context.Context, *connect.Request[v1.SetLayoutRequest]) (*connect.Response[v1.Stream], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.SetLayout is not implemented"))
+}
+
+func (UnimplementedStreamServiceHandler) CreatePlaybackUrl(context.Context, *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.CreatePlaybackUrl is not implemented"))
 }
 
 // RecordingServiceClient is a client for the amphi.v1.RecordingService service.

@@ -127,12 +127,15 @@ export function storeEntryOf(e: gen.StoreEntry): StoreEntry {
   };
 }
 
-/** @param server address that the stream's path is relative to */
-export function streamOf(s: gen.Stream, server: string): Stream {
+/**
+ * @param server address that the stream's path is relative to
+ * @param own paths by stream that this peer plays, with its tokens
+ */
+export function streamOf(s: gen.Stream, server: string, own: ReadonlyMap<string, string>): Stream {
   return {
     name: s.name,
     phase: phases[s.state] ?? "stopped",
-    url: s.url ? new URL(s.url, server).href : "",
+    url: s.url ? new URL(own.get(s.name) ?? s.url, server).href : "",
     startedMs: Number(s.startedMs),
     startedBy: s.startedBy,
     failure: s.failure,

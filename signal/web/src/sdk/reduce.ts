@@ -31,7 +31,7 @@ export function takeSnapshot(state: RoomState, snapshot: GenRoomState, server: s
     roleCounts: total ? snapshot.roleCounts : countRoles(peers.values()),
     messages: snapshot.messages.map(messageOf).filter((message) => message.type === "chat"),
     store: new Map(snapshot.store.map((entry) => [entry.key, storeEntryOf(entry)])),
-    streams: new Map(snapshot.streams.map((stream) => [stream.name, streamOf(stream, server)])),
+    streams: new Map(snapshot.streams.map((stream) => [stream.name, streamOf(stream, server, state.playback)])),
     outputs: new Map(snapshot.outputs.map((output) => [output.id, outputOf(output)])),
     locked: snapshot.locked,
     metadata: snapshot.metadata,
@@ -43,6 +43,16 @@ export function takeSnapshot(state: RoomState, snapshot: GenRoomState, server: s
       byName: pending.byName,
     },
   };
+}
+
+/** The state with other addresses of its streams: tokens run out, and whoever comes back gets new ones. */
+export function takePlayback(state: RoomState, own: ReadonlyMap<string, string>, server: string): RoomState {
+  const streams = new Map(state.streams);
+  for (const [name, stream] of streams) {
+    const path = own.get(name);
+    if (path && stream.url) streams.set(name, { ...stream, url: new URL(path, server).href });
+  }
+  return { ...state, playback: own, streams };
 }
 
 /** The state after one event, and what to tell listeners. */
@@ -92,7 +102,7 @@ export function applyEvent(state: RoomState, event: Event, server: string): Redu
     }
     case "streamChanged": {
       if (!body.value.stream) return [state, []];
-      const stream = streamOf(body.value.stream, server);
+      const stream = streamOf(body.value.stream, server, state.playback);
       const streams = new Map(state.streams).set(stream.name, stream);
       return [{ ...state, streams }, [{ name: "stream-changed", payload: stream }]];
     }

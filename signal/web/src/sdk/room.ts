@@ -16,7 +16,7 @@ import { browserPlatform } from "./platform.js";
 import type { Platform } from "./platform.js";
 import type { StreamPlayer } from "./player.js";
 import { mayPublish, needsTransport } from "./publishing.js";
-import { applyEvent, takeSnapshot } from "./reduce.js";
+import { applyEvent, takePlayback, takeSnapshot } from "./reduce.js";
 import { ResumeShelf } from "./resume.js";
 import type { SavedPeer } from "./resume.js";
 import type { ServerBody } from "./socket.js";
@@ -352,7 +352,8 @@ export class Room {
       mode: "normal", // another is told after this
       server: joined.server ? serverInfoOf(joined.server) : this.state.server,
     };
-    this.states.replace(joined.state ? takeSnapshot(basics, joined.state, this.server) : basics);
+    const playing = takePlayback(basics, new Map(joined.playback.map((p) => [p.stream, p.url])), this.server);
+    this.states.replace(joined.state ? takeSnapshot(playing, joined.state, this.server) : playing);
     this.shelf.put({
       resumeToken: this.client.resumeToken,
       peerId: joined.peerId,

@@ -62,6 +62,8 @@ export interface RoomState {
   readonly streams: ReadonlyMap<string, Stream>;
   /** The session's recordings and pushes by id, in the order of their start; ended ones too. */
   readonly outputs: ReadonlyMap<string, Output>;
+  /** Paths by stream that this peer plays, with its playback tokens; in use in `streams` already. */
+  readonly playback: ReadonlyMap<string, string>;
   readonly locked: boolean;
   readonly metadata: string;
   readonly chatPaused: boolean;
@@ -104,6 +106,7 @@ export const emptyState: RoomState = {
   store: new Map(),
   streams: new Map(),
   outputs: new Map(),
+  playback: new Map(),
   locked: false,
   metadata: "",
   chatPaused: false,

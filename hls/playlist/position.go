@@ -1,0 +1,103 @@
+package playlist
+
+import (
+	"bytes"
+	"hash/fnv"
+	"strconv"
+)
+
+// Position is how far a playlist goes: all that it takes to decide about a blocking reload. It is what an edge learns of
+// the playlist besides its text.
+type Position struct {
+	// Empty: nothing was ever listed. Ended: nothing will be added.
+	Empty, Ended bool
+	// OpenMSN is the segment that is being made and OpenParts how many parts it has; PrevParts how many the one before had.
+	OpenMSN              uint64
+	OpenParts, PrevParts int
+	// AdvanceParts is how many parts ahead may be asked for.
+	AdvanceParts int
+}
+
+// Position is where the snapshot ends.
+func (s *Snapshot) Position() Position {
+	return Position{Empty: s.empty, Ended: s.Ended, OpenMSN: s.OpenMSN, OpenParts: s.OpenParts, PrevParts: s.prevParts, AdvanceParts: s.advanceParts}
+}
+
+// Check decides about r against this snapshot.
+func (s *Snapshot) Check(r Reload) Verdict { return s.Position().Check(r) }
+
+// Has is that of the snapshot's position.
+func (s *Snapshot) Has(msn uint64, part int) bool { return s.Position().Has(msn, part) }
+
+// Check decides about r against a playlist that goes this far.
+func (p Position) Check(r Reload) Verdict {
+	if p.Ended {
+		return Ready
+	}
+	if p.Empty {
+		if r.Blocking && r.MSN > p.OpenMSN+1 {
+			return TooFar
+		}
+		return Wait
+	}
+	if !r.Blocking || p.Has(r.MSN, r.Part) {
+		return Ready
+	}
+	if r.MSN > p.OpenMSN+1 || (r.MSN == p.OpenMSN && r.Part >= p.OpenParts+p.AdvanceParts) ||
+		(r.MSN > p.OpenMSN && r.Part > p.AdvanceParts) {
+		return TooFar
+	}
+	return Wait
+}
+
+// Has says whether the playlist contains the part, or for part < 0 the whole segment,
+// or something later. A part index beyond a finished segment means the next one's first part.
+func (p Position) Has(msn uint64, part int) bool {
+	switch {
+	case p.Empty || msn > p.OpenMSN:
+		return false
+	case msn == p.OpenMSN:
+		return part >= 0 && part < p.OpenParts
+	case msn+1 == p.OpenMSN && part >= p.PrevParts && part >= 0:
+		return p.OpenParts > 0
+	default:
+		return true
+	}
+}
+
+// Tag names a playlist's text, the same on every node.
+func Tag(text []byte) string {
+	h := fnv.New64a()
+	_, _ = h.Write(text) // a hash takes everything
+	return strconv.FormatUint(h.Sum64(), 36)
+}
+
+// WithQuery appends a query, as "token=x", to every URI of a multivariant playlist.
+func WithQuery(text []byte, query string) []byte {
+	if query == "" {
+		return text
+	}
+	out := make([]byte, 0, len(text)+16*(len(query)+1))
+	for line := range bytes.Lines(text) {
+		body := bytes.TrimRight(line, "\r\n")
+		uri, rest := body, []byte(nil)
+		if len(body) == 0 || body[0] == '#' {
+			_, after, ok := bytes.Cut(body, []byte(`URI="`))
+			end := bytes.IndexByte(after, '"')
+			if !ok || end < 0 {
+				out = append(out, line...)
+				continue
+			}
+			rest = after[end:]
+			uri = body[:len(body)-len(rest)]
+		}
+		out = append(out, uri...)
+		if bytes.IndexByte(uri[bytes.LastIndexByte(uri, '"')+1:], '?') >= 0 {
+			out = append(out, '&')
+		} else {
+			out = append(out, '?')
+		}
+		out = append(append(append(out, query...), rest...), line[len(body):]...)
+	}
+	return out
+}

@@ -1,0 +1,84 @@
+package serve
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Answer is a body that any number of clients may be given.
+type Answer struct {
+	ContentType string
+	// Cache is the Cache-Control. Tag names the body among all that its URL ever had, without quotes; empty: it has no name.
+	Cache, Tag string
+	// Gzip: the body is compressed, and only for those who accept that.
+	Gzip bool
+	// Negotiated: other clients get the body in another encoding.
+	Negotiated bool
+	Chunks     [][]byte
+}
+
+// Give answers a GET or HEAD request with a: not modified if the client has it. It returns how many bytes of the body
+// went out, and whether all did.
+func (a Answer) Give(w http.ResponseWriter, r *http.Request) (sent int64, ok bool) {
+	size := 0
+	for _, c := range a.Chunks {
+		size += len(c)
+	}
+	hd := w.Header()
+	hd.Set("Content-Type", a.ContentType)
+	hd.Set("Cache-Control", a.Cache)
+	if a.Negotiated {
+		hd.Set("Vary", "Accept-Encoding")
+	}
+	if a.Tag != "" {
+		tag := `"` + a.Tag + `"`
+		if a.Gzip {
+			tag = `"` + a.Tag + `-gzip"`
+		}
+		hd.Set("ETag", tag)
+		if known := r.Header.Get("If-None-Match"); known != "" && matches(known, tag) {
+			w.WriteHeader(http.StatusNotModified)
+			return 0, true
+		}
+	}
+	if a.Gzip {
+		hd.Set("Content-Encoding", "gzip")
+	}
+	hd.Set("Content-Length", strconv.Itoa(size))
+	if r.Method == http.MethodHead {
+		return 0, true
+	}
+	for _, c := range a.Chunks {
+		n, err := w.Write(c)
+		sent += int64(n)
+		if err != nil {
+			return sent, false
+		}
+	}
+	return sent, true
+}
+
+// matches reads If-None-Match, by the weak comparison of RFC 9110 section 8.8.3.2.
+func matches(known, tag string) bool {
+	for t := range strings.SplitSeq(known, ",") {
+		if t = strings.TrimSpace(t); t == "*" || strings.TrimPrefix(t, "W/") == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// AcceptsGzip reads Accept-Encoding as far as it matters: gzip named and not with q=0.
+func AcceptsGzip(r *http.Request) bool {
+	for _, v := range r.Header.Values("Accept-Encoding") {
+		for e := range strings.SplitSeq(v, ",") {
+			name, param, _ := strings.Cut(e, ";")
+			if strings.EqualFold(strings.TrimSpace(name), "gzip") {
+				q := strings.ReplaceAll(param, " ", "")
+				return !strings.HasPrefix(q, "q=0") || strings.Trim(q[3:], ".0") != ""
+			}
+		}
+	}
+	return false
+}

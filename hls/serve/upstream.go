@@ -1,0 +1,40 @@
+package serve
+
+import (
+	"net/http"
+
+	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/playlist"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+)
+
+// upstreamType is that of media playlists for edges.
+const upstreamType = "application/x-protobuf"
+
+// Upstream answers the same paths to nodes that serve players (hls/edge): nobody is asked whether they may, and media
+// playlists are EdgePlaylist messages. Only nodes of the deployment may reach it.
+func (h *Handler) Upstream() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.count(h.serve(w, r, true)) })
+}
+
+// forEdge is the playlist as edges take it.
+func (h *Handler) forEdge(w http.ResponseWriter, r *http.Request, m *packager.Media, p *packager.Published) Outcome {
+	at := p.Position()
+	list := &amphiv1.EdgePlaylist{
+		Full: p.Gzip(playlist.SkipNone), Empty: at.Empty, Ended: at.Ended, OpenMsn: at.OpenMSN, OpenParts: uint32(at.OpenParts),
+		PrevParts: uint32(at.PrevParts), AdvanceParts: uint32(at.AdvanceParts), WaitMs: uint32(h.patience(m).Milliseconds()),
+	}
+	if &p.Delta[0] != &p.Full[0] {
+		list.Delta = p.Gzip(playlist.SkipSegments)
+	}
+	if &p.DeltaV2[0] != &p.Delta[0] && string(p.DeltaV2) != string(p.Delta) {
+		list.DeltaV2 = p.Gzip(playlist.SkipRanges)
+	}
+	b, err := protobuf.Marshal(list)
+	if err != nil { // of bytes and numbers: it cannot
+		return ComeBack(w, TimedOut)
+	}
+	return h.give(w, r, Answer{ContentType: upstreamType, Cache: cacheNever, Chunks: [][]byte{b}})
+}
