@@ -181,7 +181,7 @@ func TestWanted(t *testing.T) {
 		},
 		Speakers: []string{"a-mic", "nobody", "b", "a"},
 	}
-	arranged := stage.arranged(layout.Auto)
+	arranged := stage.arranged(layout.Auto, nil)
 	if !slices.Equal(arranged.Speakers, []string{"a", "b"}) || !arranged.Peers[1].Screen || !arranged.Peers[1].Muted || arranged.Peers[0].Muted || !arranged.Peers[2].Muted {
 		t.Errorf("%+v", arranged)
 	}

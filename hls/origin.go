@@ -18,6 +18,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // Config of an Origin.
@@ -41,6 +42,8 @@ type Config struct {
 	// Linger is how long the playlists of an ended program stay, so that players see its
 	// end; default 60 s.
 	Linger time.Duration
+	// Pictures are for backgrounds and logos; nil: there are none.
+	Pictures Pictures
 	// MaxWaiting bounds waiting HTTP requests; default as in serve.Config.
 	MaxWaiting int
 }
@@ -226,6 +229,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	p := &program{
 		about: about{room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now}, log: log, source: o.source,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stage: r.Stage.clone(), mode: s.Layout,
+		options: s.Options, pictures: o.cfg.Pictures,
 	}
 	if o.cfg.OnState != nil {
 		p.onState = func(st State, why string) { o.cfg.OnState(r.Room, r.Stream, st, why) }
@@ -269,14 +273,15 @@ func (o *Origin) SetStage(room, stream string, s Stage) error {
 	return err
 }
 
-// SetLayout changes how a program shows them. It does not block.
-func (o *Origin) SetLayout(room, stream string, m layout.Mode) error {
-	if _, err := layout.ParseMode(string(m)); err != nil {
+// SetLayout changes how a program shows them: kind and options as a whole, nil options are the defaults. It does not block;
+// options must not be written to afterwards.
+func (o *Origin) SetLayout(room, stream string, m layout.Mode, options *amphiv1.LayoutOptions) error {
+	if err := checkLook(m, options); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
 	p, err := o.find(room, stream)
 	if err == nil {
-		p.setLayout(m)
+		p.setLayout(m, options)
 	}
 	return err
 }

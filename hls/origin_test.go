@@ -276,10 +276,10 @@ func TestStageReachesCompositor(t *testing.T) {
 	})
 	// One request comes with attaching, another from the compositor.
 	eventually(t, "a keyframe request", func() bool { return cam.keyframesAsked() >= 2 })
-	if err := s.SetLayout("demo", "main", layout.Single); err != nil {
+	if err := s.SetLayout("demo", "main", layout.Single, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.SetLayout("demo", "main", "cinema")); !errors.Is(err, ErrBadRequest) {
+	if err := errors.Join(s.SetLayout("demo", "main", "cinema", nil)); !errors.Is(err, ErrBadRequest) {
 		t.Error(err)
 	}
 	if err := s.SetStage("demo", "other", stage); !errors.Is(err, ErrNotFound) {

@@ -17,6 +17,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/wire"
 	"github.com/amphi-sfu/amphi/media/codec"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // State of a program.
@@ -61,12 +62,14 @@ type program struct {
 	begun     atomic.Int64                     // runs that began
 	malformed atomic.Int64                     // access units that the packager refused
 	taps      taps
+	pictures  Pictures // may be nil
 
-	mu    sync.Mutex // guards the fields below
-	stage Stage
-	mode  layout.Mode
-	state State
-	usage usage
+	mu      sync.Mutex // guards the fields below
+	stage   Stage
+	mode    layout.Mode
+	options *amphiv1.LayoutOptions // not written to
+	state   State
+	usage   usage
 }
 
 // usage is what a program costs and gives, as of lately.
@@ -84,8 +87,9 @@ type loop struct {
 	last    *wire.Stats      // at the last look at the CPU
 	asked   int64            // reloads at the last look at the players
 	askedAt time.Time
-	begins  int64 // runs when last looked
-	spawns  int64 // starts of the compositor then
+	begins  int64  // runs when last looked
+	spawns  int64  // starts of the compositor then
+	missing string // the picture that was not there
 }
 
 // Margin is how long after its start a compositor can deliver; a little more costs less
@@ -135,9 +139,9 @@ func (p *program) setStage(s Stage) {
 	p.poke()
 }
 
-func (p *program) setLayout(m layout.Mode) {
+func (p *program) setLayout(m layout.Mode, o *amphiv1.LayoutOptions) {
 	p.mu.Lock()
-	p.mode = m
+	p.mode, p.options = m, o
 	p.mu.Unlock()
 	p.poke()
 }
@@ -162,12 +166,12 @@ func (p *program) setState(s State, why string) {
 // step brings compositor and tracks in line with the stage.
 func (l *loop) step(now time.Time) {
 	l.mu.Lock()
-	stage, mode := l.stage, l.mode
+	stage, mode, options := l.stage, l.mode, l.options
 	l.mu.Unlock()
-	tiles := l.arranger.Arrange(now, stage.arranged(mode))
+	tiles := l.arranger.Arrange(now, stage.arranged(mode, options))
 	wanted := l.wanted(&stage, tiles)
 	l.follow(wanted)
-	l.composer.Set(l.desired(&stage, tiles))
+	l.composer.Set(l.desired(&stage, tiles, options))
 	l.mu.Lock()
 	l.usage.tiles = len(tiles)
 	l.mu.Unlock()
@@ -266,15 +270,21 @@ func bounded(s string) string {
 }
 
 // desired is what the compositor shall have and show.
-func (l *loop) desired(stage *Stage, tiles []layout.Tile) compose.Desired {
-	d := compose.Desired{Scene: wire.Scene{Background: l.settings.Background, Tiles: make([]wire.Tile, 0, len(tiles))}}
+func (l *loop) desired(stage *Stage, tiles []layout.Tile, options *amphiv1.LayoutOptions) compose.Desired {
+	d := compose.Desired{Scene: wire.Scene{Tiles: make([]wire.Tile, 0, len(tiles))}}
+	l.dress(&d, options)
 	for _, f := range l.feeds {
 		d.Inputs = append(d.Inputs, f.in)
 	}
 	// In one order, so that what has not changed compares equal.
 	slices.SortFunc(d.Inputs, func(a, b wire.AddInput) int { return cmp.Compare(a.ID, b.ID) })
 	for _, t := range tiles {
-		d.Scene.Tiles = append(d.Scene.Tiles, l.tile(stage.peer(t.Peer), t))
+		tile := l.tile(stage.peer(t.Peer), t)
+		if !l.settings.names(options) {
+			tile.Label = ""
+		}
+		tile.Speaking = tile.Speaking && options.GetHighlight() != noHighlight
+		d.Scene.Tiles = append(d.Scene.Tiles, tile)
 	}
 	for _, in := range d.Inputs {
 		if in.Kind == wire.Audio {
@@ -290,11 +300,8 @@ func (l *loop) tile(p *StagePeer, t layout.Tile) wire.Tile {
 		track = p.Screen
 	}
 	out := wire.Tile{
-		X: t.X, Y: t.Y, W: t.W, H: t.H, Fit: wire.Cover, Muted: t.Muted, Speaking: t.Speaking,
+		X: t.X, Y: t.Y, W: t.W, H: t.H, Fit: wire.Cover, Label: t.Label, Muted: t.Muted, Speaking: t.Speaking,
 		Placeholder: wire.Placeholder{Initials: t.Initials, Colour: t.Colour, Always: !track.on()},
-	}
-	if !l.settings.HideNames {
-		out.Label = t.Label
 	}
 	if t.Contain {
 		out.Fit = wire.Contain

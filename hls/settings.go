@@ -24,8 +24,10 @@ type Settings struct {
 	// AudioBitrate in bit/s, 32,000–320,000; default 128,000.
 	AudioBitrate int
 	Layout       layout.Mode
-	Background   string // "#rrggbb"; default black
-	HideNames    bool
+	// Options of the layout; nil for the defaults. Not written to.
+	Options    *amphiv1.LayoutOptions
+	Background string // "#rrggbb"; default black
+	HideNames  bool
 	// Part is how long a part is, 200 ms–1 s; default 500 ms. Segment is how long a segment
 	// is, 1–6 s, and a keyframe's distance; default four parts. Both are rounded to the grid.
 	Part, Segment time.Duration
@@ -71,7 +73,7 @@ func (s Settings) withDefaults() (Settings, error) {
 	if s.Part < 200*time.Millisecond || s.Part > time.Second || s.Segment < time.Second || s.Segment > 6*time.Second || s.Segment < s.Part {
 		return s, fmt.Errorf("parts of %v and segments of %v", s.Part, s.Segment)
 	}
-	if _, err := layout.ParseMode(string(s.Layout)); err != nil {
+	if err := checkLook(s.Layout, s.Options); err != nil {
 		return s, err
 	}
 	scene := wire.Scene{Background: s.Background}
@@ -104,6 +106,7 @@ func SettingsOf(p *amphiv1.StreamSettings) (Settings, error) {
 		Part:    time.Duration(p.GetPartMs()) * time.Millisecond,
 		Segment: time.Duration(p.GetSegmentMs()) * time.Millisecond,
 		Layout:  LayoutOf(p.GetLayout()),
+		Options: p.GetLayoutOptions(),
 	}
 	// Frame rates between the ones that divide the audio's rate are lowered to the next.
 	for s.FPS > 10 && packager.AudioRate%s.FPS != 0 {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/amphi-sfu/amphi/hls/layout"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // Stage is who a program shows and lets be heard. It replaces the one before as a whole.
@@ -42,8 +43,11 @@ func (s Stage) clone() Stage {
 }
 
 // arranged is the stage as the layout sees it.
-func (s *Stage) arranged(mode layout.Mode) layout.Stage {
-	out := layout.Stage{Mode: mode, Spotlight: s.Spotlight}
+func (s *Stage) arranged(mode layout.Mode, o *amphiv1.LayoutOptions) layout.Stage {
+	out := layout.Stage{Mode: mode, Spotlight: s.Spotlight, Options: tiling(o)}
+	if o.GetPinnedPeer() != "" && s.peer(o.GetPinnedPeer()) != nil {
+		out.Spotlight = o.GetPinnedPeer()
+	}
 	byTrack := map[string]string{}
 	for _, p := range s.Peers {
 		out.Peers = append(out.Peers, layout.Peer{ID: p.ID, Name: p.Name, Screen: p.Screen.on(), Muted: !p.Audio.on()})

@@ -61,7 +61,7 @@ func (p *program) stats() ProgramStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Tiles, s.CPU, s.Players = p.state, p.usage.tiles, p.usage.cpu, p.usage.players
-	s.Settings.Layout = p.mode
+	s.Settings.Layout, s.Settings.Options = p.mode, p.options
 	return s
 }
 

@@ -22,8 +22,8 @@ type Streams interface {
 	// Start begins a stream with settings from the room's template; an error with a code fails it. The stream's
 	// further states come back through Server.ReportStream.
 	Start(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream) error
-	// SetLayout rearranges a running stream.
-	SetLayout(room, stream string, layout amphiv1.LayoutKind)
+	// SetLayout gives a running stream the layout, kind and options, that stream has.
+	SetLayout(room string, stream *amphiv1.Stream)
 	// Stop ends a stream; one that does not run is ignored.
 	Stop(room, stream string)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	protobuf "google.golang.org/protobuf/proto"
+
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/replica"
@@ -31,7 +33,7 @@ type task struct {
 	// that the room gave them.
 	held    *replica.Room
 	running bool
-	layout  amphiv1.LayoutKind
+	layout  *amphiv1.Stream // of which kind and options are in force
 	outputs map[string]amphiv1.OutputState
 }
 
@@ -138,9 +140,9 @@ func (s *streams) carryOut(t *task, w wish) {
 		switch {
 		case !t.running && w.stream.GetState() == amphiv1.StreamState_STREAM_STATE_STARTING:
 			s.start(t, w)
-		case t.running && t.layout != w.stream.GetLayout():
-			t.layout = w.stream.GetLayout()
-			s.server.deps.Streams.SetLayout(w.room, t.name, t.layout)
+		case t.running && !sameLayout(t.layout, w.stream):
+			t.layout = w.stream
+			s.server.deps.Streams.SetLayout(w.room, w.stream)
 		}
 	case amphiv1.StreamState_STREAM_STATE_STOPPED, amphiv1.StreamState_STREAM_STATE_FAILED:
 		s.stop(t, w.room)
@@ -149,6 +151,10 @@ func (s *streams) carryOut(t *task, w wish) {
 			s.stop(t, w.room)
 		}
 	}
+}
+
+func sameLayout(a, b *amphiv1.Stream) bool {
+	return a.GetLayout() == b.GetLayout() && protobuf.Equal(a.GetLayoutOptions(), b.GetLayoutOptions())
 }
 
 func (s *streams) start(t *task, w wish) {
@@ -174,7 +180,7 @@ func (s *streams) begin(t *task, w wish) error {
 	if err := s.hold(t, w.room); err != nil {
 		return err
 	}
-	t.running, t.layout = true, w.stream.GetLayout()
+	t.running, t.layout = true, w.stream
 	return s.server.deps.Streams.Start(w.room, settings, w.stream)
 }
 

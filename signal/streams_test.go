@@ -65,8 +65,12 @@ func (s *fakeStreams) Start(room string, settings *amphiv1.StreamSettings, strea
 	return s.fail
 }
 
-func (s *fakeStreams) SetLayout(room, stream string, layout amphiv1.LayoutKind) {
-	s.write("layout %s %s %s", room, stream, layout)
+func (s *fakeStreams) SetLayout(room string, stream *amphiv1.Stream) {
+	line := fmt.Sprintf("layout %s %s %s", room, stream.GetName(), stream.GetLayout())
+	if o := stream.GetLayoutOptions(); o != nil {
+		line += fmt.Sprintf(" with %d tiles of %q", o.GetMaxTiles(), o.GetBackground())
+	}
+	s.write("%s", line)
 }
 
 func (s *fakeStreams) Stop(room, stream string) { s.write("stop %s %s", room, stream) }
@@ -98,6 +102,13 @@ func TestStreamsAreCarriedOut(t *testing.T) {
 	}
 	ann.do(control(amphiv1.ControlStream_ACTION_LAYOUT, amphiv1.LayoutKind_LAYOUT_KIND_GRID))
 	origin.wait(t, "layout hall main LAYOUT_KIND_GRID")
+	ann.do(&amphiv1.Command{Body: &amphiv1.Command_ControlStream{ControlStream: &amphiv1.ControlStream{
+		Action: amphiv1.ControlStream_ACTION_LAYOUT, LayoutOptions: &amphiv1.LayoutOptions{MaxTiles: 4, Background: "#102030"}}}})
+	origin.wait(t, `layout hall main LAYOUT_KIND_GRID with 4 tiles of "#102030"`)
+	if ans := ann.do(&amphiv1.Command{Body: &amphiv1.Command_ControlStream{ControlStream: &amphiv1.ControlStream{
+		Action: amphiv1.ControlStream_ACTION_LAYOUT, LayoutOptions: &amphiv1.LayoutOptions{MaxTiles: 99}}}}); ans.GetError().GetCode() != string(proto.InvalidArgument) {
+		t.Errorf("99 tiles were answered %v", ans)
+	}
 	ann.do(control(amphiv1.ControlStream_ACTION_STOP, 0))
 	origin.wait(t, "stop hall main")
 	vera.stream(amphiv1.StreamState_STREAM_STATE_STOPPED)

@@ -102,6 +102,16 @@ func (r *fakeRegistry) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) 
 		r.reg.Assets[b.PutAsset.GetId()] = b.PutAsset
 	case *amphiv1.RegistryCommand_DeleteAsset:
 		delete(r.reg.Assets, b.DeleteAsset)
+	case *amphiv1.RegistryCommand_PutPicture:
+		if r.reg.Pictures == nil {
+			r.reg.Pictures = map[string]*amphiv1.Picture{}
+		}
+		r.reg.Pictures[b.PutPicture.GetName()] = b.PutPicture
+	case *amphiv1.RegistryCommand_DeletePicture:
+		if r.reg.Pictures[b.DeletePicture] == nil {
+			return proto.Errorf(proto.NotFound, "no such picture")
+		}
+		delete(r.reg.Pictures, b.DeletePicture)
 	case *amphiv1.RegistryCommand_PutStore:
 		if r.reg.Store == nil {
 			r.reg.Store = map[string]*amphiv1.StoreEntries{}

@@ -63,6 +63,7 @@ func Restore(reg *pb.Registry) *Machine {
 	filled(&reg.Placements)
 	filled(&reg.Nodes)
 	filled(&reg.Assets)
+	filled(&reg.Pictures)
 	for _, id := range reg.GetRecentIds() {
 		m.recent[id] = true
 	}
@@ -92,7 +93,8 @@ func (m *Machine) Snapshot() *pb.Registry {
 		Codes: maps.Clone(r.GetCodes()), Keys: maps.Clone(r.GetKeys()), Sessions: slices.Clone(r.GetSessions()),
 		Store: maps.Clone(r.GetStore()), NodeSecret: r.GetNodeSecret(), RecentIds: slices.Clone(r.GetRecentIds()),
 		Placements: maps.Clone(r.GetPlacements()), Nodes: maps.Clone(r.GetNodes()), EpochFloor: r.GetEpochFloor(),
-		Assets: maps.Clone(r.GetAssets()),
+		Assets:   maps.Clone(r.GetAssets()),
+		Pictures: maps.Clone(r.GetPictures()),
 	}
 }
 
@@ -157,6 +159,10 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 		return m.putAsset(cmd, b.PutAsset)
 	case *pb.RegistryCommand_DeleteAsset:
 		return m.deleteAsset(b.DeleteAsset)
+	case *pb.RegistryCommand_PutPicture:
+		return m.putPicture(cmd, b.PutPicture)
+	case *pb.RegistryCommand_DeletePicture:
+		return m.deletePicture(b.DeletePicture)
 	}
 	return proto.Errorf(proto.InvalidMessage, "the command is empty or unknown")
 }

@@ -39,6 +39,7 @@ func TestProgram(t *testing.T) {
 	}{
 		{"peers", testPeers},
 		{"joins, leaves, crashes, codec switches", testDynamics},
+		{"looks and fades", testLooks},
 		{"hostile streams", testHostile},
 		{"kill and respawn", testRespawn},
 		{"under a node", testUnderNode},
@@ -191,15 +192,15 @@ func testHostile(t *testing.T, c clips) {
 		if seq%30 == 0 {
 			st.wait(first + 30 + int64(seq)/10)
 		}
-		pt := uint8(96 + rng.IntN(3))
-		src := [][][]byte{c.vp8.video, c.h264.video, c.vp9.video}[pt-96][rng.IntN(clipFrames)]
+		pt := uint8(96 + rng.IntN(4))
+		src := [][][]byte{c.vp8.video, c.h264.video, c.vp9.video, c.av1.video}[pt-96][rng.IntN(clipFrames)]
 		b := append([]byte(nil), src[:min(len(src), 1100)]...)
 		if len(b) > 8 {
 			for range rng.IntN(6) {
 				b[4+rng.IntN(len(b)-4)] ^= byte(1 << rng.IntN(8))
 			}
 		}
-		head := [][]byte{{0x10}, nil, {0x08}}[pt-96] // as the first packet of a frame
+		head := [][]byte{{0x10}, nil, {0x08}, {0x18}}[pt-96] // as the first packet of a frame
 		if pt == 97 {
 			for len(b) > 4 && (b[0] == 0 || b[0] == 1) {
 				b = b[1:] // start codes don't travel

@@ -207,7 +207,7 @@ func (n *Node) newOrigin() (*hls.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, OnState: n.streams.reported, Authorizer: authorizer{n}}, hls.Engine(n.media))
+	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, OnState: n.streams.reported, Authorizer: authorizer{n}, Pictures: n.picture}, hls.Engine(n.media))
 }
 
 // compositorName is the program that composes pictures, beside this one or in PATH.

@@ -54,6 +54,9 @@ func (s *streams) Start(room string, settings *amphiv1.StreamSettings, stream *a
 	if stream.GetLayout() != amphiv1.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 		options.Layout = hls.LayoutOf(stream.GetLayout())
 	}
+	if stream.GetLayoutOptions() != nil {
+		options.Options = stream.GetLayoutOptions()
+	}
 	c := &composed{roles: settings.GetRoles(), state: &amphiv1.Stream{Name: stream.GetName(), StartedMs: time.Now().UnixMilli()}}
 	s.mu.Lock()
 	if s.running[room] == nil {
@@ -91,9 +94,10 @@ func (s *streams) refusal(room string, err error) error {
 }
 
 // SetLayout implements signal.Streams.
-func (s *streams) SetLayout(room, stream string, kind amphiv1.LayoutKind) {
-	if err := s.origin.SetLayout(room, stream, hls.LayoutOf(kind)); err != nil {
-		s.log.Warn("setting a layout", "room", room, "stream", stream, "err", err)
+func (s *streams) SetLayout(room string, stream *amphiv1.Stream) {
+	err := s.origin.SetLayout(room, stream.GetName(), hls.LayoutOf(stream.GetLayout()), stream.GetLayoutOptions())
+	if err != nil {
+		s.log.Warn("setting a layout", "room", room, "stream", stream.GetName(), "err", err)
 	}
 }
 

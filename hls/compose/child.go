@@ -91,10 +91,10 @@ func (c *Child) Set(d Desired) {
 	defer c.mu.Unlock()
 	old := c.desired
 	c.desired = Desired{
-		Inputs: slices.Clone(d.Inputs),
-		Scene:  wire.Scene{Background: d.Scene.Background, Tiles: slices.Clone(d.Scene.Tiles)},
-		Mix:    wire.AudioMix{Inputs: slices.Clone(d.Mix.Inputs)},
+		Inputs: slices.Clone(d.Inputs), Scene: d.Scene, Mix: wire.AudioMix{Inputs: slices.Clone(d.Mix.Inputs)},
+		Pictures: slices.Clone(d.Pictures), Idle: d.Idle,
 	}
+	c.desired.Scene.Tiles = slices.Clone(d.Scene.Tiles)
 	l := c.current.Load()
 	if l == nil {
 		return
@@ -125,6 +125,9 @@ func difference(b []byte, from, to *Desired) ([]byte, error) {
 		}
 		delete(had, in.ID)
 	}
+	if b, err = pictures(b, to.Pictures, from.Pictures, false); err != nil {
+		return nil, err
+	}
 	if !reflect.DeepEqual(from.Scene, to.Scene) {
 		if b, err = wire.AppendScene(b, &to.Scene); err != nil {
 			return nil, fmt.Errorf("setting the scene: %w", err)
@@ -135,10 +138,33 @@ func difference(b []byte, from, to *Desired) ([]byte, error) {
 			return nil, fmt.Errorf("setting the audio mix: %w", err)
 		}
 	}
-	// Last, so that no scene names an input that is gone.
+	if from.Idle != to.Idle {
+		b = wire.AppendIdle(b, to.Idle)
+	}
+	// Last, so that no scene names what is gone.
+	if b, err = pictures(b, from.Pictures, to.Pictures, true); err != nil {
+		return nil, err
+	}
 	for _, in := range from.Inputs {
 		if had[in.ID] != nil {
 			b = wire.AppendRemoveInput(b, in.ID)
+		}
+	}
+	return b, nil
+}
+
+// pictures appends those of list that are not in other: to be kept, or to be forgotten.
+func pictures(b []byte, list, other []wire.Picture, forget bool) ([]byte, error) {
+	for _, p := range list {
+		if slices.ContainsFunc(other, func(have wire.Picture) bool { return have.Key == p.Key }) {
+			continue
+		}
+		if forget {
+			p.Data = nil
+		}
+		var err error
+		if b, err = wire.AppendPicture(b, p); err != nil {
+			return nil, fmt.Errorf("handing over a picture: %w", err)
 		}
 	}
 	return b, nil

@@ -36,6 +36,10 @@ type Desired struct {
 	Inputs []wire.AddInput
 	Scene  wire.Scene
 	Mix    wire.AudioMix
+	// Pictures that the scene names. Their bytes are not copied and must not be written to.
+	Pictures []wire.Picture
+	// Idle are the variants that nobody looks at.
+	Idle wire.Idle
 }
 
 // Output takes what the compositor makes. All methods are called from one goroutine,

@@ -9,7 +9,7 @@ import (
 
 // maxControl bounds control frames that wait; a process that leaves so many unread is
 // stuck.
-const maxControl = 4 << 20
+const maxControl = 12 << 20
 
 // outbox holds the frames on their way to the process. Control goes first and is never
 // dropped; packets are, when the process does not read fast enough.

@@ -54,7 +54,7 @@ func TestOutboxBound(t *testing.T) {
 		t.Errorf("%d packets", n)
 	}
 	ok := true
-	for i := 0; ok && i < 100; i++ {
+	for i := 0; ok && i < 200; i++ {
 		ok = o.addControl(make([]byte, 100_000))
 	}
 	if ok {

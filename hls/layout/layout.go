@@ -61,6 +61,34 @@ type Stage struct {
 	Mode     Mode
 	// Spotlight is a peer that is wanted large instead of who speaks; empty for none.
 	Spotlight string
+	Options   Options
+}
+
+// Options are how tiles look. The zero value is the default.
+type Options struct {
+	// MaxTiles at once, 1–16; 0 is as many as the layout has room for.
+	MaxTiles int
+	// Gap between tiles, in thousandths of the canvas's shorter side, up to 100; 0 is the default, below 0 none.
+	Gap int
+	// Margin around all tiles, in the same measure, up to 200.
+	Margin int
+	// Contain shows cameras whole, with bars, instead of filling their tiles.
+	Contain bool
+}
+
+func (o Options) check() Options {
+	o.MaxTiles = min(max(o.MaxTiles, 0), MaxTiles)
+	o.Gap = min(o.Gap, 100)
+	o.Margin = min(max(o.Margin, 0), 200)
+	return o
+}
+
+// atMost is how many tiles there may be where the layout has room for n.
+func (o Options) atMost(n int) int {
+	if o.MaxTiles == 0 {
+		return n
+	}
+	return min(n, o.MaxTiles)
 }
 
 // Tile is a rectangle in canvas pixels; all numbers are even. Tiles are painted in
@@ -94,7 +122,10 @@ const (
 
 // Arranger arranges one program. Not safe for concurrent use.
 type Arranger struct {
-	w, h int
+	width, height int // of the canvas
+
+	options Options
+	w, h    int // of what the margin leaves
 
 	slots  []string // grid: who has which place
 	strip  []string // strip: the same
@@ -111,7 +142,7 @@ func New(width, height int) (*Arranger, error) {
 	if width < 64 || height < 64 || width%2 != 0 || height%2 != 0 {
 		return nil, fmt.Errorf("canvas of %d×%d", width, height)
 	}
-	return &Arranger{w: width, h: height, spoke: map[string]time.Time{}}, nil
+	return &Arranger{width: width, height: height, spoke: map[string]time.Time{}}, nil
 }
 
 // Arrange places everybody. now never goes back.
@@ -119,7 +150,10 @@ func (a *Arranger) Arrange(now time.Time, s Stage) []Tile {
 	a.listen(now, s)
 	a.chooseScreen(s)
 	a.chooseMain(now, s)
-	p := painter{stage: s}
+	a.options = s.Options.check()
+	m := min(a.width, a.height) * a.options.Margin / 1000 &^ 1
+	a.w, a.h = a.width-2*m, a.height-2*m
+	p := painter{stage: s, x: m, y: m, contain: a.options.Contain}
 	switch mode := a.mode(s); {
 	case len(s.Peers) == 0:
 	case mode == ScreenShare:
@@ -255,6 +289,9 @@ func seats(places, who []string) []string {
 // unless somebody who is not seen speaks; then the one who was silent longest goes.
 func (a *Arranger) visible(s Stage, seen []string, n int, skip string) []string {
 	var who []string
+	if n <= 0 {
+		return nil
+	}
 	for _, id := range seen {
 		if id != skip && s.has(id) && len(who) < n {
 			who = append(who, id)
@@ -281,8 +318,10 @@ func (a *Arranger) visible(s Stage, seen []string, n int, skip string) []string 
 
 // painter makes tiles of places.
 type painter struct {
-	stage Stage
-	tiles []Tile
+	stage   Stage
+	x, y    int // of what the margin leaves
+	contain bool
+	tiles   []Tile
 }
 
 func (p *painter) add(id string, source Source, r rect) {
@@ -293,7 +332,7 @@ func (p *painter) add(id string, source Source, r rect) {
 	peer := p.stage.Peers[i]
 	r = r.even()
 	t := Tile{
-		Peer: id, Source: source, X: r.x, Y: r.y, W: r.w, H: r.h, Contain: source == Screen,
+		Peer: id, Source: source, X: p.x + r.x, Y: p.y + r.y, W: r.w, H: r.h, Contain: p.contain || source == Screen,
 		Label: label(peer.Name), Initials: initials(peer.Name), Colour: colour(id), Muted: peer.Muted,
 	}
 	if source == Screen {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // AMPHI_REWRITE=1 to write them anew, then read the difference.
 //
 //	canvas W H · join ID... · leave ID... · speak [ID...] · screen ID · unscreen ID
-//	mute ID · mode NAME · spotlight [ID] · after DURATION · show
+//	mute ID · mode NAME · spotlight [ID] · options tiles=N gap=N margin=N contain · after DURATION · show
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -90,6 +91,8 @@ func (s *scripted) do(cmd string, args []string) {
 		s.stage.Mode = m
 	case "spotlight":
 		s.stage.Spotlight = strings.Join(args, "")
+	case "options":
+		s.options(args)
 	case "after":
 		d, err := time.ParseDuration(args[0])
 		if err != nil {
@@ -119,6 +122,30 @@ func (s *scripted) do(cmd string, args []string) {
 	}
 }
 
+func (s *scripted) options(args []string) {
+	s.t.Helper()
+	s.stage.Options = Options{}
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		n, err := strconv.Atoi(value)
+		o := &s.stage.Options
+		switch {
+		case name == "contain":
+			o.Contain = true
+			continue
+		case name == "tiles":
+			o.MaxTiles = n
+		case name == "gap":
+			o.Gap = n
+		case name == "margin":
+			o.Margin = n
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 func (s *scripted) peer(id string) *Peer {
 	for i := range s.stage.Peers {
 		if s.stage.Peers[i].ID == id {
@@ -145,6 +172,10 @@ func TestTilesAreSound(t *testing.T) {
 			n := rapid.IntRange(0, 24).Draw(t, "peers")
 			from := rapid.IntRange(0, 5).Draw(t, "from")
 			s := Stage{Mode: rapid.SampledFrom(modes).Draw(t, "mode")}
+			s.Options = Options{
+				MaxTiles: rapid.IntRange(-1, 20).Draw(t, "tiles"), Gap: rapid.IntRange(-1, 120).Draw(t, "gap"),
+				Margin: rapid.IntRange(-1, 250).Draw(t, "margin"), Contain: rapid.Bool().Draw(t, "contain"),
+			}
 			for i := range n {
 				s.Peers = append(s.Peers, Peer{ID: fmt.Sprint(from + i), Screen: rapid.IntRange(0, 9).Draw(t, "screen") == 0})
 			}
@@ -161,10 +192,13 @@ func check(t *rapid.T, a *Arranger, s Stage, tiles []Tile) {
 	if len(tiles) == 0 && len(s.Peers) > 0 {
 		t.Fatal("nobody is shown")
 	}
+	if most := s.Options.MaxTiles; most > 0 && len(tiles) > most {
+		t.Fatalf("%d tiles instead of %d", len(tiles), most)
+	}
 	seen := map[string]bool{}
 	for i, x := range tiles {
-		if x.X < 0 || x.Y < 0 || x.W < 2 || x.H < 2 || x.X+x.W > a.w || x.Y+x.H > a.h || (x.X|x.Y|x.W|x.H)&1 != 0 {
-			t.Fatalf("tile %+v on %d×%d", x, a.w, a.h)
+		if x.X < 0 || x.Y < 0 || x.W < 2 || x.H < 2 || x.X+x.W > a.width || x.Y+x.H > a.height || (x.X|x.Y|x.W|x.H)&1 != 0 {
+			t.Fatalf("tile %+v on %d×%d", x, a.width, a.height)
 		}
 		if key := x.Peer + string(x.Source); seen[key] || !s.has(x.Peer) {
 			t.Fatalf("tile %+v twice or of nobody", x)

@@ -11,11 +11,20 @@ func (r rect) even() rect {
 }
 
 // gap between tiles.
-func (a *Arranger) gap() int { return max(4, min(a.w, a.h)/90) &^ 1 }
+func (a *Arranger) gap() int {
+	side := min(a.width, a.height)
+	switch g := a.options.Gap; {
+	case g < 0:
+		return 0
+	case g > 0:
+		return side * g / 1000 &^ 1
+	}
+	return max(4, side/90) &^ 1
+}
 
 // grid gives everybody a tile of the same size.
 func (a *Arranger) grid(p *painter, s Stage) {
-	a.slots = seats(a.slots, a.visible(s, a.slots, MaxTiles, ""))
+	a.slots = seats(a.slots, a.visible(s, a.slots, a.options.atMost(MaxTiles), ""))
 	n, g := len(a.slots), a.gap()
 	if n == 1 {
 		p.add(a.slots[0], Camera, rect{0, 0, a.w, a.h})
@@ -66,8 +75,12 @@ func (a *Arranger) large(p *painter, id string, source Source, s Stage) {
 	if source == Screen {
 		skip = ""
 	}
-	a.strip = seats(a.strip, a.visible(s, a.strip, maxStrip, skip))
+	a.strip = seats(a.strip, a.visible(s, a.strip, a.options.atMost(maxStrip+1)-1, skip))
 	g := a.gap()
+	if len(a.strip) == 0 {
+		p.add(id, source, rect{0, 0, a.w, a.h})
+		return
+	}
 	if a.w >= a.h {
 		sw := a.w / 5
 		n := max(1, len(a.strip))
@@ -108,6 +121,9 @@ func (a *Arranger) inset(p *painter, s Stage) {
 		big, source = a.screen, Screen
 	}
 	p.add(big, source, rect{0, 0, a.w, a.h})
+	if a.options.MaxTiles == 1 {
+		return
+	}
 	small := a.main
 	if source == Camera {
 		// Who was last large keeps the inset: it is first in the strip.
@@ -117,7 +133,7 @@ func (a *Arranger) inset(p *painter, s Stage) {
 			small = slices.MaxFunc(a.strip, func(x, y string) int { return a.spoke[x].Compare(a.spoke[y]) })
 		}
 	}
-	g := 2 * a.gap()
+	g := 2 * a.gap() // from the edges of the large one
 	w := a.w / 4
 	h := w * 9 / 16
 	if a.h > a.w {

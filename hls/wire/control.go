@@ -175,7 +175,13 @@ const (
 // Scene is the whole picture. Tiles are painted in order, later ones on top.
 type Scene struct {
 	Background string `json:"background,omitempty"` // "#rrggbb"
-	Tiles      []Tile `json:"tiles"`
+	// Picture is the key of one that covers the background; until it has come there is only the colour.
+	Picture   string `json:"picture,omitempty"`
+	Logo      *Logo  `json:"logo,omitempty"`
+	Highlight string `json:"highlight,omitempty"` // "#rrggbb" around who speaks; empty is green
+	// FadeMS is how long this scene takes to replace the one before, where they differ; 0 is at once.
+	FadeMS int    `json:"fade_ms,omitempty"`
+	Tiles  []Tile `json:"tiles"`
 }
 
 // Tile is one peer's rectangle, in canvas pixels; odd values are rounded down to even ones.
@@ -210,6 +216,9 @@ func (s *Scene) Validate() error {
 	}
 	if !colour(s.Background) {
 		return fmt.Errorf("background %q", s.Background)
+	}
+	if err := s.validateLook(); err != nil {
+		return err
 	}
 	for i := range s.Tiles {
 		t := &s.Tiles[i]

@@ -21,14 +21,16 @@ type Type uint8
 
 // Frames from the node to the compositor.
 const (
-	TypeStart         Type = 1 // Start, JSON; first and once
-	TypeAddInput      Type = 2 // AddInput, JSON
-	TypeRemoveInput   Type = 3 // u32 input
-	TypeScene         Type = 4 // Scene, JSON; the whole picture, replaces the last
-	TypeAudioMix      Type = 5 // AudioMix, JSON; the whole mix, replaces the last
-	TypeRTP           Type = 6 // u32 input, RTP packet (RFC 3550)
-	TypeSenderReport  Type = 7 // u32 input, u32 SSRC, u64 NTP, u32 RTP
-	TypeForceKeyframe Type = 8 // empty: an IDR of every variant on the next tick
+	TypeStart         Type = 1  // Start, JSON; first and once
+	TypeAddInput      Type = 2  // AddInput, JSON
+	TypeRemoveInput   Type = 3  // u32 input
+	TypeScene         Type = 4  // Scene, JSON; the whole picture, replaces the last
+	TypeAudioMix      Type = 5  // AudioMix, JSON; the whole mix, replaces the last
+	TypeRTP           Type = 6  // u32 input, RTP packet (RFC 3550)
+	TypeSenderReport  Type = 7  // u32 input, u32 SSRC, u64 NTP, u32 RTP
+	TypeForceKeyframe Type = 8  // empty: an IDR of every variant on the next tick
+	TypePicture       Type = 9  // u8 length of the key, key, PNG or JPEG; without data: forget it
+	TypeIdle          Type = 10 // u32 bits: these variants get one picture a part
 )
 
 // Frames from the compositor to the node.
@@ -44,6 +46,7 @@ const (
 const (
 	MaxControl = 256 << 10
 	MaxRTP     = 4 + 1500
+	MaxPicture = 1 + maxPictureKey + 2<<20
 	MaxVideoAU = videoHead + 4<<20
 	MaxAudioAU = audioHead + 8<<10
 )
@@ -74,6 +77,10 @@ func limit(t Type) (int, bool) {
 		return MaxRTP, true
 	case TypeSenderReport:
 		return 20, true
+	case TypePicture:
+		return MaxPicture, true
+	case TypeIdle:
+		return 4, true
 	case TypeForceKeyframe:
 		return 0, true
 	case TypeVideoAU:

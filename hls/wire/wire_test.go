@@ -55,6 +55,8 @@ func everything(t testing.TB) []byte {
 	b = ok(wire.AppendRTP(b, 7, wire.RTPHeader{PayloadType: 96, Marker: true, SequenceNumber: 2, Timestamp: 3, SSRC: 4}, []byte("payload")))
 	b = wire.AppendSenderReport(b, wire.SenderReport{Input: 7, SSRC: 4, NTP: 5 << 32, RTP: 6})
 	b = wire.AppendForceKeyframe(b)
+	b = ok(wire.AppendPicture(b, wire.Picture{Key: "wall@1", Data: []byte("png")}))
+	b = wire.AppendIdle(b, 5)
 	b = ok(wire.AppendReady(b, &wire.Ready{FirstTick: 30, AudioConfig: []byte{0x11, 0x90}}))
 	b = ok(wire.AppendVideoAU(b, wire.VideoAU{Variant: 1, Key: true, Tick: 30, TimeNS: 9, Data: []byte{0, 0, 1, 0x65}}))
 	b = ok(wire.AppendAudioAU(b, wire.AudioAU{Samples: -1024, TimeNS: 9, Data: []byte{1}}))
@@ -92,6 +94,7 @@ func TestRoundTrip(t *testing.T) {
 			want := []any{
 				start(), addInput(), uint32(7), scene(), &wire.AudioMix{Inputs: []wire.Gain{{Input: 8, Gain: 1}}},
 				wire.RTP{Input: 7, Packet: rtp}, wire.SenderReport{Input: 7, SSRC: 4, NTP: 5 << 32, RTP: 6}, nil,
+				wire.Picture{Key: "wall@1", Data: []byte("png")}, wire.Idle(5),
 				&wire.Ready{FirstTick: 30, AudioConfig: []byte{0x11, 0x90}},
 				wire.VideoAU{Variant: 1, Key: true, Tick: 30, TimeNS: 9, Data: []byte{0, 0, 1, 0x65}},
 				wire.AudioAU{Samples: -1024, TimeNS: 9, Data: []byte{1}},
@@ -123,6 +126,12 @@ func body(f wire.Frame) (any, error) {
 		return p, err
 	case wire.TypeSenderReport:
 		return f.SenderReport()
+	case wire.TypePicture:
+		p, err := f.Picture()
+		p.Data = bytes.Clone(p.Data)
+		return p, err
+	case wire.TypeIdle:
+		return f.Idle()
 	case wire.TypeReady:
 		return f.Ready()
 	case wire.TypeVideoAU:
@@ -154,11 +163,11 @@ func TestBufferGrowsOnlyToLimits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n == 13 && len(f.Body) != 18+4<<20 {
+		if n == 15 && len(f.Body) != 18+4<<20 {
 			t.Fatalf("access unit frame of %d bytes", len(f.Body))
 		}
 	}
-	if n != 27 {
+	if n != 31 {
 		t.Fatalf("%d frames", n)
 	}
 	if _, err := wire.AppendVideoAU(nil, wire.VideoAU{Data: make([]byte, 4<<20+1)}); !errors.Is(err, wire.ErrMalformed) {

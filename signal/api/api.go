@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,7 +79,8 @@ func Handler(d Deps) http.Handler {
 	mux.Handle(amphiv1connect.NewRoomServiceHandler(rooms{s}, opts...))
 	mux.Handle(amphiv1connect.NewPeerServiceHandler(peers{s}, opts...))
 	mux.Handle(amphiv1connect.NewTemplateServiceHandler(templates{s}, opts...))
-	mux.Handle(amphiv1connect.NewStreamServiceHandler(streams{s}, opts...))
+	mux.Handle(amphiv1connect.NewStreamServiceHandler(streams{s, make(chan struct{}, 1)},
+		append(slices.Clone(opts), connect.WithReadMaxBytes(maxPictureBody))...))
 	mux.Handle(amphiv1connect.NewRecordingServiceHandler(recordings{s}, opts...))
 	mux.Handle(amphiv1connect.NewPushServiceHandler(pushes{s}, opts...))
 	mux.Handle(amphiv1connect.NewAssetServiceHandler(assets{s}, opts...))

@@ -13,7 +13,10 @@ import (
 	"github.com/amphi-sfu/amphi/signal/room"
 )
 
-type streams struct{ *services }
+type streams struct {
+	*services
+	decoding chan struct{} // a picture is being decoded
+}
 
 // control notes a wish and answers the stream as it is then.
 func (s streams) control(ctx context.Context, name string, cmd *amphiv1.ControlStream) (*connect.Response[amphiv1.Stream], error) {
@@ -44,7 +47,7 @@ func (s streams) list(ctx context.Context, name string) ([]*amphiv1.Stream, erro
 // StartStream starts a stream of the room's template.
 func (s streams) StartStream(ctx context.Context, req *connect.Request[amphiv1.StartStreamRequest]) (*connect.Response[amphiv1.Stream], error) {
 	return s.control(ctx, req.Msg.GetRoom(), &amphiv1.ControlStream{
-		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_START, Layout: req.Msg.GetLayout()})
+		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_START, Layout: req.Msg.GetLayout(), LayoutOptions: req.Msg.GetLayoutOptions()})
 }
 
 // StopStream stops a stream.
@@ -56,7 +59,7 @@ func (s streams) StopStream(ctx context.Context, req *connect.Request[amphiv1.St
 // SetLayout rearranges a stream.
 func (s streams) SetLayout(ctx context.Context, req *connect.Request[amphiv1.SetLayoutRequest]) (*connect.Response[amphiv1.Stream], error) {
 	return s.control(ctx, req.Msg.GetRoom(), &amphiv1.ControlStream{
-		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_LAYOUT, Layout: req.Msg.GetLayout()})
+		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_LAYOUT, Layout: req.Msg.GetLayout(), LayoutOptions: req.Msg.GetLayoutOptions()})
 }
 
 // ListStreams answers the streams that were asked for in the session that runs.

@@ -62,10 +62,19 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 	if _, ok := pb.LayoutKind_name[int32(w.GetLayout())]; !ok {
 		return proto.Errorf(proto.InvalidArgument, "the layout is unknown")
 	}
+	if err := proto.CheckLayout(w.GetLayoutOptions()); err != nil {
+		return err
+	}
 	had := c.streams[settings.GetName()]
 	s := wishedStream(had, settings)
 	if w.GetLayout() != pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 		s.Layout = w.GetLayout()
+	}
+	if had == nil {
+		s.LayoutOptions = settings.GetLayoutOptions()
+	}
+	if w.GetLayoutOptions() != nil {
+		s.LayoutOptions = gproto.Clone(w.GetLayoutOptions()).(*pb.LayoutOptions)
 	}
 	switch w.GetAction() {
 	case pb.ControlStream_ACTION_START:
@@ -80,10 +89,10 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 		if !running(had) {
 			return nil
 		}
-		s.State, s.Layout = pb.StreamState_STREAM_STATE_STOPPED, had.GetLayout()
+		s.State, s.Layout, s.LayoutOptions = pb.StreamState_STREAM_STATE_STOPPED, had.GetLayout(), had.GetLayoutOptions()
 		endOutputs(c, s.GetName(), "")
 	case pb.ControlStream_ACTION_LAYOUT:
-		if w.GetLayout() == pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
+		if w.GetLayout() == pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED && w.GetLayoutOptions() == nil {
 			return proto.Errorf(proto.InvalidArgument, "the layout is missing")
 		}
 		if had == nil {
@@ -173,6 +182,6 @@ func changeStream(c *call, s *pb.Stream) {
 func cloneStream(s *pb.Stream) *pb.Stream {
 	return &pb.Stream{
 		Name: s.GetName(), State: s.GetState(), Url: s.GetUrl(), StartedMs: s.GetStartedMs(), StartedBy: s.GetStartedBy(),
-		Failure: s.GetFailure(), Layout: s.GetLayout(),
+		Failure: s.GetFailure(), Layout: s.GetLayout(), LayoutOptions: s.GetLayoutOptions(),
 	}
 }

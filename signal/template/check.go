@@ -243,6 +243,9 @@ func (c *checker) stream(t *pb.Template, s *pb.StreamSettings, seen map[string]b
 	if _, ok := pb.LayoutKind_name[int32(s.GetLayout())]; !ok {
 		c.failf("layout", "is unknown")
 	}
+	if err := proto.CheckLayout(s.GetLayoutOptions()); err != nil {
+		c.failf("layout_options", "%s", proto.Wire(err).GetMessage())
+	}
 	if b := s.GetBackground(); len(b) != 7 || b[0] != '#' || strings.Trim(b[1:], "0123456789abcdefABCDEF") != "" {
 		c.failf("background", "%q is not #rrggbb", clip(b))
 	}

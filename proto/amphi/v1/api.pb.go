@@ -1578,19 +1578,232 @@ func (x *CreatePlaybackUrlRequest) GetTtlS() uint32 {
 	return 0
 }
 
+type PutPictureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutPictureRequest) Reset() {
+	*x = PutPictureRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutPictureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutPictureRequest) ProtoMessage() {}
+
+func (x *PutPictureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutPictureRequest.ProtoReflect.Descriptor instead.
+func (*PutPictureRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PutPictureRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutPictureRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type ListPicturesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPicturesRequest) Reset() {
+	*x = ListPicturesRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPicturesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPicturesRequest) ProtoMessage() {}
+
+func (x *ListPicturesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPicturesRequest.ProtoReflect.Descriptor instead.
+func (*ListPicturesRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{32}
+}
+
+type ListPicturesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pictures      []*Picture             `protobuf:"bytes,1,rep,name=pictures,proto3" json:"pictures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPicturesResponse) Reset() {
+	*x = ListPicturesResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPicturesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPicturesResponse) ProtoMessage() {}
+
+func (x *ListPicturesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPicturesResponse.ProtoReflect.Descriptor instead.
+func (*ListPicturesResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListPicturesResponse) GetPictures() []*Picture {
+	if x != nil {
+		return x.Pictures
+	}
+	return nil
+}
+
+type DeletePictureRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePictureRequest) Reset() {
+	*x = DeletePictureRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePictureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePictureRequest) ProtoMessage() {}
+
+func (x *DeletePictureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePictureRequest.ProtoReflect.Descriptor instead.
+func (*DeletePictureRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *DeletePictureRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeletePictureResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePictureResponse) Reset() {
+	*x = DeletePictureResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePictureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePictureResponse) ProtoMessage() {}
+
+func (x *DeletePictureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePictureResponse.ProtoReflect.Descriptor instead.
+func (*DeletePictureResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{35}
+}
+
 type StartStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	// Empty is "main".
-	Stream        string     `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	Layout        LayoutKind `protobuf:"varint,3,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	Stream        string         `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Layout        LayoutKind     `protobuf:"varint,3,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	LayoutOptions *LayoutOptions `protobuf:"bytes,70,opt,name=layout_options,json=layoutOptions,proto3" json:"layout_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartStreamRequest) Reset() {
 	*x = StartStreamRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[31]
+	mi := &file_amphi_v1_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1815,7 @@ func (x *StartStreamRequest) String() string {
 func (*StartStreamRequest) ProtoMessage() {}
 
 func (x *StartStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[31]
+	mi := &file_amphi_v1_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1828,7 @@ func (x *StartStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartStreamRequest.ProtoReflect.Descriptor instead.
 func (*StartStreamRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{31}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartStreamRequest) GetRoom() string {
@@ -1639,6 +1852,13 @@ func (x *StartStreamRequest) GetLayout() LayoutKind {
 	return LayoutKind_LAYOUT_KIND_UNSPECIFIED
 }
 
+func (x *StartStreamRequest) GetLayoutOptions() *LayoutOptions {
+	if x != nil {
+		return x.LayoutOptions
+	}
+	return nil
+}
+
 type StopStreamRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -1649,7 +1869,7 @@ type StopStreamRequest struct {
 
 func (x *StopStreamRequest) Reset() {
 	*x = StopStreamRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[32]
+	mi := &file_amphi_v1_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1661,7 +1881,7 @@ func (x *StopStreamRequest) String() string {
 func (*StopStreamRequest) ProtoMessage() {}
 
 func (x *StopStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[32]
+	mi := &file_amphi_v1_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1674,7 +1894,7 @@ func (x *StopStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopStreamRequest.ProtoReflect.Descriptor instead.
 func (*StopStreamRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{32}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopStreamRequest) GetRoom() string {
@@ -1700,7 +1920,7 @@ type ListStreamsRequest struct {
 
 func (x *ListStreamsRequest) Reset() {
 	*x = ListStreamsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[33]
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1932,7 @@ func (x *ListStreamsRequest) String() string {
 func (*ListStreamsRequest) ProtoMessage() {}
 
 func (x *ListStreamsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[33]
+	mi := &file_amphi_v1_api_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1945,7 @@ func (x *ListStreamsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStreamsRequest.ProtoReflect.Descriptor instead.
 func (*ListStreamsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{33}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListStreamsRequest) GetRoom() string {
@@ -1744,7 +1964,7 @@ type ListStreamsResponse struct {
 
 func (x *ListStreamsResponse) Reset() {
 	*x = ListStreamsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[34]
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1976,7 @@ func (x *ListStreamsResponse) String() string {
 func (*ListStreamsResponse) ProtoMessage() {}
 
 func (x *ListStreamsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[34]
+	mi := &file_amphi_v1_api_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1989,7 @@ func (x *ListStreamsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStreamsResponse.ProtoReflect.Descriptor instead.
 func (*ListStreamsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{34}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListStreamsResponse) GetStreams() []*Stream {
@@ -1780,17 +2000,20 @@ func (x *ListStreamsResponse) GetStreams() []*Stream {
 }
 
 type SetLayoutRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	Layout        LayoutKind             `protobuf:"varint,3,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Room   string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Stream string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	// Unspecified leaves the kind.
+	Layout LayoutKind `protobuf:"varint,3,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	// Absent leaves the options; else they replace those before as a whole.
+	LayoutOptions *LayoutOptions `protobuf:"bytes,70,opt,name=layout_options,json=layoutOptions,proto3" json:"layout_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetLayoutRequest) Reset() {
 	*x = SetLayoutRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +2025,7 @@ func (x *SetLayoutRequest) String() string {
 func (*SetLayoutRequest) ProtoMessage() {}
 
 func (x *SetLayoutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[35]
+	mi := &file_amphi_v1_api_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2038,7 @@ func (x *SetLayoutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetLayoutRequest.ProtoReflect.Descriptor instead.
 func (*SetLayoutRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{35}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetLayoutRequest) GetRoom() string {
@@ -1839,6 +2062,13 @@ func (x *SetLayoutRequest) GetLayout() LayoutKind {
 	return LayoutKind_LAYOUT_KIND_UNSPECIFIED
 }
 
+func (x *SetLayoutRequest) GetLayoutOptions() *LayoutOptions {
+	if x != nil {
+		return x.LayoutOptions
+	}
+	return nil
+}
+
 type StartRecordingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -1857,7 +2087,7 @@ type StartRecordingRequest struct {
 
 func (x *StartRecordingRequest) Reset() {
 	*x = StartRecordingRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +2099,7 @@ func (x *StartRecordingRequest) String() string {
 func (*StartRecordingRequest) ProtoMessage() {}
 
 func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[36]
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +2112,7 @@ func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRecordingRequest.ProtoReflect.Descriptor instead.
 func (*StartRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{36}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StartRecordingRequest) GetRoom() string {
@@ -1941,7 +2171,7 @@ type AddPushRequest struct {
 
 func (x *AddPushRequest) Reset() {
 	*x = AddPushRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2183,7 @@ func (x *AddPushRequest) String() string {
 func (*AddPushRequest) ProtoMessage() {}
 
 func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[37]
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2196,7 @@ func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPushRequest.ProtoReflect.Descriptor instead.
 func (*AddPushRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{37}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AddPushRequest) GetRoom() string {
@@ -2016,7 +2246,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2258,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[38]
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2271,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{38}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OutputRequest) GetRoom() string {
@@ -2075,7 +2305,7 @@ type ListOutputsRequest struct {
 
 func (x *ListOutputsRequest) Reset() {
 	*x = ListOutputsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2317,7 @@ func (x *ListOutputsRequest) String() string {
 func (*ListOutputsRequest) ProtoMessage() {}
 
 func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[39]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2330,7 @@ func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ListOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{39}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListOutputsRequest) GetRoom() string {
@@ -2126,7 +2356,7 @@ type OutputsResponse struct {
 
 func (x *OutputsResponse) Reset() {
 	*x = OutputsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2368,7 @@ func (x *OutputsResponse) String() string {
 func (*OutputsResponse) ProtoMessage() {}
 
 func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[40]
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2381,7 @@ func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputsResponse.ProtoReflect.Descriptor instead.
 func (*OutputsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{40}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OutputsResponse) GetOutputs() []*Output {
@@ -2178,7 +2408,7 @@ type ListAssetsRequest struct {
 
 func (x *ListAssetsRequest) Reset() {
 	*x = ListAssetsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2420,7 @@ func (x *ListAssetsRequest) String() string {
 func (*ListAssetsRequest) ProtoMessage() {}
 
 func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2433,7 @@ func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssetsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListAssetsRequest) GetRoom() string {
@@ -2265,7 +2495,7 @@ type ListAssetsResponse struct {
 
 func (x *ListAssetsResponse) Reset() {
 	*x = ListAssetsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2507,7 @@ func (x *ListAssetsResponse) String() string {
 func (*ListAssetsResponse) ProtoMessage() {}
 
 func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2520,7 @@ func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssetsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListAssetsResponse) GetAssets() []*Asset {
@@ -2316,7 +2546,7 @@ type GetAssetRequest struct {
 
 func (x *GetAssetRequest) Reset() {
 	*x = GetAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2558,7 @@ func (x *GetAssetRequest) String() string {
 func (*GetAssetRequest) ProtoMessage() {}
 
 func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2571,7 @@ func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAssetRequest.ProtoReflect.Descriptor instead.
 func (*GetAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetAssetRequest) GetId() string {
@@ -2360,7 +2590,7 @@ type DeleteAssetRequest struct {
 
 func (x *DeleteAssetRequest) Reset() {
 	*x = DeleteAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2602,7 @@ func (x *DeleteAssetRequest) String() string {
 func (*DeleteAssetRequest) ProtoMessage() {}
 
 func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2615,7 @@ func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAssetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteAssetRequest) GetId() string {
@@ -2403,7 +2633,7 @@ type DeleteAssetResponse struct {
 
 func (x *DeleteAssetResponse) Reset() {
 	*x = DeleteAssetResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2645,7 @@ func (x *DeleteAssetResponse) String() string {
 func (*DeleteAssetResponse) ProtoMessage() {}
 
 func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2658,7 @@ func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAssetResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAssetResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 type PresignAssetRequest struct {
@@ -2442,7 +2672,7 @@ type PresignAssetRequest struct {
 
 func (x *PresignAssetRequest) Reset() {
 	*x = PresignAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2454,7 +2684,7 @@ func (x *PresignAssetRequest) String() string {
 func (*PresignAssetRequest) ProtoMessage() {}
 
 func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2467,7 +2697,7 @@ func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresignAssetRequest.ProtoReflect.Descriptor instead.
 func (*PresignAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PresignAssetRequest) GetId() string {
@@ -2494,7 +2724,7 @@ type PresignAssetResponse struct {
 
 func (x *PresignAssetResponse) Reset() {
 	*x = PresignAssetResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2736,7 @@ func (x *PresignAssetResponse) String() string {
 func (*PresignAssetResponse) ProtoMessage() {}
 
 func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2749,7 @@ func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresignAssetResponse.ProtoReflect.Descriptor instead.
 func (*PresignAssetResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PresignAssetResponse) GetUrl() string {
@@ -2548,7 +2778,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2790,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2803,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListSessionsRequest) GetRoom() string {
@@ -2614,7 +2844,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2856,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2869,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -2665,7 +2895,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2677,7 +2907,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2690,7 +2920,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -2711,7 +2941,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2953,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2966,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DrainNodeRequest) GetId() string {
@@ -2762,7 +2992,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3004,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3017,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *UndrainNodeRequest) GetId() string {
@@ -2805,7 +3035,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +3047,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +3060,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 type ListNodesResponse struct {
@@ -2842,7 +3072,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +3084,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +3097,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -2902,7 +3132,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_amphi_v1_api_proto_msgTypes[55]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2914,7 +3144,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[55]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2927,7 +3157,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -3031,7 +3261,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[56]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3273,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[56]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3286,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetNodeRequest) GetId() string {
@@ -3103,7 +3333,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[57]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3345,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[57]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3358,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *NodeStatus) GetInfo() *NodeInfo {
@@ -3309,7 +3539,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[58]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3321,7 +3551,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[58]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3334,7 +3564,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ClusterStatus) GetRaftState() string {
@@ -3437,7 +3667,7 @@ type TrunkStatus struct {
 
 func (x *TrunkStatus) Reset() {
 	*x = TrunkStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3449,7 +3679,7 @@ func (x *TrunkStatus) String() string {
 func (*TrunkStatus) ProtoMessage() {}
 
 func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3462,7 +3692,7 @@ func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrunkStatus.ProtoReflect.Descriptor instead.
 func (*TrunkStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *TrunkStatus) GetNode() string {
@@ -3555,7 +3785,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3797,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3810,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DrainStatus) GetUntilMs() int64 {
@@ -3628,7 +3858,7 @@ type RelayStatus struct {
 
 func (x *RelayStatus) Reset() {
 	*x = RelayStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3640,7 +3870,7 @@ func (x *RelayStatus) String() string {
 func (*RelayStatus) ProtoMessage() {}
 
 func (x *RelayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3653,7 +3883,7 @@ func (x *RelayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayStatus.ProtoReflect.Descriptor instead.
 func (*RelayStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RelayStatus) GetTrackId() string {
@@ -3717,7 +3947,7 @@ type RoomStatus struct {
 
 func (x *RoomStatus) Reset() {
 	*x = RoomStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3729,7 +3959,7 @@ func (x *RoomStatus) String() string {
 func (*RoomStatus) ProtoMessage() {}
 
 func (x *RoomStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3742,7 +3972,7 @@ func (x *RoomStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomStatus.ProtoReflect.Descriptor instead.
 func (*RoomStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RoomStatus) GetName() string {
@@ -3835,7 +4065,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3847,7 +4077,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3860,7 +4090,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PeerStatus) GetPeerId() string {
@@ -3955,7 +4185,7 @@ type UpTrackStatus struct {
 
 func (x *UpTrackStatus) Reset() {
 	*x = UpTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4197,7 @@ func (x *UpTrackStatus) String() string {
 func (*UpTrackStatus) ProtoMessage() {}
 
 func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4210,7 @@ func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpTrackStatus.ProtoReflect.Descriptor instead.
 func (*UpTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *UpTrackStatus) GetTrackId() string {
@@ -4040,7 +4270,7 @@ type EncodingStatus struct {
 
 func (x *EncodingStatus) Reset() {
 	*x = EncodingStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4052,7 +4282,7 @@ func (x *EncodingStatus) String() string {
 func (*EncodingStatus) ProtoMessage() {}
 
 func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4065,7 +4295,7 @@ func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodingStatus.ProtoReflect.Descriptor instead.
 func (*EncodingStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *EncodingStatus) GetRid() string {
@@ -4135,7 +4365,7 @@ type DownTrackStatus struct {
 
 func (x *DownTrackStatus) Reset() {
 	*x = DownTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4377,7 @@ func (x *DownTrackStatus) String() string {
 func (*DownTrackStatus) ProtoMessage() {}
 
 func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4390,7 @@ func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownTrackStatus.ProtoReflect.Descriptor instead.
 func (*DownTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *DownTrackStatus) GetTrackId() string {
@@ -4247,7 +4477,7 @@ type OutputStatus struct {
 
 func (x *OutputStatus) Reset() {
 	*x = OutputStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4259,7 +4489,7 @@ func (x *OutputStatus) String() string {
 func (*OutputStatus) ProtoMessage() {}
 
 func (x *OutputStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4272,7 +4502,7 @@ func (x *OutputStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputStatus.ProtoReflect.Descriptor instead.
 func (*OutputStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *OutputStatus) GetRoom() string {
@@ -4324,7 +4554,7 @@ type StreamStatus struct {
 
 func (x *StreamStatus) Reset() {
 	*x = StreamStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[68]
+	mi := &file_amphi_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +4566,7 @@ func (x *StreamStatus) String() string {
 func (*StreamStatus) ProtoMessage() {}
 
 func (x *StreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[68]
+	mi := &file_amphi_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +4579,7 @@ func (x *StreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStatus.ProtoReflect.Descriptor instead.
 func (*StreamStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *StreamStatus) GetRoom() string {
@@ -4440,7 +4670,7 @@ var File_amphi_v1_api_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
+	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
 	"\x11CreateRoomRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12 \n" +
@@ -4533,22 +4763,33 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x17\n" +
 	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x13\n" +
-	"\x05ttl_s\x18\x04 \x01(\rR\x04ttlS\"n\n" +
+	"\x05ttl_s\x18\x04 \x01(\rR\x04ttlS\";\n" +
+	"\x11PutPictureRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\x15\n" +
+	"\x13ListPicturesRequest\"E\n" +
+	"\x14ListPicturesResponse\x12-\n" +
+	"\bpictures\x18\x01 \x03(\v2\x11.amphi.v1.PictureR\bpictures\"*\n" +
+	"\x14DeletePictureRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x15DeletePictureResponse\"\xae\x01\n" +
 	"\x12StartStreamRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
-	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\"?\n" +
+	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\x12>\n" +
+	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"?\n" +
 	"\x11StopStreamRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\"(\n" +
 	"\x12ListStreamsRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\"A\n" +
 	"\x13ListStreamsResponse\x12*\n" +
-	"\astreams\x18\x01 \x03(\v2\x10.amphi.v1.StreamR\astreams\"l\n" +
+	"\astreams\x18\x01 \x03(\v2\x10.amphi.v1.StreamR\astreams\"\xac\x01\n" +
 	"\x10SetLayoutRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
-	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\"\xc6\x01\n" +
+	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\x12>\n" +
+	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"\xc6\x01\n" +
 	"\x15StartRecordingRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
@@ -4826,14 +5067,18 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\rListTemplates\x12\x1e.amphi.v1.ListTemplatesRequest\x1a\x1f.amphi.v1.ListTemplatesResponse\x12?\n" +
 	"\vGetTemplate\x12\x1c.amphi.v1.GetTemplateRequest\x1a\x12.amphi.v1.Template\x12?\n" +
 	"\vSetTemplate\x12\x1c.amphi.v1.SetTemplateRequest\x1a\x12.amphi.v1.Template\x12S\n" +
-	"\x0eDeleteTemplate\x12\x1f.amphi.v1.DeleteTemplateRequest\x1a .amphi.v1.DeleteTemplateResponse2\xdf\x02\n" +
+	"\x0eDeleteTemplate\x12\x1f.amphi.v1.DeleteTemplateRequest\x1a .amphi.v1.DeleteTemplateResponse2\xbe\x04\n" +
 	"\rStreamService\x12=\n" +
 	"\vStartStream\x12\x1c.amphi.v1.StartStreamRequest\x1a\x10.amphi.v1.Stream\x12;\n" +
 	"\n" +
 	"StopStream\x12\x1b.amphi.v1.StopStreamRequest\x1a\x10.amphi.v1.Stream\x12J\n" +
 	"\vListStreams\x12\x1c.amphi.v1.ListStreamsRequest\x1a\x1d.amphi.v1.ListStreamsResponse\x129\n" +
 	"\tSetLayout\x12\x1a.amphi.v1.SetLayoutRequest\x1a\x10.amphi.v1.Stream\x12K\n" +
-	"\x11CreatePlaybackUrl\x12\".amphi.v1.CreatePlaybackUrlRequest\x1a\x12.amphi.v1.Playback2\xf4\x02\n" +
+	"\x11CreatePlaybackUrl\x12\".amphi.v1.CreatePlaybackUrlRequest\x1a\x12.amphi.v1.Playback\x12<\n" +
+	"\n" +
+	"PutPicture\x12\x1b.amphi.v1.PutPictureRequest\x1a\x11.amphi.v1.Picture\x12M\n" +
+	"\fListPictures\x12\x1d.amphi.v1.ListPicturesRequest\x1a\x1e.amphi.v1.ListPicturesResponse\x12P\n" +
+	"\rDeletePicture\x12\x1e.amphi.v1.DeletePictureRequest\x1a\x1f.amphi.v1.DeletePictureResponse2\xf4\x02\n" +
 	"\x10RecordingService\x12C\n" +
 	"\x0eStartRecording\x12\x1f.amphi.v1.StartRecordingRequest\x1a\x10.amphi.v1.Output\x12C\n" +
 	"\rStopRecording\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12D\n" +
@@ -4875,7 +5120,7 @@ func file_amphi_v1_api_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_api_proto_rawDescData
 }
 
-var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_amphi_v1_api_proto_goTypes = []any{
 	(*CreateRoomRequest)(nil),        // 0: amphi.v1.CreateRoomRequest
 	(*GetRoomRequest)(nil),           // 1: amphi.v1.GetRoomRequest
@@ -4908,217 +5153,233 @@ var file_amphi_v1_api_proto_goTypes = []any{
 	(*DeleteTemplateRequest)(nil),    // 28: amphi.v1.DeleteTemplateRequest
 	(*DeleteTemplateResponse)(nil),   // 29: amphi.v1.DeleteTemplateResponse
 	(*CreatePlaybackUrlRequest)(nil), // 30: amphi.v1.CreatePlaybackUrlRequest
-	(*StartStreamRequest)(nil),       // 31: amphi.v1.StartStreamRequest
-	(*StopStreamRequest)(nil),        // 32: amphi.v1.StopStreamRequest
-	(*ListStreamsRequest)(nil),       // 33: amphi.v1.ListStreamsRequest
-	(*ListStreamsResponse)(nil),      // 34: amphi.v1.ListStreamsResponse
-	(*SetLayoutRequest)(nil),         // 35: amphi.v1.SetLayoutRequest
-	(*StartRecordingRequest)(nil),    // 36: amphi.v1.StartRecordingRequest
-	(*AddPushRequest)(nil),           // 37: amphi.v1.AddPushRequest
-	(*OutputRequest)(nil),            // 38: amphi.v1.OutputRequest
-	(*ListOutputsRequest)(nil),       // 39: amphi.v1.ListOutputsRequest
-	(*OutputsResponse)(nil),          // 40: amphi.v1.OutputsResponse
-	(*ListAssetsRequest)(nil),        // 41: amphi.v1.ListAssetsRequest
-	(*ListAssetsResponse)(nil),       // 42: amphi.v1.ListAssetsResponse
-	(*GetAssetRequest)(nil),          // 43: amphi.v1.GetAssetRequest
-	(*DeleteAssetRequest)(nil),       // 44: amphi.v1.DeleteAssetRequest
-	(*DeleteAssetResponse)(nil),      // 45: amphi.v1.DeleteAssetResponse
-	(*PresignAssetRequest)(nil),      // 46: amphi.v1.PresignAssetRequest
-	(*PresignAssetResponse)(nil),     // 47: amphi.v1.PresignAssetResponse
-	(*ListSessionsRequest)(nil),      // 48: amphi.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 49: amphi.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),        // 50: amphi.v1.GetSessionRequest
-	(*DrainNodeRequest)(nil),         // 51: amphi.v1.DrainNodeRequest
-	(*UndrainNodeRequest)(nil),       // 52: amphi.v1.UndrainNodeRequest
-	(*ListNodesRequest)(nil),         // 53: amphi.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 54: amphi.v1.ListNodesResponse
-	(*NodeInfo)(nil),                 // 55: amphi.v1.NodeInfo
-	(*GetNodeRequest)(nil),           // 56: amphi.v1.GetNodeRequest
-	(*NodeStatus)(nil),               // 57: amphi.v1.NodeStatus
-	(*ClusterStatus)(nil),            // 58: amphi.v1.ClusterStatus
-	(*TrunkStatus)(nil),              // 59: amphi.v1.TrunkStatus
-	(*DrainStatus)(nil),              // 60: amphi.v1.DrainStatus
-	(*RelayStatus)(nil),              // 61: amphi.v1.RelayStatus
-	(*RoomStatus)(nil),               // 62: amphi.v1.RoomStatus
-	(*PeerStatus)(nil),               // 63: amphi.v1.PeerStatus
-	(*UpTrackStatus)(nil),            // 64: amphi.v1.UpTrackStatus
-	(*EncodingStatus)(nil),           // 65: amphi.v1.EncodingStatus
-	(*DownTrackStatus)(nil),          // 66: amphi.v1.DownTrackStatus
-	(*OutputStatus)(nil),             // 67: amphi.v1.OutputStatus
-	(*StreamStatus)(nil),             // 68: amphi.v1.StreamStatus
-	nil,                              // 69: amphi.v1.NodeStatus.DropsEntry
-	nil,                              // 70: amphi.v1.ClusterStatus.RefusedEntry
-	nil,                              // 71: amphi.v1.RoomStatus.PeersByLevelEntry
-	nil,                              // 72: amphi.v1.StreamStatus.DropsEntry
-	(*Room)(nil),                     // 73: amphi.v1.Room
-	(*RoomCode)(nil),                 // 74: amphi.v1.RoomCode
-	(*SendMessage)(nil),              // 75: amphi.v1.SendMessage
-	(*SetStore)(nil),                 // 76: amphi.v1.SetStore
-	(*ListPeers)(nil),                // 77: amphi.v1.ListPeers
-	(*UpdatePeer)(nil),               // 78: amphi.v1.UpdatePeer
-	(*ChangeRole)(nil),               // 79: amphi.v1.ChangeRole
-	(*MutePeers)(nil),                // 80: amphi.v1.MutePeers
-	(*RemovePeers)(nil),              // 81: amphi.v1.RemovePeers
-	(*Template)(nil),                 // 82: amphi.v1.Template
-	(LayoutKind)(0),                  // 83: amphi.v1.LayoutKind
-	(*Stream)(nil),                   // 84: amphi.v1.Stream
-	(*TrackFilter)(nil),              // 85: amphi.v1.TrackFilter
-	(*Output)(nil),                   // 86: amphi.v1.Output
-	(AssetType)(0),                   // 87: amphi.v1.AssetType
-	(AssetState)(0),                  // 88: amphi.v1.AssetState
-	(*Asset)(nil),                    // 89: amphi.v1.Asset
-	(*Session)(nil),                  // 90: amphi.v1.Session
-	(*EdgeStatus)(nil),               // 91: amphi.v1.EdgeStatus
-	(*RelayPlan)(nil),                // 92: amphi.v1.RelayPlan
-	(*StreamVariant)(nil),            // 93: amphi.v1.StreamVariant
-	(*RoomState)(nil),                // 94: amphi.v1.RoomState
-	(*SendResult)(nil),               // 95: amphi.v1.SendResult
-	(*StoreResult)(nil),              // 96: amphi.v1.StoreResult
-	(*ListPeersResult)(nil),          // 97: amphi.v1.ListPeersResult
-	(*Peer)(nil),                     // 98: amphi.v1.Peer
-	(*ChangeRoleResult)(nil),         // 99: amphi.v1.ChangeRoleResult
-	(*Playback)(nil),                 // 100: amphi.v1.Playback
+	(*PutPictureRequest)(nil),        // 31: amphi.v1.PutPictureRequest
+	(*ListPicturesRequest)(nil),      // 32: amphi.v1.ListPicturesRequest
+	(*ListPicturesResponse)(nil),     // 33: amphi.v1.ListPicturesResponse
+	(*DeletePictureRequest)(nil),     // 34: amphi.v1.DeletePictureRequest
+	(*DeletePictureResponse)(nil),    // 35: amphi.v1.DeletePictureResponse
+	(*StartStreamRequest)(nil),       // 36: amphi.v1.StartStreamRequest
+	(*StopStreamRequest)(nil),        // 37: amphi.v1.StopStreamRequest
+	(*ListStreamsRequest)(nil),       // 38: amphi.v1.ListStreamsRequest
+	(*ListStreamsResponse)(nil),      // 39: amphi.v1.ListStreamsResponse
+	(*SetLayoutRequest)(nil),         // 40: amphi.v1.SetLayoutRequest
+	(*StartRecordingRequest)(nil),    // 41: amphi.v1.StartRecordingRequest
+	(*AddPushRequest)(nil),           // 42: amphi.v1.AddPushRequest
+	(*OutputRequest)(nil),            // 43: amphi.v1.OutputRequest
+	(*ListOutputsRequest)(nil),       // 44: amphi.v1.ListOutputsRequest
+	(*OutputsResponse)(nil),          // 45: amphi.v1.OutputsResponse
+	(*ListAssetsRequest)(nil),        // 46: amphi.v1.ListAssetsRequest
+	(*ListAssetsResponse)(nil),       // 47: amphi.v1.ListAssetsResponse
+	(*GetAssetRequest)(nil),          // 48: amphi.v1.GetAssetRequest
+	(*DeleteAssetRequest)(nil),       // 49: amphi.v1.DeleteAssetRequest
+	(*DeleteAssetResponse)(nil),      // 50: amphi.v1.DeleteAssetResponse
+	(*PresignAssetRequest)(nil),      // 51: amphi.v1.PresignAssetRequest
+	(*PresignAssetResponse)(nil),     // 52: amphi.v1.PresignAssetResponse
+	(*ListSessionsRequest)(nil),      // 53: amphi.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 54: amphi.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 55: amphi.v1.GetSessionRequest
+	(*DrainNodeRequest)(nil),         // 56: amphi.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),       // 57: amphi.v1.UndrainNodeRequest
+	(*ListNodesRequest)(nil),         // 58: amphi.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 59: amphi.v1.ListNodesResponse
+	(*NodeInfo)(nil),                 // 60: amphi.v1.NodeInfo
+	(*GetNodeRequest)(nil),           // 61: amphi.v1.GetNodeRequest
+	(*NodeStatus)(nil),               // 62: amphi.v1.NodeStatus
+	(*ClusterStatus)(nil),            // 63: amphi.v1.ClusterStatus
+	(*TrunkStatus)(nil),              // 64: amphi.v1.TrunkStatus
+	(*DrainStatus)(nil),              // 65: amphi.v1.DrainStatus
+	(*RelayStatus)(nil),              // 66: amphi.v1.RelayStatus
+	(*RoomStatus)(nil),               // 67: amphi.v1.RoomStatus
+	(*PeerStatus)(nil),               // 68: amphi.v1.PeerStatus
+	(*UpTrackStatus)(nil),            // 69: amphi.v1.UpTrackStatus
+	(*EncodingStatus)(nil),           // 70: amphi.v1.EncodingStatus
+	(*DownTrackStatus)(nil),          // 71: amphi.v1.DownTrackStatus
+	(*OutputStatus)(nil),             // 72: amphi.v1.OutputStatus
+	(*StreamStatus)(nil),             // 73: amphi.v1.StreamStatus
+	nil,                              // 74: amphi.v1.NodeStatus.DropsEntry
+	nil,                              // 75: amphi.v1.ClusterStatus.RefusedEntry
+	nil,                              // 76: amphi.v1.RoomStatus.PeersByLevelEntry
+	nil,                              // 77: amphi.v1.StreamStatus.DropsEntry
+	(*Room)(nil),                     // 78: amphi.v1.Room
+	(*RoomCode)(nil),                 // 79: amphi.v1.RoomCode
+	(*SendMessage)(nil),              // 80: amphi.v1.SendMessage
+	(*SetStore)(nil),                 // 81: amphi.v1.SetStore
+	(*ListPeers)(nil),                // 82: amphi.v1.ListPeers
+	(*UpdatePeer)(nil),               // 83: amphi.v1.UpdatePeer
+	(*ChangeRole)(nil),               // 84: amphi.v1.ChangeRole
+	(*MutePeers)(nil),                // 85: amphi.v1.MutePeers
+	(*RemovePeers)(nil),              // 86: amphi.v1.RemovePeers
+	(*Template)(nil),                 // 87: amphi.v1.Template
+	(*Picture)(nil),                  // 88: amphi.v1.Picture
+	(LayoutKind)(0),                  // 89: amphi.v1.LayoutKind
+	(*LayoutOptions)(nil),            // 90: amphi.v1.LayoutOptions
+	(*Stream)(nil),                   // 91: amphi.v1.Stream
+	(*TrackFilter)(nil),              // 92: amphi.v1.TrackFilter
+	(*Output)(nil),                   // 93: amphi.v1.Output
+	(AssetType)(0),                   // 94: amphi.v1.AssetType
+	(AssetState)(0),                  // 95: amphi.v1.AssetState
+	(*Asset)(nil),                    // 96: amphi.v1.Asset
+	(*Session)(nil),                  // 97: amphi.v1.Session
+	(*EdgeStatus)(nil),               // 98: amphi.v1.EdgeStatus
+	(*RelayPlan)(nil),                // 99: amphi.v1.RelayPlan
+	(*StreamVariant)(nil),            // 100: amphi.v1.StreamVariant
+	(*RoomState)(nil),                // 101: amphi.v1.RoomState
+	(*SendResult)(nil),               // 102: amphi.v1.SendResult
+	(*StoreResult)(nil),              // 103: amphi.v1.StoreResult
+	(*ListPeersResult)(nil),          // 104: amphi.v1.ListPeersResult
+	(*Peer)(nil),                     // 105: amphi.v1.Peer
+	(*ChangeRoleResult)(nil),         // 106: amphi.v1.ChangeRoleResult
+	(*Playback)(nil),                 // 107: amphi.v1.Playback
 }
 var file_amphi_v1_api_proto_depIdxs = []int32{
-	73,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
-	74,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
-	75,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
-	76,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
-	77,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
-	78,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
-	79,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
-	80,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
-	81,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
-	82,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
-	82,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
-	83,  // 11: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
-	84,  // 12: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
-	83,  // 13: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
-	85,  // 14: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
-	86,  // 15: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
-	87,  // 16: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
-	88,  // 17: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
-	89,  // 18: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
-	90,  // 19: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
-	55,  // 20: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
-	55,  // 21: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
-	62,  // 22: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
-	68,  // 23: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
-	69,  // 24: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
-	58,  // 25: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
-	59,  // 26: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
-	60,  // 27: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
-	67,  // 28: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
-	91,  // 29: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
-	70,  // 30: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
-	71,  // 31: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
-	63,  // 32: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
-	92,  // 33: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
-	61,  // 34: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
-	64,  // 35: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
-	66,  // 36: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
-	65,  // 37: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
-	86,  // 38: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
-	84,  // 39: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
-	72,  // 40: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
-	93,  // 41: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
-	0,   // 42: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
-	1,   // 43: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
-	2,   // 44: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
-	4,   // 45: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
-	5,   // 46: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
-	7,   // 47: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
-	9,   // 48: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
-	10,  // 49: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
-	11,  // 50: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
-	13,  // 51: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
-	14,  // 52: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
-	15,  // 53: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
-	16,  // 54: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
-	17,  // 55: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
-	18,  // 56: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
-	19,  // 57: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
-	20,  // 58: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
-	22,  // 59: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
-	24,  // 60: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
-	26,  // 61: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
-	27,  // 62: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
-	28,  // 63: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
-	31,  // 64: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
-	32,  // 65: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
-	33,  // 66: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
-	35,  // 67: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
-	30,  // 68: amphi.v1.StreamService.CreatePlaybackUrl:input_type -> amphi.v1.CreatePlaybackUrlRequest
-	36,  // 69: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
-	38,  // 70: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
-	38,  // 71: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
-	38,  // 72: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
-	39,  // 73: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
-	37,  // 74: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
-	38,  // 75: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
-	38,  // 76: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
-	39,  // 77: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
-	41,  // 78: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
-	43,  // 79: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
-	44,  // 80: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
-	46,  // 81: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
-	48,  // 82: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
-	50,  // 83: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
-	53,  // 84: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
-	56,  // 85: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
-	51,  // 86: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
-	52,  // 87: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
-	73,  // 88: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
-	73,  // 89: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
-	3,   // 90: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
-	73,  // 91: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
-	6,   // 92: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
-	8,   // 93: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
-	94,  // 94: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
-	12,  // 95: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
-	12,  // 96: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
-	74,  // 97: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
-	95,  // 98: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
-	96,  // 99: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
-	97,  // 100: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
-	98,  // 101: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
-	98,  // 102: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
-	99,  // 103: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
-	21,  // 104: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
-	23,  // 105: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
-	25,  // 106: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
-	82,  // 107: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
-	82,  // 108: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
-	29,  // 109: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
-	84,  // 110: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
-	84,  // 111: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
-	34,  // 112: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
-	84,  // 113: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
-	100, // 114: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
-	86,  // 115: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
-	40,  // 116: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
-	40,  // 117: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
-	40,  // 118: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
-	40,  // 119: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
-	86,  // 120: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
-	40,  // 121: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
-	40,  // 122: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
-	40,  // 123: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
-	42,  // 124: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
-	89,  // 125: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
-	45,  // 126: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
-	47,  // 127: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
-	49,  // 128: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
-	90,  // 129: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
-	54,  // 130: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
-	57,  // 131: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
-	55,  // 132: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
-	55,  // 133: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
-	88,  // [88:134] is the sub-list for method output_type
-	42,  // [42:88] is the sub-list for method input_type
-	42,  // [42:42] is the sub-list for extension type_name
-	42,  // [42:42] is the sub-list for extension extendee
-	0,   // [0:42] is the sub-list for field type_name
+	78,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
+	79,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
+	80,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
+	81,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
+	82,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
+	83,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
+	84,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
+	85,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
+	86,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
+	87,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
+	87,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
+	88,  // 11: amphi.v1.ListPicturesResponse.pictures:type_name -> amphi.v1.Picture
+	89,  // 12: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
+	90,  // 13: amphi.v1.StartStreamRequest.layout_options:type_name -> amphi.v1.LayoutOptions
+	91,  // 14: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
+	89,  // 15: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
+	90,  // 16: amphi.v1.SetLayoutRequest.layout_options:type_name -> amphi.v1.LayoutOptions
+	92,  // 17: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
+	93,  // 18: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
+	94,  // 19: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
+	95,  // 20: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
+	96,  // 21: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
+	97,  // 22: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
+	60,  // 23: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
+	60,  // 24: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
+	67,  // 25: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
+	73,  // 26: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
+	74,  // 27: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
+	63,  // 28: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
+	64,  // 29: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
+	65,  // 30: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
+	72,  // 31: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
+	98,  // 32: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
+	75,  // 33: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
+	76,  // 34: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
+	68,  // 35: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
+	99,  // 36: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
+	66,  // 37: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
+	69,  // 38: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
+	71,  // 39: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
+	70,  // 40: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
+	93,  // 41: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
+	91,  // 42: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
+	77,  // 43: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
+	100, // 44: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
+	0,   // 45: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
+	1,   // 46: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
+	2,   // 47: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
+	4,   // 48: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
+	5,   // 49: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
+	7,   // 50: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
+	9,   // 51: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
+	10,  // 52: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
+	11,  // 53: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
+	13,  // 54: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
+	14,  // 55: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
+	15,  // 56: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
+	16,  // 57: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
+	17,  // 58: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
+	18,  // 59: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
+	19,  // 60: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
+	20,  // 61: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
+	22,  // 62: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
+	24,  // 63: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
+	26,  // 64: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
+	27,  // 65: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
+	28,  // 66: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
+	36,  // 67: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
+	37,  // 68: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
+	38,  // 69: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
+	40,  // 70: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
+	30,  // 71: amphi.v1.StreamService.CreatePlaybackUrl:input_type -> amphi.v1.CreatePlaybackUrlRequest
+	31,  // 72: amphi.v1.StreamService.PutPicture:input_type -> amphi.v1.PutPictureRequest
+	32,  // 73: amphi.v1.StreamService.ListPictures:input_type -> amphi.v1.ListPicturesRequest
+	34,  // 74: amphi.v1.StreamService.DeletePicture:input_type -> amphi.v1.DeletePictureRequest
+	41,  // 75: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
+	43,  // 76: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
+	43,  // 77: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
+	43,  // 78: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
+	44,  // 79: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
+	42,  // 80: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
+	43,  // 81: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
+	43,  // 82: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
+	44,  // 83: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
+	46,  // 84: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
+	48,  // 85: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
+	49,  // 86: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
+	51,  // 87: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
+	53,  // 88: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
+	55,  // 89: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
+	58,  // 90: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
+	61,  // 91: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
+	56,  // 92: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
+	57,  // 93: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
+	78,  // 94: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
+	78,  // 95: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
+	3,   // 96: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
+	78,  // 97: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
+	6,   // 98: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
+	8,   // 99: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
+	101, // 100: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
+	12,  // 101: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
+	12,  // 102: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
+	79,  // 103: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
+	102, // 104: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
+	103, // 105: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
+	104, // 106: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
+	105, // 107: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
+	105, // 108: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
+	106, // 109: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
+	21,  // 110: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
+	23,  // 111: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
+	25,  // 112: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
+	87,  // 113: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
+	87,  // 114: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
+	29,  // 115: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
+	91,  // 116: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
+	91,  // 117: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
+	39,  // 118: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
+	91,  // 119: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
+	107, // 120: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
+	88,  // 121: amphi.v1.StreamService.PutPicture:output_type -> amphi.v1.Picture
+	33,  // 122: amphi.v1.StreamService.ListPictures:output_type -> amphi.v1.ListPicturesResponse
+	35,  // 123: amphi.v1.StreamService.DeletePicture:output_type -> amphi.v1.DeletePictureResponse
+	93,  // 124: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
+	45,  // 125: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
+	45,  // 126: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
+	45,  // 127: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
+	45,  // 128: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
+	93,  // 129: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
+	45,  // 130: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
+	45,  // 131: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
+	45,  // 132: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
+	47,  // 133: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
+	96,  // 134: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
+	50,  // 135: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
+	52,  // 136: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
+	54,  // 137: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
+	97,  // 138: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
+	59,  // 139: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
+	62,  // 140: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
+	60,  // 141: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
+	60,  // 142: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
+	94,  // [94:143] is the sub-list for method output_type
+	45,  // [45:94] is the sub-list for method input_type
+	45,  // [45:45] is the sub-list for extension type_name
+	45,  // [45:45] is the sub-list for extension extendee
+	0,   // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_api_proto_init() }
@@ -5127,6 +5388,7 @@ func file_amphi_v1_api_proto_init() {
 		return
 	}
 	file_amphi_v1_edge_proto_init()
+	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
 	file_amphi_v1_registry_proto_init()
@@ -5139,7 +5401,7 @@ func file_amphi_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_api_proto_rawDesc), len(file_amphi_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   73,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

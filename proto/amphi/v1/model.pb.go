@@ -1138,7 +1138,9 @@ type StreamSettings struct {
 	PartMs    uint32 `protobuf:"varint,11,opt,name=part_ms,json=partMs,proto3" json:"part_ms,omitempty"`
 	SegmentMs uint32 `protobuf:"varint,12,opt,name=segment_ms,json=segmentMs,proto3" json:"segment_ms,omitempty"`
 	// Whoever knows its URL may play it; otherwise it takes a playback token.
-	OpenPlayback  bool `protobuf:"varint,50,opt,name=open_playback,json=openPlayback,proto3" json:"open_playback,omitempty"`
+	OpenPlayback bool `protobuf:"varint,50,opt,name=open_playback,json=openPlayback,proto3" json:"open_playback,omitempty"`
+	// How the layout looks from the start.
+	LayoutOptions *LayoutOptions `protobuf:"bytes,70,opt,name=layout_options,json=layoutOptions,proto3" json:"layout_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1262,6 +1264,13 @@ func (x *StreamSettings) GetOpenPlayback() bool {
 		return x.OpenPlayback
 	}
 	return false
+}
+
+func (x *StreamSettings) GetLayoutOptions() *LayoutOptions {
+	if x != nil {
+		return x.LayoutOptions
+	}
+	return nil
 }
 
 type RoomLimits struct {
@@ -2158,11 +2167,13 @@ type Stream struct {
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	State StreamState            `protobuf:"varint,2,opt,name=state,proto3,enum=amphi.v1.StreamState" json:"state,omitempty"`
 	// Path of the multivariant playlist, relative to the node's address.
-	Url           string     `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
-	StartedMs     int64      `protobuf:"varint,4,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	StartedBy     string     `protobuf:"bytes,5,opt,name=started_by,json=startedBy,proto3" json:"started_by,omitempty"`
-	Failure       string     `protobuf:"bytes,6,opt,name=failure,proto3" json:"failure,omitempty"`
-	Layout        LayoutKind `protobuf:"varint,7,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	Url       string     `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	StartedMs int64      `protobuf:"varint,4,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	StartedBy string     `protobuf:"bytes,5,opt,name=started_by,json=startedBy,proto3" json:"started_by,omitempty"`
+	Failure   string     `protobuf:"bytes,6,opt,name=failure,proto3" json:"failure,omitempty"`
+	Layout    LayoutKind `protobuf:"varint,7,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	// As set; absent where nothing was.
+	LayoutOptions *LayoutOptions `protobuf:"bytes,70,opt,name=layout_options,json=layoutOptions,proto3" json:"layout_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2246,11 +2257,18 @@ func (x *Stream) GetLayout() LayoutKind {
 	return LayoutKind_LAYOUT_KIND_UNSPECIFIED
 }
 
+func (x *Stream) GetLayoutOptions() *LayoutOptions {
+	if x != nil {
+		return x.LayoutOptions
+	}
+	return nil
+}
+
 var File_amphi_v1_model_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_model_proto_rawDesc = "" +
 	"\n" +
-	"\x14amphi/v1/model.proto\x12\bamphi.v1\x1a\x15amphi/v1/output.proto\"\xc7\x01\n" +
+	"\x14amphi/v1/model.proto\x12\bamphi.v1\x1a\x15amphi/v1/output.proto\x1a\x15amphi/v1/layout.proto\"\xc7\x01\n" +
 	"\x05Error\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
@@ -2332,7 +2350,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05width\x18\x02 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\rR\x06height\x12!\n" +
-	"\fbitrate_kbps\x18\x04 \x01(\rR\vbitrateKbps\"\xb3\x03\n" +
+	"\fbitrate_kbps\x18\x04 \x01(\rR\vbitrateKbps\"\xf3\x03\n" +
 	"\x0eStreamSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x14\n" +
@@ -2351,7 +2369,8 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\apart_ms\x18\v \x01(\rR\x06partMs\x12\x1d\n" +
 	"\n" +
 	"segment_ms\x18\f \x01(\rR\tsegmentMs\x12#\n" +
-	"\ropen_playback\x182 \x01(\bR\fopenPlayback\"\xf7\x02\n" +
+	"\ropen_playback\x182 \x01(\bR\fopenPlayback\x12>\n" +
+	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"\xf7\x02\n" +
 	"\n" +
 	"RoomLimits\x12\x1b\n" +
 	"\tmax_peers\x18\x01 \x01(\rR\bmaxPeers\x12$\n" +
@@ -2441,7 +2460,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"updated_by\x18\x04 \x01(\tR\tupdatedBy\x12\x1d\n" +
 	"\n" +
 	"updated_ms\x18\x05 \x01(\x03R\tupdatedMs\x12\x18\n" +
-	"\adurable\x18\x06 \x01(\bR\adurable\"\xe1\x01\n" +
+	"\adurable\x18\x06 \x01(\bR\adurable\"\xa1\x02\n" +
 	"\x06Stream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x15.amphi.v1.StreamStateR\x05state\x12\x10\n" +
@@ -2451,7 +2470,8 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\n" +
 	"started_by\x18\x05 \x01(\tR\tstartedBy\x12\x18\n" +
 	"\afailure\x18\x06 \x01(\tR\afailure\x12,\n" +
-	"\x06layout\x18\a \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout*<\n" +
+	"\x06layout\x18\a \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\x12>\n" +
+	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions*<\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2527,7 +2547,8 @@ var file_amphi_v1_model_proto_goTypes = []any{
 	(*StoreEntry)(nil),      // 23: amphi.v1.StoreEntry
 	(*Stream)(nil),          // 24: amphi.v1.Stream
 	nil,                     // 25: amphi.v1.Error.DetailsEntry
-	(*Destination)(nil),     // 26: amphi.v1.Destination
+	(*LayoutOptions)(nil),   // 26: amphi.v1.LayoutOptions
+	(*Destination)(nil),     // 27: amphi.v1.Destination
 }
 var file_amphi_v1_model_proto_depIdxs = []int32{
 	25, // 0: amphi.v1.Error.details:type_name -> amphi.v1.Error.DetailsEntry
@@ -2541,21 +2562,23 @@ var file_amphi_v1_model_proto_depIdxs = []int32{
 	11, // 8: amphi.v1.Role.permissions:type_name -> amphi.v1.Permissions
 	13, // 9: amphi.v1.StreamSettings.variants:type_name -> amphi.v1.StreamVariant
 	2,  // 10: amphi.v1.StreamSettings.layout:type_name -> amphi.v1.LayoutKind
-	12, // 11: amphi.v1.Template.roles:type_name -> amphi.v1.Role
-	14, // 12: amphi.v1.Template.streams:type_name -> amphi.v1.StreamSettings
-	15, // 13: amphi.v1.Template.limits:type_name -> amphi.v1.RoomLimits
-	26, // 14: amphi.v1.Template.destinations:type_name -> amphi.v1.Destination
-	0,  // 15: amphi.v1.Track.kind:type_name -> amphi.v1.Kind
-	6,  // 16: amphi.v1.Track.layers:type_name -> amphi.v1.SimulcastLayer
-	19, // 17: amphi.v1.Peer.tracks:type_name -> amphi.v1.Track
-	21, // 18: amphi.v1.Message.to:type_name -> amphi.v1.Recipients
-	3,  // 19: amphi.v1.Stream.state:type_name -> amphi.v1.StreamState
-	2,  // 20: amphi.v1.Stream.layout:type_name -> amphi.v1.LayoutKind
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	26, // 11: amphi.v1.StreamSettings.layout_options:type_name -> amphi.v1.LayoutOptions
+	12, // 12: amphi.v1.Template.roles:type_name -> amphi.v1.Role
+	14, // 13: amphi.v1.Template.streams:type_name -> amphi.v1.StreamSettings
+	15, // 14: amphi.v1.Template.limits:type_name -> amphi.v1.RoomLimits
+	27, // 15: amphi.v1.Template.destinations:type_name -> amphi.v1.Destination
+	0,  // 16: amphi.v1.Track.kind:type_name -> amphi.v1.Kind
+	6,  // 17: amphi.v1.Track.layers:type_name -> amphi.v1.SimulcastLayer
+	19, // 18: amphi.v1.Peer.tracks:type_name -> amphi.v1.Track
+	21, // 19: amphi.v1.Message.to:type_name -> amphi.v1.Recipients
+	3,  // 20: amphi.v1.Stream.state:type_name -> amphi.v1.StreamState
+	2,  // 21: amphi.v1.Stream.layout:type_name -> amphi.v1.LayoutKind
+	26, // 22: amphi.v1.Stream.layout_options:type_name -> amphi.v1.LayoutOptions
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_model_proto_init() }
@@ -2564,6 +2587,7 @@ func file_amphi_v1_model_proto_init() {
 		return
 	}
 	file_amphi_v1_output_proto_init()
+	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

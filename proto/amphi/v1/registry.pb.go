@@ -50,7 +50,9 @@ type Registry struct {
 	// What outputs left, by id; bounded, the oldest go.
 	Assets map[string]*Asset `protobuf:"bytes,40,rep,name=assets,proto3" json:"assets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The node that makes each stream, by lower-case room, "/" and the stream's name.
-	Origins       map[string]*StreamOrigin `protobuf:"bytes,50,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Origins map[string]*StreamOrigin `protobuf:"bytes,50,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// For streams, by name.
+	Pictures      map[string]*Picture `protobuf:"bytes,70,rep,name=pictures,proto3" json:"pictures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -179,6 +181,13 @@ func (x *Registry) GetAssets() map[string]*Asset {
 func (x *Registry) GetOrigins() map[string]*StreamOrigin {
 	if x != nil {
 		return x.Origins
+	}
+	return nil
+}
+
+func (x *Registry) GetPictures() map[string]*Picture {
+	if x != nil {
+		return x.Pictures
 	}
 	return nil
 }
@@ -710,6 +719,8 @@ type RegistryCommand struct {
 	//	*RegistryCommand_PutAsset
 	//	*RegistryCommand_DeleteAsset
 	//	*RegistryCommand_PutOrigin
+	//	*RegistryCommand_PutPicture
+	//	*RegistryCommand_DeletePicture
 	Body isRegistryCommand_Body `protobuf_oneof:"body"`
 	// Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
 	IfRevision *uint64 `protobuf:"varint,12,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
@@ -914,6 +925,24 @@ func (x *RegistryCommand) GetPutOrigin() *StreamOrigin {
 	return nil
 }
 
+func (x *RegistryCommand) GetPutPicture() *Picture {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_PutPicture); ok {
+			return x.PutPicture
+		}
+	}
+	return nil
+}
+
+func (x *RegistryCommand) GetDeletePicture() string {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_DeletePicture); ok {
+			return x.DeletePicture
+		}
+	}
+	return ""
+}
+
 func (x *RegistryCommand) GetIfRevision() uint64 {
 	if x != nil && x.IfRevision != nil {
 		return *x.IfRevision
@@ -997,6 +1026,14 @@ type RegistryCommand_PutOrigin struct {
 	PutOrigin *StreamOrigin `protobuf:"bytes,50,opt,name=put_origin,json=putOrigin,proto3,oneof"`
 }
 
+type RegistryCommand_PutPicture struct {
+	PutPicture *Picture `protobuf:"bytes,70,opt,name=put_picture,json=putPicture,proto3,oneof"`
+}
+
+type RegistryCommand_DeletePicture struct {
+	DeletePicture string `protobuf:"bytes,71,opt,name=delete_picture,json=deletePicture,proto3,oneof"`
+}
+
 func (*RegistryCommand_PutTemplate) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeleteTemplate) isRegistryCommand_Body() {}
@@ -1028,6 +1065,10 @@ func (*RegistryCommand_PutAsset) isRegistryCommand_Body() {}
 func (*RegistryCommand_DeleteAsset) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_PutOrigin) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_PutPicture) isRegistryCommand_Body() {}
+
+func (*RegistryCommand_DeletePicture) isRegistryCommand_Body() {}
 
 type PutStore struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1233,7 +1274,7 @@ var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\x80\v\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\x8e\f\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -1254,7 +1295,8 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\vepoch_floor\x18\f \x01(\x04R\n" +
 	"epochFloor\x126\n" +
 	"\x06assets\x18( \x03(\v2\x1e.amphi.v1.Registry.AssetsEntryR\x06assets\x129\n" +
-	"\aorigins\x182 \x03(\v2\x1f.amphi.v1.Registry.OriginsEntryR\aorigins\x1aP\n" +
+	"\aorigins\x182 \x03(\v2\x1f.amphi.v1.Registry.OriginsEntryR\aorigins\x12<\n" +
+	"\bpictures\x18F \x03(\v2 .amphi.v1.Registry.PicturesEntryR\bpictures\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.amphi.v1.TemplateR\x05value:\x028\x01\x1aH\n" +
@@ -1285,7 +1327,10 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x0f.amphi.v1.AssetR\x05value:\x028\x01\x1aR\n" +
 	"\fOriginsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.amphi.v1.StreamOriginR\x05value:\x028\x01\"O\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.amphi.v1.StreamOriginR\x05value:\x028\x01\x1aN\n" +
+	"\rPicturesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12'\n" +
+	"\x05value\x18\x02 \x01(\v2\x11.amphi.v1.PictureR\x05value:\x028\x01\"O\n" +
 	"\tPlacement\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\astandby\x18\x02 \x01(\tR\astandby\x12\x14\n" +
@@ -1334,7 +1379,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"attendance\x18\x06 \x03(\v2\x14.amphi.v1.AttendanceR\n" +
 	"attendance\x12\x1d\n" +
 	"\n" +
-	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\x89\a\n" +
+	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xe8\a\n" +
 	"\x0fRegistryCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -1360,7 +1405,10 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\tput_asset\x18( \x01(\v2\x0f.amphi.v1.AssetH\x00R\bputAsset\x12#\n" +
 	"\fdelete_asset\x18) \x01(\tH\x00R\vdeleteAsset\x127\n" +
 	"\n" +
-	"put_origin\x182 \x01(\v2\x16.amphi.v1.StreamOriginH\x00R\tputOrigin\x12$\n" +
+	"put_origin\x182 \x01(\v2\x16.amphi.v1.StreamOriginH\x00R\tputOrigin\x124\n" +
+	"\vput_picture\x18F \x01(\v2\x11.amphi.v1.PictureH\x00R\n" +
+	"putPicture\x12'\n" +
+	"\x0edelete_picture\x18G \x01(\tH\x00R\rdeletePicture\x12$\n" +
 	"\vif_revision\x18\f \x01(\x04H\x01R\n" +
 	"ifRevision\x88\x01\x01\x12\x19\n" +
 	"\bonly_new\x18\r \x01(\bR\aonlyNewB\x06\n" +
@@ -1393,7 +1441,7 @@ func file_amphi_v1_registry_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_registry_proto_rawDescData
 }
 
-var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_amphi_v1_registry_proto_goTypes = []any{
 	(*Registry)(nil),        // 0: amphi.v1.Registry
 	(*Placement)(nil),       // 1: amphi.v1.Placement
@@ -1415,13 +1463,15 @@ var file_amphi_v1_registry_proto_goTypes = []any{
 	nil,                     // 17: amphi.v1.Registry.NodesEntry
 	nil,                     // 18: amphi.v1.Registry.AssetsEntry
 	nil,                     // 19: amphi.v1.Registry.OriginsEntry
-	(*StoreEntry)(nil),      // 20: amphi.v1.StoreEntry
-	(LeaveReason)(0),        // 21: amphi.v1.LeaveReason
-	(*Template)(nil),        // 22: amphi.v1.Template
-	(*Room)(nil),            // 23: amphi.v1.Room
-	(*RoomCode)(nil),        // 24: amphi.v1.RoomCode
-	(*Asset)(nil),           // 25: amphi.v1.Asset
-	(*StreamOrigin)(nil),    // 26: amphi.v1.StreamOrigin
+	nil,                     // 20: amphi.v1.Registry.PicturesEntry
+	(*StoreEntry)(nil),      // 21: amphi.v1.StoreEntry
+	(LeaveReason)(0),        // 22: amphi.v1.LeaveReason
+	(*Template)(nil),        // 23: amphi.v1.Template
+	(*Room)(nil),            // 24: amphi.v1.Room
+	(*RoomCode)(nil),        // 25: amphi.v1.RoomCode
+	(*Asset)(nil),           // 26: amphi.v1.Asset
+	(*StreamOrigin)(nil),    // 27: amphi.v1.StreamOrigin
+	(*Picture)(nil),         // 28: amphi.v1.Picture
 }
 var file_amphi_v1_registry_proto_depIdxs = []int32{
 	11, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
@@ -1434,36 +1484,39 @@ var file_amphi_v1_registry_proto_depIdxs = []int32{
 	17, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
 	18, // 8: amphi.v1.Registry.assets:type_name -> amphi.v1.Registry.AssetsEntry
 	19, // 9: amphi.v1.Registry.origins:type_name -> amphi.v1.Registry.OriginsEntry
-	20, // 10: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
-	21, // 11: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
-	5,  // 12: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
-	22, // 13: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
-	23, // 14: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
-	24, // 15: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
-	4,  // 16: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
-	6,  // 17: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
-	8,  // 18: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
-	9,  // 19: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
-	10, // 20: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
-	2,  // 21: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
-	25, // 22: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
-	26, // 23: amphi.v1.RegistryCommand.put_origin:type_name -> amphi.v1.StreamOrigin
-	20, // 24: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
-	9,  // 25: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
-	22, // 26: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
-	23, // 27: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
-	24, // 28: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
-	4,  // 29: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
-	3,  // 30: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
-	1,  // 31: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
-	2,  // 32: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
-	25, // 33: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
-	26, // 34: amphi.v1.Registry.OriginsEntry.value:type_name -> amphi.v1.StreamOrigin
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	20, // 10: amphi.v1.Registry.pictures:type_name -> amphi.v1.Registry.PicturesEntry
+	21, // 11: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
+	22, // 12: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
+	5,  // 13: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
+	23, // 14: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
+	24, // 15: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
+	25, // 16: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
+	4,  // 17: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
+	6,  // 18: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
+	8,  // 19: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
+	9,  // 20: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
+	10, // 21: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
+	2,  // 22: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
+	26, // 23: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
+	27, // 24: amphi.v1.RegistryCommand.put_origin:type_name -> amphi.v1.StreamOrigin
+	28, // 25: amphi.v1.RegistryCommand.put_picture:type_name -> amphi.v1.Picture
+	21, // 26: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
+	9,  // 27: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
+	23, // 28: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
+	24, // 29: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
+	25, // 30: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
+	4,  // 31: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
+	3,  // 32: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
+	1,  // 33: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
+	2,  // 34: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
+	26, // 35: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
+	27, // 36: amphi.v1.Registry.OriginsEntry.value:type_name -> amphi.v1.StreamOrigin
+	28, // 37: amphi.v1.Registry.PicturesEntry.value:type_name -> amphi.v1.Picture
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_registry_proto_init() }
@@ -1472,6 +1525,7 @@ func file_amphi_v1_registry_proto_init() {
 		return
 	}
 	file_amphi_v1_edge_proto_init()
+	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
 	file_amphi_v1_registry_proto_msgTypes[7].OneofWrappers = []any{
@@ -1491,6 +1545,8 @@ func file_amphi_v1_registry_proto_init() {
 		(*RegistryCommand_PutAsset)(nil),
 		(*RegistryCommand_DeleteAsset)(nil),
 		(*RegistryCommand_PutOrigin)(nil),
+		(*RegistryCommand_PutPicture)(nil),
+		(*RegistryCommand_DeletePicture)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1498,7 +1554,7 @@ func file_amphi_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_registry_proto_rawDesc), len(file_amphi_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

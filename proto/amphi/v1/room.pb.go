@@ -1943,9 +1943,12 @@ func (x *EndRoom) GetLock() bool {
 type ControlStream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty is "main".
-	Name          string               `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Action        ControlStream_Action `protobuf:"varint,2,opt,name=action,proto3,enum=amphi.v1.ControlStream_Action" json:"action,omitempty"`
-	Layout        LayoutKind           `protobuf:"varint,3,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	Name   string               `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Action ControlStream_Action `protobuf:"varint,2,opt,name=action,proto3,enum=amphi.v1.ControlStream_Action" json:"action,omitempty"`
+	// Unspecified leaves it, or at the start takes the template's.
+	Layout LayoutKind `protobuf:"varint,3,opt,name=layout,proto3,enum=amphi.v1.LayoutKind" json:"layout,omitempty"`
+	// Absent leaves them.
+	LayoutOptions *LayoutOptions `protobuf:"bytes,70,opt,name=layout_options,json=layoutOptions,proto3" json:"layout_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1999,6 +2002,13 @@ func (x *ControlStream) GetLayout() LayoutKind {
 		return x.Layout
 	}
 	return LayoutKind_LAYOUT_KIND_UNSPECIFIED
+}
+
+func (x *ControlStream) GetLayoutOptions() *LayoutOptions {
+	if x != nil {
+		return x.LayoutOptions
+	}
+	return nil
 }
 
 // ListPeers is answered with ListPeersResult.
@@ -5097,7 +5107,7 @@ var File_amphi_v1_room_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_room_proto_rawDesc = "" +
 	"\n" +
-	"\x13amphi/v1/room.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xf1\t\n" +
+	"\x13amphi/v1/room.proto\x12\bamphi.v1\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xf1\t\n" +
 	"\aCommand\x12$\n" +
 	"\x04join\x18\x01 \x01(\v2\x0e.amphi.v1.JoinH\x00R\x04join\x12'\n" +
 	"\x05leave\x18\x02 \x01(\v2\x0f.amphi.v1.LeaveH\x00R\x05leave\x122\n" +
@@ -5236,11 +5246,12 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\t_metadata\"5\n" +
 	"\aEndRoom\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04lock\x18\x02 \x01(\bR\x04lock\"\xe1\x01\n" +
+	"\x04lock\x18\x02 \x01(\bR\x04lock\"\xa1\x02\n" +
 	"\rControlStream\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1e.amphi.v1.ControlStream.ActionR\x06action\x12,\n" +
-	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\"V\n" +
+	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\x12>\n" +
+	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"V\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_START\x10\x01\x12\x0f\n" +
@@ -5595,15 +5606,16 @@ var file_amphi_v1_room_proto_goTypes = []any{
 	(*Track)(nil),               // 75: amphi.v1.Track
 	(*Recipients)(nil),          // 76: amphi.v1.Recipients
 	(LayoutKind)(0),             // 77: amphi.v1.LayoutKind
-	(*Stream)(nil),              // 78: amphi.v1.Stream
-	(*Error)(nil),               // 79: amphi.v1.Error
-	(*ControlOutputResult)(nil), // 80: amphi.v1.ControlOutputResult
-	(*Message)(nil),             // 81: amphi.v1.Message
-	(*OutputChanged)(nil),       // 82: amphi.v1.OutputChanged
-	(LeaveReason)(0),            // 83: amphi.v1.LeaveReason
-	(*StoreEntry)(nil),          // 84: amphi.v1.StoreEntry
-	(*Template)(nil),            // 85: amphi.v1.Template
-	(*Output)(nil),              // 86: amphi.v1.Output
+	(*LayoutOptions)(nil),       // 78: amphi.v1.LayoutOptions
+	(*Stream)(nil),              // 79: amphi.v1.Stream
+	(*Error)(nil),               // 80: amphi.v1.Error
+	(*ControlOutputResult)(nil), // 81: amphi.v1.ControlOutputResult
+	(*Message)(nil),             // 82: amphi.v1.Message
+	(*OutputChanged)(nil),       // 83: amphi.v1.OutputChanged
+	(LeaveReason)(0),            // 84: amphi.v1.LeaveReason
+	(*StoreEntry)(nil),          // 85: amphi.v1.StoreEntry
+	(*Template)(nil),            // 86: amphi.v1.Template
+	(*Output)(nil),              // 87: amphi.v1.Output
 }
 var file_amphi_v1_room_proto_depIdxs = []int32{
 	4,   // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
@@ -5636,86 +5648,87 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	65,  // 27: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
 	1,   // 28: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
 	77,  // 29: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
-	72,  // 30: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
-	78,  // 31: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
-	79,  // 32: amphi.v1.Result.error:type_name -> amphi.v1.Error
-	5,   // 33: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
-	8,   // 34: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
-	13,  // 35: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
-	17,  // 36: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
-	19,  // 37: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
-	27,  // 38: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
-	80,  // 39: amphi.v1.Result.control_output:type_name -> amphi.v1.ControlOutputResult
-	32,  // 40: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
-	33,  // 41: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
-	34,  // 42: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
-	35,  // 43: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
-	36,  // 44: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
-	37,  // 45: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
-	81,  // 46: amphi.v1.Event.message:type_name -> amphi.v1.Message
-	38,  // 47: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
-	39,  // 48: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
-	40,  // 49: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
-	41,  // 50: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
-	42,  // 51: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
-	43,  // 52: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
-	44,  // 53: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
-	45,  // 54: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
-	46,  // 55: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
-	82,  // 56: amphi.v1.Event.output_changed:type_name -> amphi.v1.OutputChanged
-	72,  // 57: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
-	72,  // 58: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
-	2,   // 59: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
-	83,  // 60: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
-	75,  // 61: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
-	75,  // 62: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
-	14,  // 63: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
-	84,  // 64: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
-	78,  // 65: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
-	85,  // 66: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
-	72,  // 67: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
-	84,  // 68: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
-	81,  // 69: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
-	78,  // 70: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
-	66,  // 71: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
-	40,  // 72: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
-	67,  // 73: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
-	86,  // 74: amphi.v1.RoomState.outputs:type_name -> amphi.v1.Output
-	68,  // 75: amphi.v1.RoomState.sealed_urls:type_name -> amphi.v1.RoomState.SealedUrlsEntry
-	60,  // 76: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
-	61,  // 77: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
-	62,  // 78: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
-	63,  // 79: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
-	64,  // 80: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
-	47,  // 81: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
-	59,  // 82: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
-	49,  // 83: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
-	55,  // 84: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
-	56,  // 85: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
-	51,  // 86: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
-	52,  // 87: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
-	47,  // 88: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
-	31,  // 89: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
-	53,  // 90: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
-	54,  // 91: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
-	50,  // 92: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
-	56,  // 93: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
-	47,  // 94: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
-	53,  // 95: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
-	63,  // 96: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
-	57,  // 97: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
-	69,  // 98: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
-	58,  // 99: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
-	3,   // 100: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	30,  // 101: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	31,  // 102: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	0,   // 103: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
-	53,  // 104: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
-	105, // [105:105] is the sub-list for method output_type
-	105, // [105:105] is the sub-list for method input_type
-	105, // [105:105] is the sub-list for extension type_name
-	105, // [105:105] is the sub-list for extension extendee
-	0,   // [0:105] is the sub-list for field type_name
+	78,  // 30: amphi.v1.ControlStream.layout_options:type_name -> amphi.v1.LayoutOptions
+	72,  // 31: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
+	79,  // 32: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
+	80,  // 33: amphi.v1.Result.error:type_name -> amphi.v1.Error
+	5,   // 34: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
+	8,   // 35: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
+	13,  // 36: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
+	17,  // 37: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
+	19,  // 38: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
+	27,  // 39: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
+	81,  // 40: amphi.v1.Result.control_output:type_name -> amphi.v1.ControlOutputResult
+	32,  // 41: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
+	33,  // 42: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
+	34,  // 43: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
+	35,  // 44: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
+	36,  // 45: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
+	37,  // 46: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
+	82,  // 47: amphi.v1.Event.message:type_name -> amphi.v1.Message
+	38,  // 48: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
+	39,  // 49: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
+	40,  // 50: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
+	41,  // 51: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
+	42,  // 52: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
+	43,  // 53: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
+	44,  // 54: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
+	45,  // 55: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
+	46,  // 56: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
+	83,  // 57: amphi.v1.Event.output_changed:type_name -> amphi.v1.OutputChanged
+	72,  // 58: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
+	72,  // 59: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
+	2,   // 60: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
+	84,  // 61: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
+	75,  // 62: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
+	75,  // 63: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
+	14,  // 64: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
+	85,  // 65: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
+	79,  // 66: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
+	86,  // 67: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
+	72,  // 68: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
+	85,  // 69: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
+	82,  // 70: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
+	79,  // 71: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
+	66,  // 72: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
+	40,  // 73: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
+	67,  // 74: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
+	87,  // 75: amphi.v1.RoomState.outputs:type_name -> amphi.v1.Output
+	68,  // 76: amphi.v1.RoomState.sealed_urls:type_name -> amphi.v1.RoomState.SealedUrlsEntry
+	60,  // 77: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
+	61,  // 78: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
+	62,  // 79: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
+	63,  // 80: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
+	64,  // 81: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
+	47,  // 82: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
+	59,  // 83: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
+	49,  // 84: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
+	55,  // 85: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
+	56,  // 86: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
+	51,  // 87: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
+	52,  // 88: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
+	47,  // 89: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
+	31,  // 90: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
+	53,  // 91: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
+	54,  // 92: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
+	50,  // 93: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
+	56,  // 94: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
+	47,  // 95: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
+	53,  // 96: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
+	63,  // 97: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	57,  // 98: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	69,  // 99: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	58,  // 100: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	3,   // 101: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	30,  // 102: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	31,  // 103: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	0,   // 104: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
+	53,  // 105: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
+	106, // [106:106] is the sub-list for method output_type
+	106, // [106:106] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
@@ -5723,6 +5736,7 @@ func file_amphi_v1_room_proto_init() {
 	if File_amphi_v1_room_proto != nil {
 		return
 	}
+	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
 	file_amphi_v1_room_proto_msgTypes[0].OneofWrappers = []any{

@@ -183,6 +183,21 @@ void amphi_blend(AVFrame *dst, amphi_rect clip, int x, int y, int w, int h, cons
   blend_plane(dp[2], dst->linesize[2], pv + oc, chroma_alpha + oc, w / 2, (x1 - x0) / 2, (y1 - y0) / 2);
 }
 
+static void mix_plane(uint8_t *restrict d, int dstride, const uint8_t *restrict s, int sstride, int w, int h, int weight) {
+  uint16_t a = weight, b = 256 - weight;
+  for (int j = 0; j < h; j++, d += dstride, s += sstride)
+    for (int i = 0; i < w; i++) d[i] = (uint16_t)(d[i] * a + s[i] * b + 128) >> 8;
+}
+
+void amphi_mix(AVFrame *dst, const AVFrame *src, amphi_rect r, int weight) {
+  uint8_t *dp[4], *sp[4];
+  planes(dst, r.x, r.y, dp);
+  planes(src, r.x, r.y, sp);
+  mix_plane(dp[0], dst->linesize[0], sp[0], src->linesize[0], r.w, r.h, weight);
+  mix_plane(dp[1], dst->linesize[1], sp[1], src->linesize[1], r.w / 2, r.h / 2, weight);
+  mix_plane(dp[2], dst->linesize[2], sp[2], src->linesize[2], r.w / 2, r.h / 2, weight);
+}
+
 // ---- encoding ----
 
 static int encoder_alloc(amphi_encoder **out, const char *name) {

@@ -5,7 +5,7 @@ package av
 
 /*
 #cgo pkg-config: libavcodec libavutil libswscale opus
-#cgo CFLAGS: -O2
+#cgo CFLAGS: -O3
 #include "av.h"
 #include <opus.h>
 */

@@ -48,6 +48,9 @@ void amphi_scaler_free(amphi_scaler *s);
 void amphi_blend(AVFrame *dst, amphi_rect clip, int x, int y, int w, int h, const uint8_t *py, const uint8_t *pu,
                  const uint8_t *pv, const uint8_t *alpha, const uint8_t *chroma_alpha);
 
+// Weighs dst against src within r (even): 256 leaves dst, 0 copies src.
+void amphi_mix(AVFrame *dst, const AVFrame *src, amphi_rect r, int weight);
+
 typedef struct {
   const char *codec; // libavcodec's name
   const char *preset, *tune, *params; // libx264's, may be NULL

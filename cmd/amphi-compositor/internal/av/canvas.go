@@ -94,6 +94,14 @@ func (c *Canvas) Blend(b *Bitmap, p image.Point, clip image.Rectangle) {
 	C.amphi_blend(c.f, c.rect(clip), C.int(p.X&^1), C.int(p.Y&^1), C.int(b.W), C.int(b.H), u(b.Y), u(b.U), u(b.V), u(b.A), u(b.UVA))
 }
 
+// Mix weighs c's own picture against another's of the same size within r: with 256 all is its own, with 0 the other's.
+func (c *Canvas) Mix(other *Canvas, r image.Rectangle, weight int) {
+	if w, h := other.Size(); image.Rect(0, 0, w, h) != c.Bounds() {
+		return
+	}
+	C.amphi_mix(c.f, other.f, c.rect(r), C.int(min(max(weight, 0), 256)))
+}
+
 // Scaler keeps what libswscale needs to know between pictures of one size.
 type Scaler struct{ s C.amphi_scaler }
 

@@ -34,7 +34,7 @@ func newEasel(t *testing.T) *easel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Program{cfg: Config{Fonts: fonts}, clock: newClock(time.Now().UnixNano()), out: newSender(nil)}
+	p := &Program{cfg: Config{Fonts: fonts}, start: &wire.Start{Width: canvasW, Height: canvasH}, clock: newClock(time.Now().UnixNano()), out: newSender(nil)}
 	p.inputs = newInputs(p)
 	p.scenes = newScenes(p)
 	e := &easel{t: t, p: p, sheet: &sheet{canvas: c}}
@@ -74,7 +74,7 @@ func (e *easel) paint(w *wire.Scene) {
 	if err := w.Validate(); err != nil {
 		e.t.Fatal(err)
 	}
-	if failed := e.sheet.paint(e.p.scenes.make(w)); failed != 0 {
+	if failed := e.sheet.paint(e.p.scenes.make(w, e.p.scenes.kept)); failed != 0 {
 		e.t.Fatalf("%d tiles failed", failed)
 	}
 }
@@ -146,7 +146,7 @@ func TestPaintOnlyWhatChanged(t *testing.T) {
 	one, two := av.YUV{Y: 90, U: 90, V: 200}, av.YUV{Y: 80, U: 190, V: 100}
 	e.input(1, image.Pt(320, 180), one)
 	in := e.input(2, image.Pt(320, 180), two)
-	sc := e.p.scenes.make(&wire.Scene{Tiles: []wire.Tile{{Input: 1, W: 320, H: 180}, {Input: 2, X: 320, W: 320, H: 180}}})
+	sc := e.p.scenes.make(&wire.Scene{Tiles: []wire.Tile{{Input: 1, W: 320, H: 180}, {Input: 2, X: 320, W: 320, H: 180}}}, nil)
 	e.sheet.paint(sc)
 	mark := av.YUV{Y: 235, U: 128, V: 128}
 	e.sheet.canvas.Fill(e.sheet.canvas.Bounds(), mark)
@@ -199,11 +199,11 @@ func TestDrawingsAreCached(t *testing.T) {
 	t.Parallel()
 	e := newEasel(t)
 	w := &wire.Scene{Tiles: []wire.Tile{{W: 320, H: 180, Label: "Ada"}, {X: 320, W: 320, H: 180, Label: "Ada"}}}
-	a, b := e.p.scenes.make(w), e.p.scenes.make(w)
+	a, b := e.p.scenes.make(w, nil), e.p.scenes.make(w, nil)
 	if a.tiles[0].plate == nil || a.tiles[0].plate != b.tiles[0].plate || a.tiles[0].plate != a.tiles[1].plate {
 		t.Error("drawn again")
 	}
-	e.p.scenes.make(&wire.Scene{})
+	e.p.scenes.make(&wire.Scene{}, nil)
 	if n := len(e.p.scenes.drawn); n != 0 {
 		t.Errorf("%d drawings kept", n)
 	}

@@ -210,6 +210,12 @@ func (p *Program) handle(ctx context.Context, f wire.Frame) error {
 			p.scenes.want(m)
 		}
 		return nil
+	case wire.TypePicture:
+		m, err := f.Picture()
+		if err == nil && !p.scenes.keep(m) {
+			p.inputs.drop(dropRefused, 1)
+		}
+		return err
 	case wire.TypeAudioMix:
 		m, err := f.AudioMix()
 		if p.accepts(err) {

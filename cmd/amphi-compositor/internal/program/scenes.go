@@ -5,8 +5,10 @@ package program
 import (
 	"context"
 	"image"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/label"
@@ -17,6 +19,10 @@ import (
 type scene struct {
 	serial     uint64
 	background av.YUV
+	backdrop   *av.Bitmap // nil: the colour alone
+	highlight  av.YUV
+	logo       *logo // nil: none
+	fade       time.Duration
 	tiles      []tile
 }
 
@@ -39,8 +45,9 @@ type scenes struct {
 	wake chan struct{}
 	now  atomic.Pointer[scene]
 
-	mu     sync.Mutex // guards wanted
+	mu     sync.Mutex // guards the fields below
 	wanted *wire.Scene
+	kept   []wire.Picture // at most wire.MaxPictures
 
 	// Of run.
 	serial uint64
@@ -52,11 +59,13 @@ type drawing struct {
 	text, colour string
 	w, h         int
 	muted, plate bool
+	picture      string // its key, where it is no drawing of ours
+	opacity      int
 }
 
 func newScenes(p *Program) *scenes {
 	s := &scenes{p: p, wake: make(chan struct{}, 1), wanted: new(wire.Scene), drawn: make(map[drawing]*av.Bitmap)}
-	s.now.Store(&scene{background: av.YUV{Y: 16, U: 128, V: 128}})
+	s.now.Store(&scene{background: av.YUV{Y: 16, U: 128, V: 128}, highlight: speaking()})
 	return s
 }
 
@@ -84,17 +93,24 @@ func (s *scenes) run(ctx context.Context) error {
 		case <-s.wake:
 		}
 		s.mu.Lock()
-		w := s.wanted
+		w, kept := s.wanted, slices.Clone(s.kept)
 		s.mu.Unlock()
-		s.now.Store(s.make(w))
+		s.now.Store(s.make(w, kept))
 	}
 }
 
 // make prepares a scene. Drawings that it doesn't use are forgotten.
-func (s *scenes) make(w *wire.Scene) *scene {
+func (s *scenes) make(w *wire.Scene, kept []wire.Picture) *scene {
 	s.serial++
-	sc := &scene{serial: s.serial, background: yuv(label.Colour(orBlack(w.Background), "")), tiles: make([]tile, len(w.Tiles))}
+	sc := &scene{
+		serial: s.serial, background: yuv(label.Colour(orBlack(w.Background), "")), highlight: speaking(),
+		fade: time.Duration(w.FadeMS) * time.Millisecond, tiles: make([]tile, len(w.Tiles)),
+	}
+	if w.Highlight != "" {
+		sc.highlight = yuv(label.Colour(w.Highlight, ""))
+	}
 	used := make(map[drawing]*av.Bitmap)
+	sc.backdrop = s.backdrop(w, kept, used)
 	for i := range w.Tiles {
 		sc.tiles[i] = s.tile(&w.Tiles[i], used)
 		for k := range i {
@@ -103,6 +119,7 @@ func (s *scenes) make(w *wire.Scene) *scene {
 			}
 		}
 	}
+	sc.logo = s.logo(w, kept, used, sc.tiles)
 	s.drawn = used
 	return sc
 }

@@ -32,6 +32,8 @@ type video struct {
 	encoders []*encoder
 	level    atomic.Int32 // mix.Level
 	overload mix.Overload // of run
+	shown    *scene       // of run: the last one that was painted
+	fade     fade         // of run
 
 	ticks, late, newest atomic.Int64
 	paintNS             atomic.Int64
@@ -73,7 +75,8 @@ func (v *video) close() {
 	for _, s := range v.all {
 		s.close()
 	}
-	v.encoders, v.all = nil, nil
+	v.fade.close()
+	v.encoders, v.all, v.fade = nil, nil, fade{}
 }
 
 // run ticks until ctx ends, and waits for the encoders.
@@ -130,7 +133,7 @@ func (v *video) tickAll(ctx context.Context) error {
 			if s == nil {
 				return cause(ctx)
 			}
-			v.paint(s, tick)
+			v.paint(s, tick, last, level)
 			last = s
 		}
 		v.encode(last, tick, key)
@@ -180,8 +183,8 @@ func (v *video) release(s *sheet) {
 	}
 }
 
-// paint brings a sheet to the present.
-func (v *video) paint(s *sheet, tick int64) {
+// paint brings a sheet to the present. last is what was shown before, nil at the start; it may be the same sheet.
+func (v *video) paint(s *sheet, tick int64, last *sheet, level mix.Level) {
 	runtime.LockOSThread() // for its CPU time
 	defer runtime.UnlockOSThread()
 	began := av.ThreadTime()
@@ -195,9 +198,18 @@ func (v *video) paint(s *sheet, tick int64) {
 	for _, in := range v.p.inputs.each(buf[:0], wire.Video) {
 		in.advance(at)
 	}
+	if last != nil && v.shown != nil && v.shown.serial != sc.serial {
+		ticks := int64(sc.fade) * v.p.grid.FPS / int64(time.Second)
+		if level >= mix.HalfRate { // what is spared elsewhere is not spent here
+			ticks = 0
+		}
+		v.fade.change(v.shown, sc, last.canvas, tick, ticks)
+	}
+	v.shown = sc
 	if failed := s.paint(sc); failed > 0 {
 		v.p.inputs.drop(dropScale, int64(failed))
 	}
+	s.stale = v.fade.apply(s.canvas, tick)
 	v.letGo(sc)
 	v.paintNS.Add(int64(av.ThreadTime() - began))
 }

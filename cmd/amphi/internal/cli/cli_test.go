@@ -204,6 +204,18 @@ func (s *server) StartStream(_ context.Context, r *connect.Request[amphiv1.Start
 	}), nil
 }
 
+func (s *server) ListStreams(context.Context, *connect.Request[amphiv1.ListStreamsRequest]) (*connect.Response[amphiv1.ListStreamsResponse], error) {
+	return connect.NewResponse(&amphiv1.ListStreamsResponse{Streams: []*amphiv1.Stream{{Name: "main", LayoutOptions: &amphiv1.LayoutOptions{MaxTiles: 7}}}}), nil
+}
+
+func (s *server) SetLayout(_ context.Context, r *connect.Request[amphiv1.SetLayoutRequest]) (*connect.Response[amphiv1.Stream], error) {
+	return connect.NewResponse(&amphiv1.Stream{Name: "main", Layout: r.Msg.GetLayout(), LayoutOptions: r.Msg.GetLayoutOptions()}), nil
+}
+
+func (s *server) PutPicture(_ context.Context, r *connect.Request[amphiv1.PutPictureRequest]) (*connect.Response[amphiv1.Picture], error) {
+	return connect.NewResponse(&amphiv1.Picture{Name: r.Msg.GetName(), Width: 4, Height: 2, Bytes: uint32(len(r.Msg.GetData()))}), nil
+}
+
 func (s *server) SetTemplate(_ context.Context, r *connect.Request[amphiv1.SetTemplateRequest]) (*connect.Response[amphiv1.Template], error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

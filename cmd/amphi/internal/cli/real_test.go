@@ -135,7 +135,7 @@ func (noFiles) Delete(context.Context, *amphiv1.Asset) error { return nil }
 type noStreams struct{}
 
 func (noStreams) Start(string, *amphiv1.StreamSettings, *amphiv1.Stream) error { return nil }
-func (noStreams) SetLayout(string, string, amphiv1.LayoutKind)                 {}
+func (noStreams) SetLayout(string, *amphiv1.Stream)                            {}
 func (noStreams) Stop(string, string)                                          {}
 
 func TestOutputsAgainstTheRealAPI(t *testing.T) {

@@ -16,8 +16,8 @@ const layoutWords = "auto, grid, active-speaker, screen, single, picture-in-pict
 
 func streamCommand() *cobra.Command {
 	a := &app{}
-	return group("stream", "Composite streams: start, stop, list, layout, url", a,
-		streamStart(a), streamStop(a), streamList(a), streamLayout(a), streamURL(a))
+	return group("stream", "Composite streams: start, stop, list, layout, picture, url", a,
+		streamStart(a), streamStop(a), streamList(a), streamLayout(a), streamPicture(a), streamURL(a))
 }
 
 func streamTable(w io.Writer, url string, streams ...*amphiv1.Stream) {
@@ -128,32 +128,6 @@ func streamList(a *app) *cobra.Command {
 			return a.print(cmd, res, func(w io.Writer) { streamTable(w, a.url, res.GetStreams()...) })
 		},
 	}
-}
-
-func streamLayout(a *app) *cobra.Command {
-	var stream string
-	cmd := &cobra.Command{
-		Use: "layout ROOM LAYOUT", Short: "Change a stream's layout while it runs", Args: exactly(2),
-		Long: "Changes the layout of a running stream: " + layoutWords + ".",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			kind, err := layout(args[1])
-			if err != nil {
-				return err
-			}
-			streams, err := a.streams()
-			if err != nil {
-				return err
-			}
-			s, err := call(cmd.Context(), a, streams.SetLayout,
-				&amphiv1.SetLayoutRequest{Room: args[0], Stream: stream, Layout: kind})
-			if err != nil {
-				return err
-			}
-			return a.print(cmd, s, func(w io.Writer) { streamTable(w, a.url, s) })
-		},
-	}
-	cmd.Flags().StringVar(&stream, "stream", "", "stream (default main)")
-	return cmd
 }
 
 func streamURL(a *app) *cobra.Command {

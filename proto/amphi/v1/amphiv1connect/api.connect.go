@@ -113,6 +113,15 @@ const (
 	// StreamServiceCreatePlaybackUrlProcedure is the fully-qualified name of the StreamService's
 	// CreatePlaybackUrl RPC.
 	StreamServiceCreatePlaybackUrlProcedure = "/amphi.v1.StreamService/CreatePlaybackUrl"
+	// StreamServicePutPictureProcedure is the fully-qualified name of the StreamService's PutPicture
+	// RPC.
+	StreamServicePutPictureProcedure = "/amphi.v1.StreamService/PutPicture"
+	// StreamServiceListPicturesProcedure is the fully-qualified name of the StreamService's
+	// ListPictures RPC.
+	StreamServiceListPicturesProcedure = "/amphi.v1.StreamService/ListPictures"
+	// StreamServiceDeletePictureProcedure is the fully-qualified name of the StreamService's
+	// DeletePicture RPC.
+	StreamServiceDeletePictureProcedure = "/amphi.v1.StreamService/DeletePicture"
 	// RecordingServiceStartRecordingProcedure is the fully-qualified name of the RecordingService's
 	// StartRecording RPC.
 	RecordingServiceStartRecordingProcedure = "/amphi.v1.RecordingService/StartRecording"
@@ -880,6 +889,10 @@ type StreamServiceClient interface {
 	SetLayout(context.Context, *connect.Request[v1.SetLayoutRequest]) (*connect.Response[v1.Stream], error)
 	// A URL with a token for one viewer.
 	CreatePlaybackUrl(context.Context, *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error)
+	// Pictures for backgrounds and logos of all rooms' streams.
+	PutPicture(context.Context, *connect.Request[v1.PutPictureRequest]) (*connect.Response[v1.Picture], error)
+	ListPictures(context.Context, *connect.Request[v1.ListPicturesRequest]) (*connect.Response[v1.ListPicturesResponse], error)
+	DeletePicture(context.Context, *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error)
 }
 
 // NewStreamServiceClient constructs a client for the amphi.v1.StreamService service. By default, it
@@ -923,6 +936,24 @@ func NewStreamServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(streamServiceMethods.ByName("CreatePlaybackUrl")),
 			connect.WithClientOptions(opts...),
 		),
+		putPicture: connect.NewClient[v1.PutPictureRequest, v1.Picture](
+			httpClient,
+			baseURL+StreamServicePutPictureProcedure,
+			connect.WithSchema(streamServiceMethods.ByName("PutPicture")),
+			connect.WithClientOptions(opts...),
+		),
+		listPictures: connect.NewClient[v1.ListPicturesRequest, v1.ListPicturesResponse](
+			httpClient,
+			baseURL+StreamServiceListPicturesProcedure,
+			connect.WithSchema(streamServiceMethods.ByName("ListPictures")),
+			connect.WithClientOptions(opts...),
+		),
+		deletePicture: connect.NewClient[v1.DeletePictureRequest, v1.DeletePictureResponse](
+			httpClient,
+			baseURL+StreamServiceDeletePictureProcedure,
+			connect.WithSchema(streamServiceMethods.ByName("DeletePicture")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -933,6 +964,9 @@ type streamServiceClient struct {
 	listStreams       *connect.Client[v1.ListStreamsRequest, v1.ListStreamsResponse]
 	setLayout         *connect.Client[v1.SetLayoutRequest, v1.Stream]
 	createPlaybackUrl *connect.Client[v1.CreatePlaybackUrlRequest, v1.Playback]
+	putPicture        *connect.Client[v1.PutPictureRequest, v1.Picture]
+	listPictures      *connect.Client[v1.ListPicturesRequest, v1.ListPicturesResponse]
+	deletePicture     *connect.Client[v1.DeletePictureRequest, v1.DeletePictureResponse]
 }
 
 // StartStream calls amphi.v1.StreamService.StartStream.
@@ -960,6 +994,21 @@ func (c *streamServiceClient) CreatePlaybackUrl(ctx context.Context, req *connec
 	return c.createPlaybackUrl.CallUnary(ctx, req)
 }
 
+// PutPicture calls amphi.v1.StreamService.PutPicture.
+func (c *streamServiceClient) PutPicture(ctx context.Context, req *connect.Request[v1.PutPictureRequest]) (*connect.Response[v1.Picture], error) {
+	return c.putPicture.CallUnary(ctx, req)
+}
+
+// ListPictures calls amphi.v1.StreamService.ListPictures.
+func (c *streamServiceClient) ListPictures(ctx context.Context, req *connect.Request[v1.ListPicturesRequest]) (*connect.Response[v1.ListPicturesResponse], error) {
+	return c.listPictures.CallUnary(ctx, req)
+}
+
+// DeletePicture calls amphi.v1.StreamService.DeletePicture.
+func (c *streamServiceClient) DeletePicture(ctx context.Context, req *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error) {
+	return c.deletePicture.CallUnary(ctx, req)
+}
+
 // StreamServiceHandler is an implementation of the amphi.v1.StreamService service.
 type StreamServiceHandler interface {
 	StartStream(context.Context, *connect.Request[v1.StartStreamRequest]) (*connect.Response[v1.Stream], error)
@@ -968,6 +1017,10 @@ type StreamServiceHandler interface {
 	SetLayout(context.Context, *connect.Request[v1.SetLayoutRequest]) (*connect.Response[v1.Stream], error)
 	// A URL with a token for one viewer.
 	CreatePlaybackUrl(context.Context, *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error)
+	// Pictures for backgrounds and logos of all rooms' streams.
+	PutPicture(context.Context, *connect.Request[v1.PutPictureRequest]) (*connect.Response[v1.Picture], error)
+	ListPictures(context.Context, *connect.Request[v1.ListPicturesRequest]) (*connect.Response[v1.ListPicturesResponse], error)
+	DeletePicture(context.Context, *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error)
 }
 
 // NewStreamServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -1007,6 +1060,24 @@ func NewStreamServiceHandler(svc StreamServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(streamServiceMethods.ByName("CreatePlaybackUrl")),
 		connect.WithHandlerOptions(opts...),
 	)
+	streamServicePutPictureHandler := connect.NewUnaryHandler(
+		StreamServicePutPictureProcedure,
+		svc.PutPicture,
+		connect.WithSchema(streamServiceMethods.ByName("PutPicture")),
+		connect.WithHandlerOptions(opts...),
+	)
+	streamServiceListPicturesHandler := connect.NewUnaryHandler(
+		StreamServiceListPicturesProcedure,
+		svc.ListPictures,
+		connect.WithSchema(streamServiceMethods.ByName("ListPictures")),
+		connect.WithHandlerOptions(opts...),
+	)
+	streamServiceDeletePictureHandler := connect.NewUnaryHandler(
+		StreamServiceDeletePictureProcedure,
+		svc.DeletePicture,
+		connect.WithSchema(streamServiceMethods.ByName("DeletePicture")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/amphi.v1.StreamService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case StreamServiceStartStreamProcedure:
@@ -1019,6 +1090,12 @@ func NewStreamServiceHandler(svc StreamServiceHandler, opts ...connect.HandlerOp
 			streamServiceSetLayoutHandler.ServeHTTP(w, r)
 		case StreamServiceCreatePlaybackUrlProcedure:
 			streamServiceCreatePlaybackUrlHandler.ServeHTTP(w, r)
+		case StreamServicePutPictureProcedure:
+			streamServicePutPictureHandler.ServeHTTP(w, r)
+		case StreamServiceListPicturesProcedure:
+			streamServiceListPicturesHandler.ServeHTTP(w, r)
+		case StreamServiceDeletePictureProcedure:
+			streamServiceDeletePictureHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1046,6 +1123,18 @@ func (UnimplementedStreamServiceHandler) SetLayout(context.Context, *connect.Req
 
 func (UnimplementedStreamServiceHandler) CreatePlaybackUrl(context.Context, *connect.Request[v1.CreatePlaybackUrlRequest]) (*connect.Response[v1.Playback], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.CreatePlaybackUrl is not implemented"))
+}
+
+func (UnimplementedStreamServiceHandler) PutPicture(context.Context, *connect.Request[v1.PutPictureRequest]) (*connect.Response[v1.Picture], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.PutPicture is not implemented"))
+}
+
+func (UnimplementedStreamServiceHandler) ListPictures(context.Context, *connect.Request[v1.ListPicturesRequest]) (*connect.Response[v1.ListPicturesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.ListPictures is not implemented"))
+}
+
+func (UnimplementedStreamServiceHandler) DeletePicture(context.Context, *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.DeletePicture is not implemented"))
 }
 
 // RecordingServiceClient is a client for the amphi.v1.RecordingService service.

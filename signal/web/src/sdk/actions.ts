@@ -5,8 +5,8 @@ import type { ControlOutputSchema } from "../gen/amphi/v1/output_pb.js";
 import { ControlStream_Action as StreamAction } from "../gen/amphi/v1/room_pb.js";
 import type { Result } from "../gen/amphi/v1/room_pb.js";
 import type { CommandBody } from "./client.js";
-import { layoutToWire, outputKindToWire, outputOf, peerOf } from "./convert.js";
-import type { LayoutKind, Output, OutputKind, Peer, Source } from "./model.js";
+import { layoutOptionsToWire, layoutToWire, outputKindToWire, outputOf, peerOf } from "./convert.js";
+import type { LayoutKind, LayoutOptions, Output, OutputKind, Peer, Source } from "./model.js";
 
 /** Sends a command to the room's owner and answers its result. */
 export type Ask = (body: CommandBody) => Promise<Result["body"]>;
@@ -162,12 +162,17 @@ export class Streams {
     return this.control(name, StreamAction.STOP, "auto");
   }
 
-  setLayout(layout: LayoutKind, name = "main"): Promise<void> {
-    return this.control(name, StreamAction.LAYOUT, layout);
+  /** Rearranges a stream while it runs. Options replace those before as a whole; without any they stay. */
+  setLayout(layout: LayoutKind, name = "main", options?: LayoutOptions): Promise<void> {
+    return this.control(name, StreamAction.LAYOUT, layout, options);
   }
 
-  private async control(name: string, action: StreamAction, layout: LayoutKind): Promise<void> {
-    await this.ask({ case: "controlStream", value: { name, action, layout: layoutToWire(layout) } });
+  private async control(name: string, action: StreamAction, layout: LayoutKind, options?: LayoutOptions): Promise<void> {
+    const layoutOptions = options && layoutOptionsToWire(options);
+    await this.ask({
+      case: "controlStream",
+      value: { name, action, layout: layoutToWire(layout), ...(layoutOptions && { layoutOptions }) },
+    });
   }
 }
 

@@ -1,10 +1,13 @@
 // Generated protobuf messages to the plain values of model.ts.
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import * as look from "../gen/amphi/v1/layout_pb.js";
 import * as gen from "../gen/amphi/v1/model_pb.js";
 import type * as output from "../gen/amphi/v1/output_pb.js";
 import type { ServerInfo as GenServerInfo } from "../gen/amphi/v1/signal_pb.js";
 import type {
   Delivery,
   LayoutKind,
+  LayoutOptions,
   LeaveReason,
   Level,
   Message,
@@ -64,6 +67,41 @@ const noPermissions = withoutType<Permissions>({
 
 export function layoutToWire(layout: LayoutKind): gen.LayoutKind {
   return layout === "auto" ? gen.LayoutKind.AUTO : layouts.indexOf(layout);
+}
+
+const corners = ["top-right", "top-left", "top-right", "bottom-left", "bottom-right"] as const;
+
+export function layoutOptionsToWire(o: LayoutOptions): MessageInitShape<typeof look.LayoutOptionsSchema> {
+  const { fit, logo, ...rest } = o;
+  return {
+    ...rest,
+    ...(fit && { fit: fit === "contain" ? look.TileFit.CONTAIN : look.TileFit.COVER }),
+    ...(logo && { logo: { ...logo, corner: logo.corner ? corners.indexOf(logo.corner, 1) : look.Corner.UNSPECIFIED } }),
+  };
+}
+
+function layoutOptionsOf(o: look.LayoutOptions): LayoutOptions {
+  return {
+    ...(o.pinnedPeer && { pinnedPeer: o.pinnedPeer }),
+    ...(o.maxTiles && { maxTiles: o.maxTiles }),
+    ...(o.gap !== undefined && { gap: o.gap }),
+    ...(o.margin && { margin: o.margin }),
+    ...(o.fit && { fit: o.fit === look.TileFit.CONTAIN ? "contain" : "cover" }),
+    ...(o.names !== undefined && { names: o.names }),
+    ...(o.highlight && { highlight: o.highlight }),
+    ...(o.background && { background: o.background }),
+    ...(o.backgroundPicture && { backgroundPicture: o.backgroundPicture }),
+    ...(o.logo && {
+      logo: {
+        picture: o.logo.picture,
+        corner: corners[o.logo.corner] ?? "top-right",
+        ...(o.logo.size && { size: o.logo.size }),
+        ...(o.logo.margin !== undefined && { margin: o.logo.margin }),
+        ...(o.logo.opacity && { opacity: o.logo.opacity }),
+      },
+    }),
+    ...(o.fadeMs !== undefined && { fadeMs: o.fadeMs }),
+  };
 }
 
 export function modeOf(mode: number): RoomState["mode"] {
@@ -140,6 +178,7 @@ export function streamOf(s: gen.Stream, server: string, own: ReadonlyMap<string,
     startedBy: s.startedBy,
     failure: s.failure,
     layout: layouts[s.layout] ?? "auto",
+    layoutOptions: s.layoutOptions ? layoutOptionsOf(s.layoutOptions) : {},
   };
 }
 

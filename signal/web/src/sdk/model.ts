@@ -7,6 +7,42 @@ export type StreamPhase = "starting" | "live" | "stopped" | "failed";
 export type OutputKind = "recording" | "tracks" | "push";
 export type OutputPhase = "starting" | "active" | "paused" | "retrying" | "stopped" | "failed";
 export type LayoutKind = "auto" | "grid" | "active-speaker" | "screen" | "single" | "picture-in-picture";
+
+/**
+ * How a stream's layout looks. What is left out is the default. Lengths are thousandths of the picture's shorter side, so
+ * that one document fits every size, landscape and portrait.
+ */
+export interface LayoutOptions {
+  /** Peer that is large instead of who speaks, as long as it is on stage. */
+  readonly pinnedPeer?: string;
+  /** The most tiles at once, 1 to 16. */
+  readonly maxTiles?: number;
+  /** Between tiles, 0 to 100. */
+  readonly gap?: number;
+  /** Around all tiles, 0 to 200. */
+  readonly margin?: number;
+  /** Cameras fill their tiles, or are shown whole. */
+  readonly fit?: "cover" | "contain";
+  readonly names?: boolean;
+  /** Border around who speaks: `#rrggbb` or `none`. */
+  readonly highlight?: string;
+  /** `#rrggbb` */
+  readonly background?: string;
+  /** Name of a picture that was uploaded through the API. */
+  readonly backgroundPicture?: string;
+  readonly logo?: {
+    readonly picture: string;
+    readonly corner?: "top-left" | "top-right" | "bottom-left" | "bottom-right";
+    /** Height, 10 to 500. */
+    readonly size?: number;
+    /** From the edges, 0 to 200. */
+    readonly margin?: number;
+    /** Per cent. */
+    readonly opacity?: number;
+  };
+  /** How long a change fades, 0 to 2000 ms. */
+  readonly fadeMs?: number;
+}
 export type LeaveReason = "left" | "lost" | "removed" | "room-ended" | "expired";
 /** Circle of the amphitheatre: 1 on stage, 2 off stage in real time, 3 the live-stream audience. */
 export type Level = 1 | 2 | 3;
@@ -156,6 +192,7 @@ export interface Stream {
   readonly startedBy: string;
   readonly failure: string;
   readonly layout: LayoutKind;
+  readonly layoutOptions: LayoutOptions;
 }
 
 export interface Output {
