@@ -16,7 +16,7 @@ const maxWorkers = 16
 
 // flushAfter is how many packets a worker seals before it sends: enough for full
 // GSO runs to many subscribers, few enough that the first ones don't wait for the last.
-const flushAfter = 512
+const flushAfter = 96
 
 // A worker that finds the beginning of a frame whose rest is about to come, by the gaps
 // between packets so far, waits for that: all packets of a frame to one subscriber are one
@@ -59,7 +59,8 @@ type worker struct {
 	armed     bool                   // the timer for that runs
 	busy      bool                   // some endpoint is sent something, or was a moment ago
 	allocator *alloc.Allocator
-	now       int64 // time of the batch or tick under way
+	now       int64  // time of the batch or tick under way
+	warmth    uint64 // of warm
 }
 
 // switched is a DownTrack that goes on with another encoding than before.
@@ -347,12 +348,17 @@ func (w *worker) forward(batch []item) {
 		}
 		enc := batch[i].enc
 		w.level(enc, batch[i:j])
-		for _, dt := range enc.subs[w.id].list {
-			for k, it := range batch[i:j] {
-				dt.write(enc, it.pkt, w.padding[k])
-			}
-			if w.sender.Queued() >= flushAfter {
-				w.sender.Flush()
+		for list := enc.subs[w.id].list; len(list) > 0; {
+			near := list[:min(warmed, len(list))]
+			list = list[len(near):]
+			w.warm(near)
+			for _, dt := range near {
+				for k, it := range batch[i:j] {
+					dt.write(enc, it.pkt, w.padding[k])
+				}
+				if w.sender.Queued() >= flushAfter {
+					w.sender.Flush()
+				}
 			}
 		}
 		for _, it := range batch[i:j] {

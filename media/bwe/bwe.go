@@ -145,6 +145,16 @@ func (e *Estimator) Sent(size int, now time.Duration) uint16 {
 	return uint16(e.history.add(p))
 }
 
+// Near reads where the next packet sent will be noted, to have it in the processor's cache. What
+// it returns means nothing.
+func (e *Estimator) Near() uint64 {
+	h := &e.history
+	if h.ring == nil {
+		return 0
+	}
+	return uint64(h.at(h.next).sent) + uint64(e.firstOut)
+}
+
 // Feedback takes one RTCP packet of transport-wide feedback, header included, and
 // says whether the estimate changed.
 func (e *Estimator) Feedback(b []byte, now time.Duration) (bool, error) {
