@@ -12,18 +12,8 @@ import (
 // done by the goroutine that has just read media, which is awake anyway; the goroutines
 // whose task it is only wake up when that has not happened for a while.
 
-// patience is for how long feedback, reports and STUN lie unread at most: long against
-// neither the period of reports (50 to 250 ms) nor the worker's, which acts on them.
-const patience = 10 * time.Millisecond
-
-// idlePatience is patience while no media comes, mediaAfter how long that must be so: then there
-// are but signs of life to answer, and to wake up for them is what idling costs.
-const (
-	idlePatience = 100 * time.Millisecond
-	mediaAfter   = int64(100 * time.Millisecond)
-)
-
-// alongsideAfter is how long ago they were read when media comes along.
+// alongsideAfter is how long ago feedback, reports and STUN were read when they are read again
+// because media has come along.
 const alongsideAfter = int64(5 * time.Millisecond)
 
 // slack is how much later than by a goroutine that read media something is done by the
@@ -37,17 +27,13 @@ const patientBatches = 4
 type patient struct {
 	reader *udp.Reader   // nil without
 	hurry  chan struct{} // somebody begins to connect
-	rest   *time.Timer   // the pause of the goroutine
 	read   atomic.Int64  // when it was read last
-	media  atomic.Int64  // when media was read last
 	// connecting are the transports without a path. Their checks are answered at once.
 	connecting atomic.Int32
 	turn       sync.Mutex // to read
 }
 
-func newPatient(r *udp.Reader) *patient {
-	return &patient{reader: r, hurry: make(chan struct{}, 1), rest: time.NewTimer(patience)}
-}
+func newPatient(r *udp.Reader) *patient { return &patient{reader: r, hurry: make(chan struct{}, 1)} }
 
 // expect is told that a client is about to connect.
 func (p *patient) expect() {
@@ -58,24 +44,24 @@ func (p *patient) expect() {
 	}
 }
 
-// readPatient is the goroutine of the second socket.
+// readPatient is the goroutine of the second socket. It only reads it while somebody connects;
+// else what comes there wakes nobody, and is read alongside or with the clock's tick.
 func (e *Engine) readPatient() {
 	p := e.patient
-	for p.reader.Wait() == nil {
-		e.takePatient(e.now())
-		e.kickWorkers() // a report may have company in its packet that is urgent
-		if p.connecting.Load() > 0 {
-			continue
-		}
-		if e.now()-p.media.Load() > mediaAfter {
-			p.rest.Reset(idlePatience)
-		} else {
-			p.rest.Reset(patience)
-		}
+	for {
 		select {
-		case <-p.rest.C:
 		case <-p.hurry:
+		case <-e.done:
+			return
 		}
+		for p.connecting.Load() > 0 {
+			if p.reader.Wait() != nil {
+				return
+			}
+			e.takePatient(e.now())
+			e.kickWorkers() // a report may have company in its packet that is urgent
+		}
+		p.reader.Ignore()
 	}
 }
 
@@ -96,10 +82,9 @@ func (e *Engine) takePatient(now int64) {
 	}
 }
 
-// takeIdle reads the second socket with the clock's tick while no media comes.
-func (e *Engine) takeIdle(now int64) {
-	if p := e.patient; p.reader != nil && now-p.media.Load() > mediaAfter && now-p.read.Load() > int64(idlePatience/2) {
-		p.rest.Reset(idlePatience + slack)
+// takeUnread reads the second socket with the clock's tick when no media has come along.
+func (e *Engine) takeUnread(now int64) {
+	if p := e.patient; p.reader != nil && now-p.read.Load() >= alongsideAfter {
 		e.takePatient(now)
 		e.kickWorkers()
 	}
@@ -108,9 +93,7 @@ func (e *Engine) takeIdle(now int64) {
 // alongside does what is due, on the goroutine that has just read media.
 func (e *Engine) alongside() {
 	now := e.now()
-	e.patient.media.Store(now)
 	if p := e.patient; p.reader != nil && now-p.read.Load() >= alongsideAfter {
-		p.rest.Reset(patience + slack)
 		e.takePatient(now)
 		if e.urgent() {
 			e.work()
@@ -118,7 +101,7 @@ func (e *Engine) alongside() {
 	}
 	if now >= e.clock.next.Load() && e.clock.turn.TryLock() {
 		e.clock.tick(now)
-		e.clock.again(now, slack)
+		e.clock.again(now)
 		e.clock.turn.Unlock()
 	}
 	if e.inUse() > hereMost {
@@ -127,7 +110,7 @@ func (e *Engine) alongside() {
 	for _, w := range e.workers {
 		if now >= w.next.Load() && w.turn.TryLock() {
 			w.tick()
-			w.again(slack)
+			w.again()
 			w.probeLater()
 			w.turn.Unlock()
 		}

@@ -38,20 +38,22 @@ func (e *Engine) runClock(done <-chan struct{}) {
 			c.next.Store(0)
 		}
 		c.turn.Lock()
-		if now := e.now(); now >= c.next.Load() {
+		now := e.now()
+		late := slack // others do it, as it seems
+		if now >= c.next.Load() {
 			c.tick(now)
-			c.again(now, 0)
-			e.takeIdle(now)
+			c.again(now)
+			e.takeUnread(now)
+			late = 0
 		}
+		c.timer.Reset(time.Duration(c.next.Load()-now) + late)
 		c.turn.Unlock()
 	}
 }
 
-// again sets the time of the next tick; the goroutine lets others do it for the time of late.
-func (c *clock) again(now int64, late time.Duration) {
-	c.next.Store(now + int64(c.period))
-	c.timer.Reset(c.period + late)
-}
+// again sets the time of the next tick. Who ticks in the goroutine's place leaves its timer
+// alone: to set it wakes a thread.
+func (c *clock) again(now int64) { c.next.Store(now + int64(c.period)) }
 
 // tick is called with the turn.
 func (c *clock) tick(now int64) {

@@ -198,15 +198,19 @@ func (w *worker) run(stop <-chan struct{}) {
 	defer w.timer.Stop()
 	defer probe.Stop()
 	defer hold.Stop()
+	fires := int64(0) // when w.timer does
 	for {
 		due := (*worker).process
-		kicked := false
+		kicked, late := false, slack // others tick, as it seems
 		select {
 		case <-w.kick:
 			kicked = true
 			w.awaitFrame(hold)
 		case <-w.timer.C:
-			due = (*worker).tickLate
+			due, fires = (*worker).tickLate, forever
+			if w.e.now() >= w.next.Load() {
+				late = 0
+			}
 		case <-probe.C:
 			due = (*worker).probe
 		case <-stop:
@@ -220,28 +224,31 @@ func (w *worker) run(stop <-chan struct{}) {
 		}
 		if kicked && !w.busy { // with nobody to look after, ticks were few
 			w.busy = true
-			w.again(0)
+			w.again()
+		}
+		if now, next := w.e.now(), w.next.Load()+int64(late); next < fires {
+			w.timer.Reset(time.Duration(next - now))
+			fires = next
 		}
 		w.turn.Unlock()
 	}
 }
 
-// again sets the time of the next tick; the goroutine lets who has read media do it for
-// the time of late.
-func (w *worker) again(late time.Duration) {
+// again sets the time of the next tick. Who ticks in the goroutine's place leaves its timer
+// alone: to set it wakes a thread.
+func (w *worker) again() {
 	period := workerPeriod
 	if !w.busy {
 		period = idlePeriod
 	}
 	w.next.Store(w.e.now() + int64(period))
-	w.timer.Reset(period + late)
 }
 
 // tickLate ticks unless somebody has just done so.
 func (w *worker) tickLate() {
 	if w.e.now() >= w.next.Load() {
 		w.tick()
-		w.again(0)
+		w.again()
 	}
 }
 

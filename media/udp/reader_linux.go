@@ -61,11 +61,7 @@ func (c *Conn) NewPatientReader() *Reader {
 	if c.patient == nil {
 		return nil
 	}
-	raw, err := c.patient.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return c.newReader(raw)
+	return c.newReader(c.patient)
 }
 
 func (c *Conn) newReader(raw syscall.RawConn) *Reader {
@@ -130,6 +126,7 @@ func (r *Reader) ReadNow() []Datagram {
 func (r *Reader) recvmmsgNow(fd uintptr) { r.recvmmsg(fd) }
 
 // Wait waits until there is something to read. Its only error is net.ErrClosed. Others may read meanwhile.
+// Of a patient reader, whatever comes from then on wakes a thread, until Ignore is called.
 func (r *Reader) Wait() error {
 	if r.raw.Read(r.look) != nil {
 		return net.ErrClosed
@@ -137,10 +134,15 @@ func (r *Reader) Wait() error {
 	return nil
 }
 
+// Ignore lets what comes to a patient reader wake nobody any more. It is for the goroutine that waits.
+func (r *Reader) Ignore() {
+	if q, ok := r.raw.(*quiet); ok {
+		q.ignore()
+	}
+}
+
 func (r *Reader) readable(fd uintptr) bool {
-	r.waiting[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	n, _ := unix.Ppoll(r.waiting[:], &r.atOnce, nil)
-	return n > 0
+	return poll(fd, &r.waiting, &r.atOnce) > 0
 }
 
 // Await waits until there is something to read, d at most, and says whether there is. It
@@ -156,8 +158,17 @@ func (r *Reader) Await(d time.Duration) (ready bool) {
 }
 
 func (r *Reader) ppoll(fd uintptr) {
-	r.poller[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	r.n, _ = unix.Ppoll(r.poller[:], &r.patience, nil)
+	r.n = poll(fd, &r.poller, &r.patience)
+}
+
+// poll waits in the kernel, without a word to the scheduler: it is for less than a millisecond.
+func poll(fd uintptr, one *[1]unix.PollFd, patience *unix.Timespec) int {
+	one[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(one)), 1, uintptr(unsafe.Pointer(patience)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 func (r *Reader) recvmmsg(fd uintptr) bool {

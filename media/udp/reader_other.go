@@ -29,6 +29,9 @@ func (r *Reader) ReadNow() []Datagram { return nil }
 // Wait says that the socket is closed: there is no patient reader that would wait.
 func (r *Reader) Wait() error { return net.ErrClosed }
 
+// Ignore does nothing.
+func (r *Reader) Ignore() {}
+
 // Await says that there is nothing to read.
 func (r *Reader) Await(time.Duration) bool { return false }
 

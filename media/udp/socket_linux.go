@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,7 +96,11 @@ func (c *Conn) listenPair(addr *net.UDPAddr) error {
 		media.Close()
 		return err
 	}
-	c.sock, c.patient = media, patient
+	if c.patient, err = newQuiet(patient); err != nil {
+		media.Close()
+		return err
+	}
+	c.sock = media
 	return nil
 }
 
@@ -159,4 +165,28 @@ func steer(sock *net.UDPConn) error {
 			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	})
 	return errors.Join(err, failed)
+}
+
+// writeNow sends one datagram without a word to the scheduler, as a Sender does; only if there is no
+// room for it, it waits as others do.
+func (c *Conn) writeNow(b []byte, to netip.AddrPort) (int, error) {
+	var sa sockaddr
+	if sa.set(c.family, unmap(to)); sa.n == 0 || len(b) == 0 {
+		return c.sock.WriteToUDPAddrPort(b, to)
+	}
+	var n uintptr
+	var errno syscall.Errno
+	err := c.raw.Control(func(fd uintptr) {
+		n, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&sa.buf[0])), uintptr(sa.n))
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case errno == unix.EAGAIN:
+		return c.sock.WriteToUDPAddrPort(b, to)
+	case errno != 0:
+		return 0, errno
+	}
+	return int(n), nil
 }

@@ -4,6 +4,7 @@ package udp
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 )
 
@@ -20,3 +21,7 @@ func (c *Conn) configure(syscall.RawConn) {
 
 // Buffers is the size of the kernel's buffers in bytes; 0 where it is unknown.
 func (c *Conn) Buffers() (read, write int) { return 0, 0 }
+
+func (c *Conn) writeNow(b []byte, to netip.AddrPort) (int, error) {
+	return c.sock.WriteToUDPAddrPort(b, to)
+}

@@ -81,7 +81,7 @@ type Conn struct {
 	cfg      Config
 	sock     *net.UDPConn
 	raw      syscall.RawConn
-	patient  *net.UDPConn // of the same port, for what may wait; may be nil
+	patient  *quiet // of the same port, for what may wait; may be nil
 	local    netip.AddrPort
 	family   int // address family of the socket, OS value; 0 when unknown
 	gro      bool
@@ -107,10 +107,7 @@ func Listen(cfg Config) (*Conn, error) {
 	if c.raw, err = c.sock.SyscallConn(); err == nil {
 		c.configure(c.raw)
 		if c.patient != nil {
-			var raw syscall.RawConn
-			if raw, err = c.patient.SyscallConn(); err == nil {
-				c.configure(raw)
-			}
+			c.configure(c.patient)
 		}
 	}
 	if err != nil {
@@ -126,7 +123,7 @@ func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 // WriteToAddrPort sends one datagram at once, not through a Sender's queue: for
 // STUN, DTLS and whatever is rare.
 func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	n, err := c.sock.WriteToUDPAddrPort(b, to)
+	n, err := c.writeNow(b, to)
 	if err != nil {
 		c.counters.drop(reasonOf(err))
 		return n, fmt.Errorf("sending to %s: %w", to, err)
