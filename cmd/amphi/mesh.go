@@ -52,6 +52,9 @@ type ClusterConfig struct {
 // Calls between nodes besides the cluster's own.
 const kindStatus byte = 16
 
+// Messages between nodes besides the cluster's own.
+const kindPaths byte = 17
+
 // peersFile keeps whom a node has met, in its data directory.
 const peersFile = "peers.json"
 
@@ -69,13 +72,14 @@ type mesh struct {
 	edge    *edge.Edge
 	origins *originServer
 	planner *planner
+	paths   *paths
 	turn    atomic.Uint32
 	drain   *drain
 }
 
 // newMesh opens the ports between nodes. The node's media must be there.
 func newMesh(n *Node, cfg ClusterConfig) (*mesh, error) {
-	m := &mesh{cfg: cfg, node: n, log: n.log, drain: newDrain()}
+	m := &mesh{cfg: cfg, node: n, log: n.log, drain: newDrain(), paths: newPaths()}
 	if m.cfg.Drain == 0 {
 		m.cfg.Drain = time.Minute
 	}
@@ -117,7 +121,12 @@ func newMesh(n *Node, cfg ClusterConfig) (*mesh, error) {
 		}
 	})
 	m.link.OnCall(kindStatus, m.answerStatus)
-	m.planner = newPlanner(n.cfg.ID, m.members, m.rtt)
+	m.link.OnMessage(kindPaths, func(from string, msg []byte) {
+		if !m.paths.take(from, msg, time.Since(n.started)) {
+			m.log.Debug("what a node says of its trunks cannot be read", "from", from)
+		}
+	})
+	m.planner = newPlanner(m.members, m.rtt)
 	return m, nil
 }
 
@@ -170,6 +179,7 @@ func (m *mesh) services() []service {
 		{"streams for other nodes", m.origins.run},
 		{"streams of other nodes", m.edge.Run},
 		{"the node's load", m.tellLoad},
+		{"the node's trunks, as others are told", m.tellPaths},
 		{"the cluster's first records", m.found},
 	}
 }
@@ -241,8 +251,16 @@ func (m *mesh) members() []member {
 	return list
 }
 
-// rtt is the round trip to another node; negative: its trunk is down.
-func (m *mesh) rtt(node string) time.Duration {
+// rtt is the round trip between two nodes; 0: not known, negative: there is no trunk. This node's own it knows itself.
+func (m *mesh) rtt(a, b string) time.Duration {
+	node := b
+	switch m.self.GetId() {
+	case a:
+	case b:
+		node = a
+	default:
+		return m.paths.rtt(a, b, time.Since(m.node.started))
+	}
 	for _, t := range m.trunks.Stats().Trunks {
 		if t.Node == node && t.Up {
 			return t.RTT

@@ -14,10 +14,9 @@ const forgetPlan = time.Minute
 
 // planner implements signal.Planner: it plans the rooms that this node owns.
 type planner struct {
-	self string
-	// members are all nodes that are known; rtt is that to one of them, 0 unknown, negative: it cannot be reached.
+	// members are all nodes that are known; rtt is that between two of them, 0 unknown, negative: they cannot reach each other.
 	members func() []member
-	rtt     func(node string) time.Duration
+	rtt     func(a, b string) time.Duration
 	started time.Time
 
 	mu    sync.Mutex // guards the field below
@@ -31,8 +30,8 @@ type planned struct {
 	used time.Duration
 }
 
-func newPlanner(self string, members func() []member, rtt func(string) time.Duration) *planner {
-	return &planner{self: self, members: members, rtt: rtt, started: time.Now(), rooms: map[string]planned{}}
+func newPlanner(members func() []member, rtt func(a, b string) time.Duration) *planner {
+	return &planner{members: members, rtt: rtt, started: time.Now(), rooms: map[string]planned{}}
 }
 
 // Plan implements signal.Planner.
@@ -42,15 +41,7 @@ func (p *planner) Plan(room string, before *amphiv1.RelayPlan, nodes []string, h
 		known[m.id] = m
 	}
 	now := time.Since(p.started)
-	in := plan.Input{Now: now, RTT: func(a, b string) time.Duration {
-		switch p.self {
-		case a:
-			return p.rtt(b)
-		case b:
-			return p.rtt(a)
-		}
-		return 0
-	}}
+	in := plan.Input{Now: now, RTT: p.rtt}
 	for _, id := range nodes {
 		if m, ok := known[id]; ok {
 			in.Nodes = append(in.Nodes, plan.Node{ID: id, Region: m.region, Zone: m.zone, Load: m.load, Relay: m.has(roleStage) && !m.draining})

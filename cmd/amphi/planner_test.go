@@ -11,7 +11,7 @@ import (
 func TestPlansChangeOnlyWithTheirRoom(t *testing.T) {
 	t.Parallel()
 	nodes := town()
-	p := newPlanner("s1", func() []member { return nodes }, func(string) time.Duration { return time.Millisecond })
+	p := newPlanner(func() []member { return nodes }, func(string, string) time.Duration { return time.Millisecond })
 	all := []string{"s1", "s2", "a1", "t1"}
 	homes := map[string]string{"pe_a": "s1"}
 	first := p.Plan("hall", nil, all, homes)
@@ -26,7 +26,7 @@ func TestPlansChangeOnlyWithTheirRoom(t *testing.T) {
 		t.Errorf("another publisher: %v", second)
 	}
 	// Another owner goes on with what is in use.
-	heir := newPlanner("s2", func() []member { return nodes }, func(string) time.Duration { return 0 })
+	heir := newPlanner(func() []member { return nodes }, func(string, string) time.Duration { return 0 })
 	if got := heir.Plan("hall", second, all, map[string]string{"pe_a": "s1", "pe_b": "s1"}); got != nil {
 		t.Errorf("the heir changed the plan to %v", got)
 	}
@@ -44,7 +44,7 @@ func TestDrainingGatewayIsReplaced(t *testing.T) {
 		{id: "u1", region: "us", roles: []string{roleStage}, alive: true},
 		{id: "u2", region: "us", roles: []string{roleStage}, alive: true},
 	}
-	p := newPlanner("e1", func() []member { return nodes }, func(string) time.Duration { return time.Millisecond })
+	p := newPlanner(func() []member { return nodes }, func(string, string) time.Duration { return time.Millisecond })
 	all, homes := []string{"e1", "u1", "u2"}, map[string]string{"pe_a": "e1"}
 	first := p.Plan("hall", nil, all, homes)
 	kept, err := plan.Decode(first)
@@ -80,7 +80,7 @@ func TestDrainingGatewayIsReplaced(t *testing.T) {
 
 func TestPlansLeaveOutNodesThatAreNotKnown(t *testing.T) {
 	t.Parallel()
-	p := newPlanner("s1", town, func(string) time.Duration { return 0 })
+	p := newPlanner(town, func(string, string) time.Duration { return 0 })
 	got := p.Plan("hall", &amphiv1.RelayPlan{Nodes: []string{"x"}, Trees: []*amphiv1.RelayTree{{Home: 7}}}, []string{"s1", "x"}, map[string]string{"pe_a": "s1", "pe_x": "x"})
 	if len(got.GetTrees()) != 1 || len(got.GetTrees()[0].GetHops()) != 0 || len(got.GetHomes()) != 1 {
 		t.Errorf("%v", got)
