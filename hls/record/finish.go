@@ -43,9 +43,6 @@ func (c *recording) finish(reason string) {
 			c.end(nil, Failed, "nothing was recorded")
 			return
 		case err == nil:
-			for _, a := range assets {
-				c.r.cfg.OnAsset(a)
-			}
 			c.end(assets, Stopped, reason)
 			return
 		}
@@ -65,13 +62,24 @@ func (c *recording) finish(reason string) {
 	}
 }
 
-// end notes that there is no more to do.
+// end notes that there is no more to do, and tells of the assets.
 func (c *recording) end(assets []Asset, p Phase, reason string) {
+	c.r.shelf.Lock()
 	c.manifest.Finished, c.manifest.Assets = true, assets
-	if err := c.manifest.save(c.dir); err != nil {
+	err := c.manifest.save(c.dir)
+	c.r.shelf.Unlock()
+	if err != nil {
 		c.log.Warn("finishing a recording", "err", err) // it is finished again at the next start
 	}
+	c.announce()
 	c.phase(p, reason)
+}
+
+// announce tells of the assets that are not in the storage.
+func (c *recording) announce() {
+	for _, a := range c.manifest.left() {
+		c.r.cfg.OnAsset(a)
+	}
 }
 
 // context ends with the recorder.

@@ -36,7 +36,7 @@ type Config struct {
 	// Thumbnail makes a JPEG of an access unit (H.264, Annex B) that decodes by itself. Nil: there are no thumbnails.
 	Thumbnail func(ctx context.Context, annexB []byte) ([]byte, error)
 	// OnState is called when a recording's phase or reason changes, OnAsset when a file is complete; again after a restart, until
-	// the recording is finished. One call at a time for each recording, from its goroutine: they may block it, not the program.
+	// it is Stored. One call at a time for each recording, from its goroutine: they may block it, not the program.
 	OnState func(id string, s State)
 	OnAsset func(Asset)
 	// Now is the clock of what is noted; default time.Now.
@@ -78,6 +78,7 @@ type Recorder struct {
 	cfg       Config
 	done      chan struct{} // closed when Run ends
 	finishing chan struct{} // a place for the one recording that is being finished
+	shelf     sync.Mutex    // guards manifests of finished recordings
 
 	mu      sync.Mutex // guards the fields below
 	running map[string]*recording
@@ -186,7 +187,7 @@ func (c *recording) begin() error {
 }
 
 // Recover finishes what was running or being finished when the process before ended. It returns the requests of those; their states and assets are
-// told as they are finished. Call it once, before the first Start.
+// told as they are finished, and so are assets of earlier ones that are not Stored. Call it once, before the first Start.
 func (r *Recorder) Recover() ([]Request, error) {
 	entries, err := os.ReadDir(r.cfg.Dir)
 	if err != nil {
@@ -207,7 +208,7 @@ func (r *Recorder) Recover() ([]Request, error) {
 			faults = append(faults, err)
 			continue
 		}
-		if m.Finished || m.Request.ID != e.Name() {
+		if m.Request.ID != e.Name() || m.Finished && len(m.left()) == 0 {
 			continue
 		}
 		c := &recording{r: r, dir: dir, manifest: *m, log: r.cfg.Logger.With("recording", m.Request.ID, "room", m.Request.Room)}
@@ -216,10 +217,16 @@ func (r *Recorder) Recover() ([]Request, error) {
 			faults = append(faults, err)
 			continue
 		}
-		found = append(found, m.Request)
+		if !m.Finished {
+			found = append(found, m.Request)
+		}
 		go func() {
 			defer r.wg.Done()
 			defer r.forget(c)
+			if m.Finished {
+				c.announce()
+				return
+			}
 			c.finish("the node was restarted")
 		}()
 	}

@@ -250,6 +250,12 @@ func TestRecover(t *testing.T) {
 	if again, err := r.Recover(); err != nil || len(again) != 0 {
 		t.Errorf("again: %v, %v", again, err)
 	}
+	s.mu.Lock()
+	assets := s.assets
+	s.mu.Unlock()
+	if len(assets) < 2 {
+		t.Fatalf("%+v", assets)
+	}
 }
 
 func FuzzManifest(f *testing.F) {

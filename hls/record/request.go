@@ -94,6 +94,8 @@ type manifest struct {
 	// Finished says that the files are complete.
 	Finished bool    `json:"finished,omitempty"`
 	Assets   []Asset `json:"assets,omitempty"`
+	// Stored are the files of those assets that are in the storage.
+	Stored []string `json:"stored,omitempty"`
 }
 
 const manifestName = "recording.json"
