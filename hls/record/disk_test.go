@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // disk is what files of a test are on: it has so much room, and can be slow.
@@ -120,7 +122,51 @@ func TestSlowDisk(t *testing.T) {
 	decodes(t, path)
 }
 
-// Making the files waits for room, too: /dev/full is a disk without any.
+// Making the files needs room, too, and waits for it: on a real file system that is full.
+func TestFinishingWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4096k"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	p := newProgram(t, "720p")
+	s := &states{}
+	r, stop := run(t, Config{Source: p, Dir: dir, retry: 20 * time.Millisecond}, s)
+	if err := r.Start(request); err != nil {
+		t.Fatal(err)
+	}
+	p.play(600)
+	written(t, r, "rec1", 19*time.Second)
+	filler := filepath.Join(dir, "filler")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if f.Close() != nil || r.Stop("rec1") != nil {
+		t.Fatal("stopping")
+	}
+	eventually(t, "a full disk", func() bool { return s.last().Phase == Retrying && s.last().Reason == diskFull })
+	decodes(t, filepath.Join(dir, "rec1", rawName("720p", 0))) // what there is can be played
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "files", func() bool { return s.last().Phase == Stopped })
+	decodes(t, filepath.Join(dir, "rec1", "720p.mp4"))
+	if left, _ := filepath.Glob(filepath.Join(dir, "rec1", ".new-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	stop()
+}
+
+// /dev/full is a disk without any room.
 func TestReasons(t *testing.T) {
 	t.Parallel()
 	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

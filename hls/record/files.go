@@ -50,7 +50,7 @@ func (f *files) begin(header []byte) error {
 	f.count++
 	f.current, f.good, f.dirty = opened, int64(len(header)), true
 	f.total += int64(len(header))
-	return nil
+	return syncDir(f.dir)
 }
 
 // append implements sink. What a failed write left behind is overwritten by the next one.

@@ -40,7 +40,10 @@ func (c *recording) finish(reason string) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, movie.ErrEmpty):
-			c.end(nil, Failed, "nothing was recorded")
+			if err := os.RemoveAll(c.dir); err != nil {
+				c.log.Warn("removing a recording of nothing", "err", err)
+			}
+			c.phase(Failed, "nothing was recorded")
 			return
 		case err == nil:
 			c.end(assets, Stopped, reason)
@@ -54,7 +57,7 @@ func (c *recording) finish(reason string) {
 		}
 		c.phase(Retrying, why)
 		select {
-		case <-time.After(retryEvery):
+		case <-time.After(c.r.cfg.retry):
 			c.phase(Finishing, "")
 		case <-ctx.Done():
 			return
@@ -177,6 +180,12 @@ func (t *raw) open(dir, name string) error {
 
 // make makes all files of the recording. It can be done again.
 func (c *recording) make(ctx context.Context) ([]Asset, error) {
+	// What an attempt that was killed left behind takes room.
+	if stale, err := filepath.Glob(filepath.Join(c.dir, ".new-*")); err == nil {
+		for _, path := range stale {
+			_ = os.Remove(path) // if it cannot be, the rest says why
+		}
+	}
 	tapes, err := rawTapes(c.dir)
 	if err != nil {
 		return nil, err

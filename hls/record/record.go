@@ -43,6 +43,7 @@ type Config struct {
 	Now func() time.Time
 
 	create func(path string) (file, error)
+	retry  time.Duration // between attempts at making files
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -66,6 +67,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.retry == 0 {
+		c.retry = retryEvery
 	}
 	if c.create == nil {
 		c.create = createFile
@@ -163,7 +167,7 @@ func (c *recording) begin() error {
 	} else if err != nil {
 		return err
 	}
-	if err := c.manifest.save(c.dir); err != nil {
+	if err := errors.Join(c.manifest.save(c.dir), syncDir(c.r.cfg.Dir)); err != nil {
 		return errors.Join(err, os.RemoveAll(c.dir))
 	}
 	remove, err := c.r.cfg.Source.TapParts(c.manifest.Request.Room, c.manifest.Request.Stream, c.part)
@@ -202,6 +206,7 @@ func (r *Recorder) Recover() ([]Request, error) {
 		dir := filepath.Join(r.cfg.Dir, e.Name())
 		m, err := loadManifest(dir)
 		if errors.Is(err, fs.ErrNotExist) { // killed before anything was recorded
+			_ = os.Remove(dir) // unless there is something else in it
 			continue
 		}
 		if err != nil {

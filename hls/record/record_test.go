@@ -210,6 +210,9 @@ func TestNothingRecordedIsAFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "end", func() bool { return s.last().Phase == Failed })
+	if exists(r.Dir("rec1")) {
+		t.Error("an empty recording is kept")
+	}
 }
 
 // A recorder that ends leaves recordings to the next one.

@@ -100,7 +100,7 @@ func (v *vod) render() []byte {
 	for _, s := range v.segments {
 		longest = max(longest, s.length)
 	}
-	fmt.Fprintf(&b, "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:%d\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n", int(math.Round(longest.Seconds())))
+	fmt.Fprintf(&b, "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:%d\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n", max(1, int(math.Round(longest.Seconds()))))
 	for i, s := range v.segments {
 		if i == 0 || s.file != v.segments[i-1].file {
 			if i > 0 {
