@@ -21,6 +21,7 @@ import (
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/confine"
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/label"
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/program"
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/transcode"
 	"github.com/amphi-sfu/amphi/hls/wire"
 )
 
@@ -36,6 +37,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	version := flags.Bool("version", false, "print version and licence, and exit")
 	fontDir := flags.String("fonts", "", "directory of Noto fonts (default: Debian's)")
 	width := flags.Int("thumbnail", 0, "instead: make a JPEG, at most so many pixels wide, of the H.264 keyframe on standard input")
+	transcodes := flags.Bool("transcode", false, "instead: transcode what one publisher sends")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -55,6 +57,17 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("opening descriptor %d (a node starts this program, not a person): %w", wire.FD, err)
 	}
+	// An interrupt from the terminal goes to the whole group; the node decides when this process ends.
+	signal.Ignore(syscall.SIGINT)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if *transcodes {
+		if err := confine.Apply(); err != nil {
+			log.Warn("running unconfined", "err", err)
+		}
+		return transcode.Run(ctx, log, conn)
+	}
 	dirs := label.DefaultDirs()
 	if *fontDir != "" {
 		dirs = []string{*fontDir}
@@ -63,7 +76,6 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("loading fonts: %w", err)
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := confine.Apply(); err != nil {
 		log.Warn("running unconfined", "err", err)
 	}
@@ -71,10 +83,6 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// An interrupt from the terminal goes to the whole group; the node decides when this process ends.
-	signal.Ignore(syscall.SIGINT)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	return p.Run(ctx)
 }
 

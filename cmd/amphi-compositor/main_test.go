@@ -18,7 +18,7 @@ const childEnv = "AMPHI_COMPOSITOR_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
-		if err := run(nil, os.Stdin, os.Stdout); err != nil {
+		if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "compositor child:", err)
 			os.Exit(1)
 		}

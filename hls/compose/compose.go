@@ -126,22 +126,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxQueue == 0 {
 		c.MaxQueue = 2 << 20
 	}
-	l := &c.Limits
-	if l.Nice == 0 {
-		l.Nice = 5
-	}
-	if l.Memory == 0 {
-		l.Memory = 2 << 30
-	}
-	if l.Files == 0 {
-		l.Files = 64
-	}
-	if l.UID == 0 {
-		l.UID = 65534
-	}
-	if l.GID == 0 {
-		l.GID = 65534
-	}
+	c.Limits = c.Limits.withDefaults()
 	return c, nil
 }
 
@@ -157,4 +142,23 @@ func New(cfg Config, out Output) (*Child, error) {
 	c := &Child{cfg: cfg, out: out, log: cfg.Logger}
 	c.stats.State = Down
 	return c, nil
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Nice == 0 {
+		l.Nice = 5
+	}
+	if l.Memory == 0 {
+		l.Memory = 2 << 30
+	}
+	if l.Files == 0 {
+		l.Files = 64
+	}
+	if l.UID == 0 {
+		l.UID = 65534
+	}
+	if l.GID == 0 {
+		l.GID = 65534
+	}
+	return l
 }

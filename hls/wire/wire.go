@@ -89,6 +89,16 @@ func limit(t Type) (int, bool) {
 		return MaxAudioAU, true
 	case TypeKeyframeRequest:
 		return 8, true
+	case TypeTranscode:
+		return MaxControl, true
+	case TypeSourceVideo:
+		return sourceHead + 4<<20, true
+	case TypeSourceAudio:
+		return sourceHead + 8<<10, true
+	case TypeTargetVideo:
+		return targetHead + 4<<20, true
+	case TypeTargetAudio:
+		return targetHead + maxOpus, true
 	}
 	return 0, false
 }

@@ -18,7 +18,7 @@ void amphi_error(int code, char *out, int n) { av_strerror(code, out, n); }
 
 // ---- decoding ----
 
-int amphi_decoder_open(amphi_decoder **out, const char *name, int64_t max_pixels) {
+int amphi_decoder_open(amphi_decoder **out, const char *name, int64_t max_pixels, int reorder) {
   const AVCodec *codec = avcodec_find_decoder_by_name(name);
   if (!codec) return AVERROR_DECODER_NOT_FOUND;
   amphi_decoder *d = calloc(1, sizeof *d);
@@ -28,7 +28,7 @@ int amphi_decoder_open(amphi_decoder **out, const char *name, int64_t max_pixels
   d->ctx = avcodec_alloc_context3(codec);
   if (!d->pkt || !d->ctx) goto fail;
   d->ctx->thread_count = 1;
-  d->ctx->flags |= AV_CODEC_FLAG_LOW_DELAY;
+  if (!reorder) d->ctx->flags |= AV_CODEC_FLAG_LOW_DELAY;
   d->ctx->max_pixels = max_pixels;
   d->ctx->pkt_timebase = (AVRational){1, 1000000000};
   if ((r = avcodec_open2(d->ctx, codec, NULL)) < 0) goto fail;

@@ -4,7 +4,7 @@
 package av
 
 /*
-#cgo pkg-config: libavcodec libavutil libswscale opus
+#cgo pkg-config: libavcodec libavutil libswscale libswresample opus
 #cgo CFLAGS: -O3
 #include "av.h"
 #include <opus.h>

@@ -27,7 +27,8 @@ void amphi_log_level(int level);
 void amphi_error(int code, char *out, int n);
 
 // Returns 0 or a negative AVERROR.
-int amphi_decoder_open(amphi_decoder **out, const char *name, int64_t max_pixels);
+// reorder: pictures come out in the order in which they are shown, with the delay that this takes.
+int amphi_decoder_open(amphi_decoder **out, const char *name, int64_t max_pixels, int reorder);
 // Decodes one access unit of n bytes, followed by AV_INPUT_BUFFER_PADDING_SIZE readable
 // bytes. *out is the newest picture with pts as given with its packet, or NULL when there is none yet.
 int amphi_decode(amphi_decoder *d, uint8_t *data, int n, int64_t pts, AVFrame **out);

@@ -41,11 +41,17 @@ type Decoder struct {
 }
 
 // NewDecoder opens libavcodec's decoder of this name: "vp8", "vp9", "h264", "libdav1d".
-func NewDecoder(name string) (*Decoder, error) {
+func NewDecoder(name string) (*Decoder, error) { return newDecoder(name, 0) }
+
+// NewReorderingDecoder is NewDecoder for streams with B-pictures: pictures come in the order in which they are shown, some
+// access units late.
+func NewReorderingDecoder(name string) (*Decoder, error) { return newDecoder(name, 1) }
+
+func newDecoder(name string, reorder C.int) (*Decoder, error) {
 	n := C.CString(name)
 	defer C.free(unsafe.Pointer(n))
 	d := new(Decoder)
-	if err := fault("opening decoder "+name, C.amphi_decoder_open(&d.d, n, MaxPixels)); err != nil {
+	if err := fault("opening decoder "+name, C.amphi_decoder_open(&d.d, n, MaxPixels, reorder)); err != nil {
 		return nil, err
 	}
 	return d, nil

@@ -17,6 +17,7 @@ type VideoConfig struct {
 	W, H, FPS int
 	Bitrate   int    // bits a second
 	Preset    string // x264's; others ignore it
+	Baseline  bool   // constrained baseline profile, which any WebRTC client decodes; openh264 has no other
 }
 
 // VideoEncoder makes H.264 without delay: one access unit for each picture.
@@ -50,7 +51,11 @@ func newX264(cfg VideoConfig) (VideoEncoder, error) {
 	if preset == "" {
 		preset = "veryfast"
 	}
-	return newLibav("libx264", cfg, preset, "zerolatency", "scenecut=0:repeat-headers=1:stitchable=1:keyint=infinite")
+	params := "scenecut=0:repeat-headers=1:stitchable=1:keyint=infinite"
+	if cfg.Baseline {
+		params += ":cabac=0:8x8dct=0:weightp=0:bframes=0"
+	}
+	return newLibav("libx264", cfg, preset, "zerolatency", params)
 }
 
 func newLibav(codec string, cfg VideoConfig, preset, tune, params string) (VideoEncoder, error) {

@@ -1,0 +1,258 @@
+//go:build cgo
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
+	"github.com/bluenviron/mediacommon/v2/pkg/formats/mpegts"
+	"github.com/bluenviron/mediacommon/v2/pkg/formats/mpegts/codecs"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
+	"github.com/amphi-sfu/amphi/hls/compose"
+	"github.com/amphi-sfu/amphi/hls/wire"
+)
+
+// published is what an encoder sends: in the order of sending.
+type published struct {
+	video bool
+	key   bool
+	at    time.Duration
+	data  []byte
+}
+
+// publisher is 4 s as OBS sends it: High profile, B-pictures, 44.1 kHz mono.
+func publisher(t *testing.T) (units []published, config []byte) {
+	t.Helper()
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		t.Skip("ffmpeg is not installed")
+	}
+	var out, stderr bytes.Buffer
+	cmd := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100",
+		"-t", "4", "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-bf", "2", "-g", "50", "-c:a", "aac", "-ac", "1", "-f", "mpegts", "-")
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	r := &mpegts.Reader{R: &out}
+	if err := r.Initialize(); err != nil {
+		t.Fatal(err)
+	}
+	clock := func(pts int64) time.Duration { return time.Duration(pts) * time.Second / 90000 }
+	for _, track := range r.Tracks() {
+		switch c := track.Codec.(type) {
+		case *codecs.H264:
+			r.OnDataH264(track, func(pts, _ int64, au [][]byte) error {
+				b, err := h264.AnnexB(au).Marshal()
+				units = append(units, published{video: true, key: h264.IsRandomAccess(au), at: clock(pts), data: b})
+				return err
+			})
+		case *codecs.MPEG4Audio:
+			var err error
+			if config, err = c.Config.Marshal(); err != nil {
+				t.Fatal(err)
+			}
+			r.OnDataMPEG4Audio(track, func(pts int64, aus [][]byte) error {
+				for i, au := range aus {
+					units = append(units, published{at: clock(pts) + time.Duration(i)*1024*time.Second/44100, data: bytes.Clone(au)})
+				}
+				return nil
+			})
+		}
+	}
+	for {
+		if err := r.Read(); err != nil {
+			break
+		}
+	}
+	if len(units) < 200 || config == nil {
+		t.Fatalf("%d units", len(units))
+	}
+	return units, config
+}
+
+// made collects what a transcoder makes.
+type made struct {
+	mu     sync.Mutex
+	video  []wire.Unit
+	audio  []wire.Unit
+	stream bytes.Buffer
+}
+
+func (m *made) take(typ wire.Type, u wire.Unit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u.Data = bytes.Clone(u.Data)
+	if typ == wire.TypeTargetVideo {
+		m.video = append(m.video, u)
+		m.stream.Write(u.Data)
+		return
+	}
+	m.audio = append(m.audio, u)
+}
+
+func (m *made) counts() (video, audio int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.video), len(m.audio)
+}
+
+// transcoding runs a transcoder and waits until it takes something.
+func transcoding(t *testing.T, cfg wire.Transcode, m *made) *compose.Transcoder {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := compose.NewTranscoder(compose.TranscodeConfig{Path: path, Env: []string{childEnv + "=1"}, Transcode: cfg, OnUnit: m.take})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- tr.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return tr
+}
+
+// publish sends in real time.
+func publish(t *testing.T, tr *compose.Transcoder, units []published) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	began, zero := time.Now(), units[0].at
+	for _, u := range units {
+		for time.Since(began) < u.at-zero {
+			<-tick.C
+		}
+		if u.video {
+			tr.WriteVideo(u.at, u.key, u.data)
+		} else {
+			tr.WriteAudio(u.at, u.data)
+		}
+	}
+}
+
+func TestTranscode(t *testing.T) {
+	t.Parallel()
+	units, config := publisher(t)
+	cfg := wire.Transcode{Video: true, MaxWidth: 480, MaxHeight: 480, FPS: 30, Bitrate: 800_000, KeyframeEvery: time.Second,
+		AudioConfig: config, AudioBitrate: 64_000}
+	var m made
+	tr := transcoding(t, cfg, &m)
+	deadline := time.Now().Add(20 * time.Second)
+	for dropped := int64(-1); dropped != 0; { // until the process is there
+		before := tr.Dropped()
+		tr.WriteVideo(0, false, []byte{0, 0, 1, 1})
+		tr.WriteAudio(0, nil)
+		dropped = tr.Dropped() - before - 1 // the picture is no keyframe
+		if time.Now().After(deadline) {
+			t.Fatal("no process")
+		}
+	}
+	publish(t, tr, units)
+	for {
+		if v, a := m.counts(); v >= 95 && a >= 195 {
+			break
+		}
+		if time.Now().After(deadline) {
+			v, a := m.counts()
+			t.Fatalf("%d pictures, %d packets", v, a)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keys := 0
+	for i, u := range m.video {
+		if i > 0 && u.Time <= m.video[i-1].Time {
+			t.Errorf("picture %d at %v after one at %v", i, u.Time, m.video[i-1].Time)
+		}
+		if u.Key {
+			keys++
+		}
+	}
+	if keys < 4 || !m.video[0].Key {
+		t.Errorf("%d keyframes", keys)
+	}
+	var au h264.AnnexB
+	if err := au.Unmarshal(m.video[0].Data); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range au {
+		if n[0]&0x1f == 7 && (n[1] != 66 || n[2]&0x40 == 0) {
+			t.Errorf("profile %d, constraints %x", n[1], n[2])
+		}
+	}
+	opus, err := av.NewOpus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opus.Close()
+	samples := make([]float32, 2*av.MaxOpusSamples)
+	for i, u := range m.audio {
+		if n, err := opus.Decode(u.Data, samples); err != nil || n != av.OpusFrame {
+			t.Fatalf("packet %d: %d, %v", i, n, err)
+		}
+		if i > 0 && u.Time-m.audio[i-1].Time != 20*time.Millisecond {
+			t.Errorf("packet %d at %v after one at %v", i, u.Time, m.audio[i-1].Time)
+		}
+		if i > 10 && (u.Level < 10 || u.Level > 40) {
+			t.Errorf("level of packet %d is %d", i, u.Level)
+		}
+	}
+	if d := m.audio[0].Time - m.video[0].Time; d < -100*time.Millisecond || d > 100*time.Millisecond {
+		t.Errorf("sound begins %v after the picture", d)
+	}
+	t.Logf("%d pictures, %d keyframes, %d packets", len(m.video), keys, len(m.audio))
+	file := filepath.Join(t.TempDir(), "out.h264")
+	if err := os.WriteFile(file, m.stream.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("ffprobe", "-v", "error", "-count_frames", "-show_entries", "stream=width,height,nb_read_frames,has_b_frames", "-of", "csv=p=0", file).CombinedOutput()
+	if err != nil || !bytes.HasPrefix(out, []byte("480,270,0,")) {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestTranscodeGarbage: bytes that are no media neither end the process nor come out.
+func TestTranscodeGarbage(t *testing.T) {
+	t.Parallel()
+	var m made
+	tr := transcoding(t, wire.Transcode{Video: true, MaxWidth: 480, MaxHeight: 480, FPS: 30, Bitrate: 800_000, KeyframeEvery: time.Second,
+		AudioConfig: []byte{0x11, 0x90}, AudioBitrate: 64_000}, &m)
+	garbage := append([]byte{0, 0, 0, 1, 0x65}, bytes.Repeat([]byte{0xa5, 0x3c}, 500)...)
+	for i := range 300 {
+		tr.WriteVideo(time.Duration(i)*time.Millisecond*33, true, garbage)
+		tr.WriteAudio(time.Duration(i)*time.Millisecond*21, garbage)
+		<-time.After(5 * time.Millisecond)
+	}
+	if v, _ := m.counts(); v != 0 {
+		t.Errorf("%d pictures", v)
+	}
+}
+
+func TestTranscoderThatDoesNotLive(t *testing.T) {
+	t.Parallel()
+	tr, err := compose.NewTranscoder(compose.TranscodeConfig{Path: "/bin/false", OnUnit: new(made).take, Transcode: wire.Transcode{Video: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.Run(t.Context()); !errors.Is(err, compose.ErrTranscoder) {
+		t.Error(err)
+	}
+}
