@@ -78,7 +78,12 @@ func (s *Server) exchangeCode(r *http.Request) (*tokenAnswer, error) {
 	if len(req.UserID) > proto.MaxUserID {
 		return nil, proto.Errorf(proto.InvalidArgument, "user_id has more than %d bytes", proto.MaxUserID)
 	}
-	parsed, ok := code.Parse(req.Code)
+	return s.redeem(req.Code, req.UserID)
+}
+
+// redeem makes an app token of a room code.
+func (s *Server) redeem(typed, userID string) (*tokenAnswer, error) {
+	parsed, ok := code.Parse(typed)
 	known := s.records.code(parsed)
 	if !ok || known == nil {
 		return nil, proto.Errorf(proto.CodeUnknown, "there is no such room code")
@@ -97,7 +102,7 @@ func (s *Server) exchangeCode(r *http.Request) (*tokenAnswer, error) {
 		return nil, err
 	}
 	now := s.cfg.Now()
-	grant := auth.Grant{Type: auth.App, Room: room.GetName(), Role: known.GetRole(), UserID: req.UserID,
+	grant := auth.Grant{Type: auth.App, Room: room.GetName(), Role: known.GetRole(), UserID: userID,
 		IssuedAt: now, ExpiresAt: now.Add(tokenLife)}
 	token, err := signer.Mint(grant)
 	if err != nil {
@@ -105,7 +110,7 @@ func (s *Server) exchangeCode(r *http.Request) (*tokenAnswer, error) {
 	}
 	answer := &tokenAnswer{Token: token, Room: grant.Room, Role: grant.Role, ExpiresMs: grant.ExpiresAt.UnixMilli()}
 	if t, err := s.records.template(room.GetTemplate()); err == nil {
-		for _, p := range s.playbacks(room.GetName(), t, req.UserID) {
+		for _, p := range s.playbacks(room.GetName(), t, userID) {
 			answer.Playback = append(answer.Playback, playbackAnswer{p.GetStream(), p.GetUrl(), p.GetExpiresMs()})
 		}
 	}

@@ -67,6 +67,7 @@ TURN has its usual ports, or where they are taken any others.`,
 	flags.StringVar(&config.MetricsAddr, "metrics", defaultMetricsAddr, "address of metrics and pprof; empty: nowhere")
 	flags.Uint16Var(&turnPort, "turn-port", defaultTURNPort, "port of TURN over UDP and TCP; 0: no TURN")
 	flags.Uint16Var(&tlsPort, "turn-tls-port", defaultTURNTLSPort, "port of TURN over TLS, where the node has a certificate; 0: none")
+	flags.StringVar(&config.RTMPAddr, "rtmp", "", "address at which encoders publish over RTMP, as rtmp://HOST/live/KEY with a room code or an app token as KEY; usually :1935 (default: nowhere)")
 	flags.StringVar(&config.CompositorPath, "compositor", "", "the program amphi-compositor (default: beside this binary, then PATH)")
 	flags.IPSliceVar(&config.PublicIPs, "public-ip", nil, "addresses told to clients for media (default: those of this machine)")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")

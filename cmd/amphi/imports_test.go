@@ -61,7 +61,7 @@ var thirdParty = map[string][]string{
 	"go.etcd.io/bbolt":                  {"cluster/group"},
 	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager", "hls/push", "hls/tracks"},
 	"github.com/minio/minio-go":         {"hls/storage"},
-	"github.com/bluenviron/gortmplib":   {"hls/push"},
+	"github.com/bluenviron/gortmplib":   {"hls/push", "hls/rtmp"},
 	"github.com/datarhei/gosrt":         {"hls/push"},
 	"github.com/prometheus":             {"cmd/amphi/..."},
 	"github.com/spf13/cobra":            {"cmd/amphi/..."},

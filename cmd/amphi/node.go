@@ -17,6 +17,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/cluster"
 	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/hls/rtmp"
 	"github.com/amphi-sfu/amphi/media"
 	"github.com/amphi-sfu/amphi/media/turn"
 	"github.com/amphi-sfu/amphi/proto"
@@ -54,6 +55,8 @@ type Config struct {
 	// TURNAddr and TURNTLSAddr are HOST:PORT of TURN over UDP and TCP, and over TLS; empty: nowhere. TLS needs
 	// the node to have a certificate. When a port is taken, any free one serves: clients are told which.
 	TURNAddr, TURNTLSAddr string
+	// RTMPAddr is HOST:PORT at which encoders publish over RTMP; empty: nowhere.
+	RTMPAddr string
 	// CompositorPath is the program amphi-compositor; empty looks beside this binary, then in PATH.
 	CompositorPath string
 	// Cluster joins the node to others; nil: it is alone, unless the two below say otherwise.
@@ -78,6 +81,7 @@ type Node struct {
 	signal   *signal.Server
 	origin   *hls.Origin
 	streams  *streams
+	rtmp     *rtmp.Server // nil: none
 	front    *front
 	metrics  *front
 	usage    *usage
@@ -142,6 +146,9 @@ func (n *Node) open() error {
 		if err := n.mesh.serveStreams(n.origin); err != nil {
 			return err
 		}
+	}
+	if n.rtmp, err = n.newRTMP(); err != nil {
+		return err
 	}
 	if err := n.listen(); err != nil || n.mesh == nil {
 		return err
@@ -260,6 +267,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	if n.relay != nil {
 		services = append(services, service{"TURN", n.relay.Run})
 	}
+	if n.rtmp != nil {
+		services = append(services, service{"RTMP", n.rtmp.Run})
+	}
 	if n.metrics != nil {
 		services = append(services, service{"the metrics server", n.metrics.Run})
 	}
@@ -294,6 +304,9 @@ func (n *Node) Close() {
 	}
 	if n.relay != nil {
 		_ = n.relay.Close()
+	}
+	if n.rtmp != nil {
+		_ = n.rtmp.Close()
 	}
 	if n.mesh != nil {
 		n.mesh.close()

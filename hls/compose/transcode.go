@@ -44,9 +44,8 @@ type Transcoder struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex // guards the fields below
-	queue   []byte
-	open    bool // a process takes what is queued
-	waiting bool // for a keyframe
+	queue   []byte     // for the process that is there, or the next one
+	waiting bool       // for a keyframe
 	dropped int64
 }
 
@@ -82,7 +81,7 @@ func (t *Transcoder) WriteAudio(at time.Duration, au []byte) {
 }
 
 func (t *Transcoder) addLocked(typ wire.Type, u wire.Unit) bool {
-	if !t.open || len(t.queue)+len(u.Data) > maxSourceQueue {
+	if len(t.queue)+len(u.Data) > maxSourceQueue {
 		t.dropped++
 		return false
 	}
@@ -100,7 +99,7 @@ func (t *Transcoder) addLocked(typ wire.Type, u wire.Unit) bool {
 func (t *Transcoder) ForceKeyframe() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.open {
+	if len(t.queue) < maxSourceQueue {
 		t.queue = wire.AppendForceKeyframe(t.queue)
 		t.poke()
 	}
@@ -161,7 +160,7 @@ func (t *Transcoder) live(ctx context.Context) error {
 		p.kill()
 	}
 	t.mu.Lock()
-	t.queue, t.open, t.waiting = first, true, true
+	t.queue = append(first, t.queue...)
 	t.mu.Unlock()
 	t.poke()
 
@@ -178,7 +177,7 @@ func (t *Transcoder) live(ctx context.Context) error {
 	case <-dead:
 	}
 	t.mu.Lock()
-	t.open, t.queue = false, nil
+	t.queue, t.waiting = nil, true // the next one has not heard the beginning
 	t.mu.Unlock()
 	close(ending)
 	timer := time.AfterFunc(time.Second, p.kill)

@@ -63,6 +63,8 @@ type Config struct {
 	Metrics string
 	// MediaUDP and MediaTCP are HOST:PORT; empty: beside HTTP.
 	MediaUDP, MediaTCP string
+	// RTMP is HOST:PORT at which encoders publish; empty: nowhere.
+	RTMP string
 	// TURNPort and TURNTLSPort; 0: none.
 	TURNPort, TURNTLSPort uint16
 	// TLSCert and TLSKey are files of a certificate for HTTPS; both empty: plain HTTP.
@@ -241,6 +243,7 @@ func (r *reader) ports(s *section, c *Config) {
 	media := s.sub("media")
 	c.MediaUDP, c.MediaTCP = r.address(media, "udp", "", true), r.address(media, "tcp", "", true)
 	media.end()
+	c.RTMP = r.address(s, "rtmp", "", true)
 	turn := s.sub("turn")
 	c.TURNPort = uint16(turn.number("port", 0, 65535, defaultTURN))
 	c.TURNTLSPort = uint16(turn.number("tls_port", 0, 65535, defaultTURNTLS))

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/feed"
+	"github.com/amphi-sfu/amphi/hls/compose"
+	"github.com/amphi-sfu/amphi/hls/rtmp"
+	"github.com/amphi-sfu/amphi/hls/wire"
+	"github.com/amphi-sfu/amphi/media"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+	headless "github.com/amphi-sfu/amphi/signal/whip"
+)
+
+const (
+	rtmpApp = "live"
+	// What a transcoder makes where the role says nothing else.
+	transcodedWidth, transcodedHeight = 1280, 720
+	transcodedFPS                     = 30
+	transcodedKbps, opusKbps          = 2500, 96
+	transcodedKeyframes               = 4 * time.Second
+	// leaveTime bounds how long it may take to leave the room.
+	leaveTime = 5 * time.Second
+)
+
+// encoders admits encoders that publish over RTMP: each becomes a peer without a WebSocket, as over WHIP.
+type encoders struct {
+	log        *slog.Logger
+	signal     *signal.Server
+	media      *media.Engine
+	compositor string
+}
+
+// newRTMP opens the RTMP port, nil where the node has none.
+func (n *Node) newRTMP() (*rtmp.Server, error) {
+	if n.cfg.RTMPAddr == "" {
+		return nil, nil
+	}
+	path, err := compositorPath(n.cfg.CompositorPath)
+	if err != nil {
+		return nil, err
+	}
+	e := &encoders{log: n.log, signal: n.signal, media: n.media, compositor: path}
+	return rtmp.New(rtmp.Config{Logger: n.log, Addr: n.cfg.RTMPAddr}, e)
+}
+
+// Publish implements rtmp.Stage.
+func (e *encoders) Publish(_ context.Context, r rtmp.Request) (rtmp.Publication, error) {
+	if r.App != rtmpApp {
+		return nil, errors.New("the path is not /live/KEY")
+	}
+	who, err := e.signal.Encoder(r.Key, r.Remote)
+	if err != nil {
+		return nil, err
+	}
+	return &encoder{encoders: e, who: who, log: e.log.With("room", who.Room, "remote", r.Remote), gone: make(chan struct{})}, nil
+}
+
+// encoder is one that publishes.
+type encoder struct {
+	*encoders
+	who  signal.Encoder
+	log  *slog.Logger
+	gone chan struct{}
+	once sync.Once // closes gone
+
+	session    string // to end it
+	feed       *feed.Feed
+	transcoder *compose.Transcoder
+	passes     bool // pictures need no transcoder
+	stop       context.CancelFunc
+	tasks      sync.WaitGroup
+}
+
+// passes tells whether every WebRTC client decodes pictures with this SPS: (constrained) baseline profile, which has no
+// B-pictures, and a size that the role's pictures may have.
+func passes(sps []byte) bool { return len(sps) > 3 && sps[1] == 66 }
+
+// Begin implements rtmp.Publication: the encoder joins.
+func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
+	video, audio := f.SPS != nil && e.who.Publish.GetVideo(), f.AudioConfig != nil && e.who.Publish.GetAudio()
+	if !video && !audio {
+		return errors.New("the role publishes none of what comes")
+	}
+	e.passes = passes(f.SPS)
+	if err := e.prepare(video && !e.passes, audio, f.AudioConfig); err != nil {
+		return err
+	}
+	var err error
+	e.feed, err = feed.Start(ctx, feed.Config{
+		Video: video, Audio: audio, Node: e.media.UDPAddr(),
+		Publish: func(ctx context.Context, offer string) (string, error) {
+			s, err := e.signal.Headless().Publish(ctx, headless.Request{Token: e.who.Token, Room: e.who.Room, Offer: offer})
+			e.session = s.ID
+			return s.Answer, err
+		},
+		OnKeyframeRequest: func() {
+			if e.transcoder != nil && !e.passes {
+				e.transcoder.ForceKeyframe()
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	var life context.Context
+	life, e.stop = context.WithCancel(context.Background())
+	if e.transcoder != nil {
+		e.tasks.Go(func() {
+			if err := e.transcoder.Run(life); err != nil {
+				e.log.Error("transcoding for an encoder", "err", err)
+				e.leave()
+			}
+		})
+	}
+	e.tasks.Go(func() {
+		select {
+		case <-e.feed.Gone():
+			e.leave()
+		case <-life.Done():
+		}
+	})
+	e.log.Info("encoder publishes over RTMP", "role", e.who.Role, "video", video, "audio", audio, "transcoded", video && !e.passes)
+	return nil
+}
+
+func (e *encoder) leave() { e.once.Do(func() { close(e.gone) }) }
+
+// prepare makes the transcoder that what comes needs.
+func (e *encoder) prepare(video, audio bool, config []byte) error {
+	if !video && !audio {
+		return nil
+	}
+	t := settings(e.who.Publish, video)
+	if audio {
+		t.AudioConfig = config
+	}
+	var err error
+	e.transcoder, err = compose.NewTranscoder(compose.TranscodeConfig{
+		Logger: e.log, Path: e.compositor, Transcode: t,
+		OnUnit: func(typ wire.Type, u wire.Unit) {
+			if typ == wire.TypeTargetVideo {
+				e.feed.Video(u.Time, u.Data)
+			} else {
+				e.feed.Audio(u.Time, u.Level, u.Data)
+			}
+		},
+	})
+	return err
+}
+
+// settings are what the role's settings make of a transcoder.
+func settings(p *amphiv1.PublishParams, video bool) wire.Transcode {
+	v := p.GetVideoParams()
+	or := func(n uint32, def int) int {
+		if n == 0 {
+			return def
+		}
+		return int(n)
+	}
+	return wire.Transcode{
+		Video: video, MaxWidth: or(v.GetWidth(), transcodedWidth), MaxHeight: or(v.GetHeight(), transcodedHeight),
+		FPS: min(max(or(v.GetFramerate(), transcodedFPS), 5), 60), Bitrate: 1000 * or(v.GetBitrateKbps(), transcodedKbps),
+		KeyframeEvery: transcodedKeyframes, AudioBitrate: 1000 * max(or(p.GetAudioParams().GetBitrateKbps(), opusKbps), opusKbps),
+	}
+}
+
+// Video implements rtmp.Publication.
+func (e *encoder) Video(pts time.Duration, key bool, annexB []byte) {
+	if e.passes {
+		e.feed.Video(pts, annexB)
+	} else if e.transcoder != nil {
+		e.transcoder.WriteVideo(pts, key, annexB)
+	}
+}
+
+// Audio implements rtmp.Publication.
+func (e *encoder) Audio(pts time.Duration, au []byte) {
+	if e.transcoder != nil {
+		e.transcoder.WriteAudio(pts, au)
+	}
+}
+
+// Gone implements rtmp.Publication.
+func (e *encoder) Gone() <-chan struct{} { return e.gone }
+
+// Close implements rtmp.Publication: the encoder leaves the room.
+func (e *encoder) Close() {
+	if e.stop != nil {
+		e.stop()
+	}
+	e.tasks.Wait()
+	if e.feed != nil {
+		e.feed.Close()
+	}
+	if e.session != "" {
+		ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+		defer cancel()
+		_ = e.signal.Headless().End(ctx, e.session) // it may be out already
+	}
+}
