@@ -30,15 +30,15 @@ type published struct {
 	data  []byte
 }
 
-// publisher is 4 s as OBS sends it: High profile, B-pictures, 44.1 kHz mono.
+// publisher is 4 s as OBS sends it: High profile, B-pictures, 44.1 kHz mono. Each second begins with a flash and a beep.
 func publisher(t *testing.T) (units []published, config []byte) {
 	t.Helper()
 	if _, err := exec.LookPath("ffmpeg"); err != nil {
 		t.Skip("ffmpeg is not installed")
 	}
 	var out, stderr bytes.Buffer
-	cmd := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100",
-		"-t", "4", "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-bf", "2", "-g", "50", "-c:a", "aac", "-ac", "1", "-f", "mpegts", "-")
+	cmd := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", `testsrc2=size=640x360:rate=25,lutyuv=y=val/4,drawbox=c=white:t=fill:enable=lt(mod(t\,1)\,0.1)`,
+		"-f", "lavfi", "-i", `aevalsrc=0.5*sin(2*PI*1000*t)*lt(mod(t\,1)\,0.1):s=44100`, "-t", "4", "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-bf", "2", "-g", "50", "-c:a", "aac", "-ac", "1", "-f", "mpegts", "-")
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, stderr.String())
@@ -192,26 +192,21 @@ func TestTranscode(t *testing.T) {
 			t.Errorf("profile %d, constraints %x", n[1], n[2])
 		}
 	}
-	opus, err := av.NewOpus()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer opus.Close()
-	samples := make([]float32, 2*av.MaxOpusSamples)
 	for i, u := range m.audio {
-		if n, err := opus.Decode(u.Data, samples); err != nil || n != av.OpusFrame {
-			t.Fatalf("packet %d: %d, %v", i, n, err)
-		}
 		if i > 0 && u.Time-m.audio[i-1].Time != 20*time.Millisecond {
 			t.Errorf("packet %d at %v after one at %v", i, u.Time, m.audio[i-1].Time)
 		}
-		if i > 10 && (u.Level < 10 || u.Level > 40) {
-			t.Errorf("level of packet %d is %d", i, u.Level)
+	}
+	flashes, beeps := flashesOf(t, m.video), beepsOf(t, m.audio)
+	if len(flashes) < 3 || len(beeps) < 3 {
+		t.Fatalf("flashes %v, beeps %v", flashes, beeps)
+	}
+	for i := range min(len(flashes), len(beeps)) {
+		if d := beeps[i] - flashes[i]; d < -45*time.Millisecond || d > 45*time.Millisecond {
+			t.Errorf("beep %d is %v after its flash", i, d)
 		}
 	}
-	if d := m.audio[0].Time - m.video[0].Time; d < -100*time.Millisecond || d > 100*time.Millisecond {
-		t.Errorf("sound begins %v after the picture", d)
-	}
+	t.Logf("flashes %v, beeps %v", flashes, beeps)
 	t.Logf("%d pictures, %d keyframes, %d packets", len(m.video), keys, len(m.audio))
 	file := filepath.Join(t.TempDir(), "out.h264")
 	if err := os.WriteFile(file, m.stream.Bytes(), 0o600); err != nil {
@@ -221,6 +216,65 @@ func TestTranscode(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(out, []byte("480,270,0,")) {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+// flashesOf are the times at which the picture becomes white.
+func flashesOf(t *testing.T, units []wire.Unit) (times []time.Duration) {
+	t.Helper()
+	d, err := av.NewDecoder("h264")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	was := true // the first one may have begun before
+	for _, u := range units {
+		f, err := d.Decode(u.Data, u.Time)
+		if err != nil || f == nil {
+			t.Fatalf("decoding: %v", err)
+		}
+		w, h := f.Size()
+		white := f.At(w/2, h/2).Y > 180 && f.At(w/4, h/4).Y > 180
+		if white && !was {
+			times = append(times, f.Due())
+		}
+		was = white
+		f.Free()
+	}
+	return times
+}
+
+// beepsOf are the times at which a tone begins.
+func beepsOf(t *testing.T, units []wire.Unit) (times []time.Duration) {
+	t.Helper()
+	opus, err := av.NewOpus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opus.Close()
+	const lookahead = 312 // samples by which libopus delays
+	samples := make([]float32, 2*av.MaxOpusSamples)
+	quiet := 0
+	for i, u := range units {
+		n, err := opus.Decode(u.Data, samples)
+		if err != nil || n != av.OpusFrame {
+			t.Fatalf("packet %d: %d, %v", i, n, err)
+		}
+		loud := false
+		for k := range n {
+			if v := samples[2*k]; v < 0.1 && v > -0.1 {
+				quiet++
+				continue
+			}
+			if quiet > 20_000 {
+				times = append(times, u.Time+time.Duration(k-lookahead)*time.Second/48_000)
+			}
+			quiet, loud = 0, true
+		}
+		if loud && u.Level > 30 || !loud && quiet > 2*n && u.Level < 40 {
+			t.Errorf("level of packet %d is %d, loud %v", i, u.Level, loud)
+		}
+	}
+	return times
 }
 
 // TestTranscodeGarbage: bytes that are no media neither end the process nor come out.

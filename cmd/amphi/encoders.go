@@ -73,13 +73,18 @@ type encoder struct {
 	feed       *feed.Feed
 	transcoder *compose.Transcoder
 	passes     bool // pictures need no transcoder
+	limit      allowance
 	stop       context.CancelFunc
 	tasks      sync.WaitGroup
 }
 
-// passes tells whether every WebRTC client decodes pictures with this SPS: (constrained) baseline profile, which has no
-// B-pictures, and a size that the role's pictures may have.
-func passes(sps []byte) bool { return len(sps) > 3 && sps[1] == 66 }
+// passes tells whether pictures need no transcoder: every WebRTC client decodes them, for they are of (constrained) baseline
+// profile, which has no B-pictures, and they are no larger than the role's.
+func passes(f rtmp.Format, role *amphiv1.PublishParams) bool {
+	most := settings(role, true)
+	long, short := max(f.Width, f.Height), min(f.Width, f.Height)
+	return len(f.SPS) > 3 && f.SPS[1] == 66 && long <= max(most.MaxWidth, most.MaxHeight) && short <= min(most.MaxWidth, most.MaxHeight)
+}
 
 // Begin implements rtmp.Publication: the encoder joins.
 func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
@@ -87,7 +92,8 @@ func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
 	if !video && !audio {
 		return errors.New("the role publishes none of what comes")
 	}
-	e.passes = passes(f.SPS)
+	e.passes = passes(f, e.who.Publish)
+	e.limit = newAllowance(settings(e.who.Publish, true).Bitrate)
 	if err := e.prepare(video && !e.passes, audio, f.AudioConfig); err != nil {
 		return err
 	}
@@ -173,6 +179,11 @@ func settings(p *amphiv1.PublishParams, video bool) wire.Transcode {
 // Video implements rtmp.Publication.
 func (e *encoder) Video(pts time.Duration, key bool, annexB []byte) {
 	if e.passes {
+		if !e.limit.takes(pts, len(annexB)) {
+			e.log.Warn("encoder sends more than its role may", "kbps", e.limit.perSecond*8/1000)
+			e.leave()
+			return
+		}
 		e.feed.Video(pts, annexB)
 	} else if e.transcoder != nil {
 		e.transcoder.WriteVideo(pts, key, annexB)
@@ -203,4 +214,32 @@ func (e *encoder) Close() {
 		defer cancel()
 		_ = e.signal.Headless().End(ctx, e.session) // it may be out already
 	}
+}
+
+// allowance bounds the bytes of pictures that are passed on, over some seconds of the encoder's own time.
+type allowance struct {
+	perSecond int64
+	credit    int64
+	last      time.Duration
+}
+
+const (
+	// headroom is how much more than its bit rate an encoder may send, in quarters: rate control is no exact art.
+	headroom = 6
+	// allowed is for how long it may send twice that.
+	allowed = 4
+)
+
+func newAllowance(bitrate int) allowance {
+	perSecond := int64(bitrate) / 8 * headroom / 4
+	return allowance{perSecond: perSecond, credit: perSecond * allowed}
+}
+
+func (a *allowance) takes(at time.Duration, n int) bool {
+	if d := at - a.last; d > 0 {
+		a.credit = min(a.credit+int64(min(d, time.Minute)/time.Millisecond)*a.perSecond/1000, a.perSecond*allowed)
+		a.last = at
+	}
+	a.credit -= int64(n)
+	return a.credit >= 0
 }

@@ -30,6 +30,7 @@ var (
 	errGone      = errors.New("nobody takes the publication any more")
 	errNoPublish = errors.New("does not publish")
 	errMedia     = errors.New("only H.264 and AAC are taken")
+	errChanged   = errors.New("publication became another kind of stream")
 )
 
 // boundConn counts what is read against what it is good for.

@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"github.com/bluenviron/gortmplib/pkg/message"
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
 )
 
 const (
 	// patience is how long one kind of media waits for the other to say what it is.
 	patience = time.Second
-	// jump is a step of the encoder's time that is taken for a new beginning.
+	// jump and back are steps of the encoder's time that are taken for a new beginning.
 	jump = 5 * time.Second
+	back = time.Second
 	// pause is put in the place of such a step.
 	pause = 100 * time.Millisecond
 	// wrapped is where RTMP's composition times become negative (24 bits, in ms).
@@ -56,10 +58,16 @@ func (d *demux) video(ctx context.Context, m *message.Video) (int, error) {
 			return 0, errMedia
 		}
 		sps, pps := c.SequenceParameterSets[0].NALUnit, c.PictureParameterSets[0].NALUnit
-		if len(sps) < 4 || len(pps) == 0 {
+		var parsed h264.SPS
+		if len(sps) < 4 || len(pps) == 0 || parsed.Unmarshal(sps) != nil {
 			return 0, errMedia
 		}
-		d.sps, d.pps = sps, pps
+		if d.begun && (d.format.SPS == nil || sps[1] != d.format.SPS[1]) {
+			return 0, errChanged
+		}
+		if d.sps, d.pps = sps, pps; !d.begun {
+			d.format.Width, d.format.Height = parsed.Width(), parsed.Height()
+		}
 		return len(sps) + len(pps), nil
 	case message.VideoTypeAU:
 		at, ok, err := d.ready(ctx, m.DTS)
@@ -140,7 +148,7 @@ func (l *timeline) at(t time.Duration) time.Duration {
 	if !l.begun {
 		l.begun, l.last, l.offset = true, t, -t
 	}
-	if d := t - l.last; d > jump || d < -jump {
+	if d := t - l.last; d > jump || d < -back {
 		l.offset = l.last + l.offset + pause - t
 	}
 	l.last = t

@@ -26,6 +26,8 @@ type Request struct {
 type Format struct {
 	// SPS and PPS of H.264, nil without pictures.
 	SPS, PPS []byte
+	// Width and Height of the pictures.
+	Width, Height int
 	// AudioConfig is the AudioSpecificConfig (ISO 14496-3) of AAC, nil without sound.
 	AudioConfig []byte
 }
