@@ -176,7 +176,7 @@ func (h *headless) begin(ctx context.Context, r whip.Request,
 	h.sessions[id] = p
 	h.mu.Unlock()
 	h.server.background(func() { h.mind(id, p) })
-	return whip.Session{ID: id, Answer: answer, ICEServers: h.server.iceServers(p.id, r.Host)}, nil
+	return whip.Session{ID: id, Answer: answer, ICEServers: h.server.iceServers(p.id, r.Host), Gone: p.gone}, nil
 }
 
 // join makes a peer without a WebSocket.

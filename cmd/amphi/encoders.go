@@ -69,7 +69,8 @@ type encoder struct {
 	gone chan struct{}
 	once sync.Once // closes gone
 
-	session    string // to end it
+	session    string          // to end it
+	left       <-chan struct{} // closed when it is out of the room
 	feed       *feed.Feed
 	transcoder *compose.Transcoder
 	passes     bool // pictures need no transcoder
@@ -102,7 +103,7 @@ func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
 		Video: video, Audio: audio, Node: e.media.UDPAddr(),
 		Publish: func(ctx context.Context, offer string) (string, error) {
 			s, err := e.signal.Headless().Publish(ctx, headless.Request{Token: e.who.Token, Room: e.who.Room, Offer: offer})
-			e.session = s.ID
+			e.session, e.left = s.ID, s.Gone
 			return s.Answer, err
 		},
 		OnKeyframeRequest: func() {
@@ -127,6 +128,8 @@ func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
 	e.tasks.Go(func() {
 		select {
 		case <-e.feed.Gone():
+			e.leave()
+		case <-e.left:
 			e.leave()
 		case <-life.Done():
 		}

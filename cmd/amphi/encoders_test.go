@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +22,7 @@ import (
 	"github.com/pion/webrtc/v4/pkg/media/oggwriter"
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/auth"
 )
 
 // startRTMPNode starts a node that takes encoders, with a compositor built for the test.
@@ -277,4 +281,76 @@ func TestEncoderWithoutTheRightIsRefused(t *testing.T) {
 	if n := peersIn(node); n != 0 {
 		t.Errorf("%d peers", n)
 	}
+}
+
+// manage calls the management API.
+func manage(t *testing.T, node *Node, method, body string) {
+	t.Helper()
+	now := time.Now()
+	token, err := auth.Signer{KeyID: devKey, Secret: devSecret}.Mint(auth.Grant{Type: auth.Management, IssuedAt: now, ExpiresAt: now.Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, node.URL()+"/amphi.v1."+method, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", method, res.StatusCode, text, err)
+	}
+}
+
+// transcoders are the processes that a node's compositor runs as, by what they were started with.
+func transcoders(t *testing.T, node *Node) (pids []int) {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range dirs {
+		line, err := os.ReadFile(file)
+		if err != nil || !strings.HasPrefix(string(line), node.cfg.CompositorPath+"\x00--transcode") {
+			continue
+		}
+		if pid, err := strconv.Atoi(strings.Split(file, "/")[2]); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// TestEncoderLosesItsTranscoderAndItsPlace: a transcoder that dies is replaced, at the next keyframe; an encoder that is
+// removed from the room loses its connection.
+func TestEncoderLosesItsTranscoderAndItsPlace(t *testing.T) {
+	t.Parallel()
+	node := startRTMPNode(t)
+	publishRTMP(t, node, appToken(t, "speaker"), "-profile:v", "high", "-bf", "2")
+	until(t, 20*time.Second, "on stage", func() bool { return peersIn(node) == 1 })
+	w := viewStage(t, node)
+	seen := func(n int) func() bool { return func() bool { v, a := w.counts(); return v >= n && a >= n } }
+	until(t, 20*time.Second, "seen", seen(25))
+	pids := transcoders(t, node)
+	if len(pids) != 1 {
+		t.Fatalf("transcoders %v", pids)
+	}
+	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	until(t, 10*time.Second, "replaced", func() bool { now := transcoders(t, node); return len(now) == 1 && now[0] != pids[0] })
+	before, _ := w.counts()
+	until(t, 10*time.Second, "seen again", seen(before+25))
+	t.Logf("25 pictures more %v after the transcoder was killed", time.Since(killed).Round(time.Millisecond))
+
+	manage(t, node, "PeerService/RemovePeers", `{"room":"demo","remove":{"roles":["speaker"]}}`)
+	until(t, 10*time.Second, "disconnected", func() bool { return node.rtmp.Stats().Open == 0 })
+	until(t, 5*time.Second, "without a transcoder", func() bool { return len(transcoders(t, node)) == 0 })
 }

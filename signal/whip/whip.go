@@ -46,6 +46,8 @@ type Session struct {
 	Answer string
 	// ICEServers are what the client may use to get through.
 	ICEServers []*amphiv1.IceServer
+	// Gone is closed when the client has left the room, for whatever reason.
+	Gone <-chan struct{}
 }
 
 // Handler serves /v1/whip/{room} and /v1/whep/{room}, and what they locate below them.
