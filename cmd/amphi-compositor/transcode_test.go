@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -86,6 +87,7 @@ type made struct {
 	video  []wire.Unit
 	audio  []wire.Unit
 	stream bytes.Buffer
+	came   []time.Time // of video
 }
 
 func (m *made) take(typ wire.Type, u wire.Unit) {
@@ -95,6 +97,7 @@ func (m *made) take(typ wire.Type, u wire.Unit) {
 	if typ == wire.TypeTargetVideo {
 		m.video = append(m.video, u)
 		m.stream.Write(u.Data)
+		m.came = append(m.came, time.Now())
 		return
 	}
 	m.audio = append(m.audio, u)
@@ -130,13 +133,14 @@ func transcoding(t *testing.T, cfg wire.Transcode, m *made) *compose.Transcoder 
 }
 
 // publish sends in real time.
-func publish(t *testing.T, tr *compose.Transcoder, units []published) {
+func publish(t *testing.T, tr *compose.Transcoder, units []published) (zero time.Time) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	began, zero := time.Now(), units[0].at
+	first := units[0].at
+	began := time.Now()
 	for _, u := range units {
-		for time.Since(began) < u.at-zero {
+		for time.Since(began) < u.at-first {
 			<-tick.C
 		}
 		if u.video {
@@ -145,6 +149,7 @@ func publish(t *testing.T, tr *compose.Transcoder, units []published) {
 			tr.WriteAudio(u.at, u.data)
 		}
 	}
+	return began.Add(-first)
 }
 
 func TestTranscode(t *testing.T) {
@@ -155,7 +160,7 @@ func TestTranscode(t *testing.T) {
 	var m made
 	tr := transcoding(t, cfg, &m)
 	deadline := time.Now().Add(20 * time.Second)
-	publish(t, tr, units)
+	zero := publish(t, tr, units)
 	if n := tr.Dropped(); n != 0 {
 		t.Errorf("%d units dropped", n)
 	}
@@ -206,7 +211,12 @@ func TestTranscode(t *testing.T) {
 			t.Errorf("beep %d is %v after its flash", i, d)
 		}
 	}
-	t.Logf("flashes %v, beeps %v", flashes, beeps)
+	var delays []time.Duration
+	for i, u := range m.video {
+		delays = append(delays, m.came[i].Sub(zero.Add(u.Time)))
+	}
+	slices.Sort(delays)
+	t.Logf("flashes %v, beeps %v; pictures come %v after their time p50, %v p95", flashes, beeps, delays[len(delays)/2], delays[len(delays)*95/100])
 	t.Logf("%d pictures, %d keyframes, %d packets", len(m.video), keys, len(m.audio))
 	file := filepath.Join(t.TempDir(), "out.h264")
 	if err := os.WriteFile(file, m.stream.Bytes(), 0o600); err != nil {
