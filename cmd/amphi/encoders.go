@@ -100,7 +100,7 @@ func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
 	}
 	var err error
 	e.feed, err = feed.Start(ctx, feed.Config{
-		Video: video, Audio: audio, Node: e.media.UDPAddr(),
+		Video: video, Audio: audio, Node: e.media.UDPAddr,
 		Publish: func(ctx context.Context, offer string) (string, error) {
 			s, err := e.signal.Headless().Publish(ctx, headless.Request{Token: e.who.Token, Room: e.who.Room, Offer: offer})
 			e.session, e.left = s.ID, s.Gone

@@ -294,3 +294,29 @@ func TestGivesUp(t *testing.T) {
 		t.Errorf("%v, %+v", err, r.State())
 	}
 }
+
+// TestSRTRefused: a listener with another passphrase, and one that never answers, cost attempts and leave no goroutine behind.
+func TestSRTRefused(t *testing.T) {
+	t.Parallel()
+	port := freePort(t, "udp")
+	startSRT(t, port, "&passphrase=0123456789abc&pbkeylen=16")
+	hole, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hole.Close() })
+	wrong := run(t, Config{URL: "srt://127.0.0.1:" + itoa(port) + "?passphrase=wrongwrongwrong"})
+	silent := run(t, Config{URL: "srt://" + hole.LocalAddr().String()})
+	stop := newProgram(t, wrong.Pusher, silent.Pusher).playing(t)
+	eventually(t, 10*time.Second, "tried", func() bool { return wrong.State().Retries > 1 && silent.State().Retries > 1 })
+	stop()
+	for _, r := range []*running{wrong, silent} {
+		r.End()
+		if err := r.ends(t); err != nil {
+			t.Error(err)
+		}
+		if s := r.State(); s.Frames != 0 || strings.Contains(s.Reason, "wrongwrong") {
+			t.Errorf("%+v", s)
+		}
+	}
+}

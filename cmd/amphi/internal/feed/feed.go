@@ -39,8 +39,8 @@ const (
 type Config struct {
 	// Video and Audio say what will be published: H.264 of constrained baseline profile, Opus.
 	Video, Audio bool
-	// Node is where this node takes media.
-	Node netip.AddrPort
+	// Node tells where this node takes media.
+	Node func() netip.AddrPort
 	// Publish hands the offer to whoever answers it.
 	Publish func(ctx context.Context, offer string) (answer string, err error)
 	// OnKeyframeRequest is told that a subscriber needs a keyframe. It must not block.
@@ -187,13 +187,14 @@ func (f *Feed) connect(ctx, life context.Context) error {
 
 // here is the node's candidate, whatever addresses it tells to others.
 func (f *Feed) here() webrtc.ICECandidateInit {
-	a := f.cfg.Node.Addr()
+	node := f.cfg.Node()
+	a := node.Addr()
 	if a.IsUnspecified() || !a.Unmap().Is4() {
 		a = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	section := uint16(0)
 	return webrtc.ICECandidateInit{
-		Candidate:     fmt.Sprintf("candidate:1 1 udp 2130706431 %s %d typ host", a.Unmap(), f.cfg.Node.Port()),
+		Candidate:     fmt.Sprintf("candidate:1 1 udp 2130706431 %s %d typ host", a.Unmap(), node.Port()),
 		SDPMLineIndex: &section,
 	}
 }
