@@ -30,6 +30,7 @@ const (
 	NodePrefix    = "no_"
 	OutputPrefix  = "ou_"
 	AssetPrefix   = "as_"
+	HookPrefix    = "wh_"
 )
 
 var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)

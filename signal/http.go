@@ -35,7 +35,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("/v1/whep/", sessions)
 	management := s.managementAPI()
 	for _, service := range []string{amphiv1connect.RoomServiceName, amphiv1connect.PeerServiceName, amphiv1connect.TemplateServiceName,
-		amphiv1connect.StreamServiceName, amphiv1connect.RecordingServiceName, amphiv1connect.PushServiceName, amphiv1connect.AssetServiceName,
+		amphiv1connect.StreamServiceName, amphiv1connect.RecordingServiceName, amphiv1connect.PushServiceName, amphiv1connect.AssetServiceName, amphiv1connect.WebhookServiceName,
 		amphiv1connect.SessionServiceName, amphiv1connect.NodeServiceName} {
 		mux.Handle("/"+service+"/", management)
 	}

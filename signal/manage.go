@@ -53,6 +53,9 @@ func (s *Server) managementAPI() http.Handler {
 			_, err := s.verify(token, auth.Management)
 			return err
 		}, Playback: s.mintPlayback}
+	if s.deps.Webhooks != nil {
+		deps.Webhooks = s.deps.Webhooks
+	}
 	return api.Handler(deps)
 }
 

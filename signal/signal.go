@@ -54,6 +54,10 @@ type Deps struct {
 	Outputs Outputs
 	Assets  Assets
 	Nodes   Nodes
+	// Webhooks is told what happens in the rooms that this node owns, Chat the messages to everybody there; both may be nil.
+	// Chat must not block.
+	Webhooks Webhooks
+	Chat     func(room string, m *amphiv1.Message)
 	// Guide is nil where there is one node.
 	Guide Guide
 	// Planner and Relays are nil where rooms stay on one node.
@@ -108,8 +112,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a signal server: %w", err)
 	}
+	var events owner.Events
+	if deps.Webhooks != nil || deps.Chat != nil {
+		events = hooks{s}
+	}
 	s.owner, err = owner.New(owner.Config{Logger: cfg.Logger, Node: cfg.Node},
-		owner.Deps{Carrier: carrier{s}, Directory: deps.Directory, Records: s.records, Streams: s.streams, Planner: deps.Planner, Copies: s.standbys})
+		owner.Deps{Carrier: carrier{s}, Directory: deps.Directory, Records: s.records, Streams: s.streams, Events: events, Planner: deps.Planner, Copies: s.standbys})
 	if err != nil {
 		return nil, fmt.Errorf("making a signal server: %w", err)
 	}

@@ -51,9 +51,10 @@ type Nodes interface {
 type Deps struct {
 	Registry Registry
 	Rooms    Rooms
-	// Nodes and Assets may be nil.
-	Nodes  Nodes
-	Assets Assets
+	// Nodes, Assets and Webhooks may be nil.
+	Nodes    Nodes
+	Assets   Assets
+	Webhooks Webhooks
 	// SealURL checks where a push may go, and answers the URL encrypted, and without its secrets; OpenURL undoes it.
 	SealURL func(url string) (sealed []byte, redacted string, err error)
 	OpenURL func(sealed []byte) (string, error)
@@ -84,6 +85,7 @@ func Handler(d Deps) http.Handler {
 	mux.Handle(amphiv1connect.NewRecordingServiceHandler(recordings{s}, opts...))
 	mux.Handle(amphiv1connect.NewPushServiceHandler(pushes{s}, opts...))
 	mux.Handle(amphiv1connect.NewAssetServiceHandler(assets{s}, opts...))
+	mux.Handle(amphiv1connect.NewWebhookServiceHandler(webhooks{s}, opts...))
 	mux.Handle(amphiv1connect.NewSessionServiceHandler(sessions{s}, opts...))
 	mux.Handle(amphiv1connect.NewNodeServiceHandler(nodes{s}, opts...))
 	return mux

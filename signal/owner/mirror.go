@@ -51,7 +51,7 @@ type held struct {
 	msg    []byte
 	// firm: an answer that somebody may rely on.
 	firm bool
-	// session is that of a state.
+	// session is that of a state or event.
 	session string
 	// ev is an event to follow; from and id are the request that caused it.
 	ev   *amphiv1.Event

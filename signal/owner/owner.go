@@ -57,13 +57,21 @@ type Streams interface {
 	Output(room, session string, o *amphiv1.Output, sealedURL []byte)
 }
 
+// Events is for those outside who want to know what happens. It must not block.
+type Events interface {
+	// Happened is told sessions, peers, roles, streams, outputs and messages to everybody, each room's in order, when it is certain.
+	// who is the attendance of a peer that left. A new owner tells again what was decided shortly before.
+	Happened(room, session string, ev *amphiv1.Event, who *amphiv1.Attendance)
+}
+
 // Deps are an Owner's neighbours.
 type Deps struct {
 	Carrier   exchange.Carrier
 	Directory exchange.Directory
 	Records   Records
-	// Streams, Planner and Copies may be nil.
+	// Streams, Events, Planner and Copies may be nil.
 	Streams Streams
+	Events  Events
 	Planner Planner
 	Copies  Copies
 }

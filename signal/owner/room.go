@@ -343,8 +343,8 @@ func (r *owned) publish(events []*amphiv1.Event, from string, resp *amphiv1.Room
 		}
 	}
 	for _, ev := range events {
-		if consequential(ev) {
-			r.say(held{ev: ev, from: from, id: resp.GetId()})
+		if consequential(ev) || r.owner.deps.Events != nil && outward(ev) {
+			r.say(held{ev: ev, from: from, id: resp.GetId(), session: r.session})
 		}
 	}
 }

@@ -32,8 +32,35 @@ func consequential(ev *amphiv1.Event) bool {
 	return false
 }
 
+// outward tells whether an event is for those outside too.
+func outward(ev *amphiv1.Event) bool {
+	switch b := ev.GetBody().(type) {
+	case *amphiv1.Event_SessionStarted, *amphiv1.Event_RoomEnded, *amphiv1.Event_PeerJoined, *amphiv1.Event_PeerLeft,
+		*amphiv1.Event_StreamChanged, *amphiv1.Event_OutputChanged:
+		return true
+	case *amphiv1.Event_PeerUpdated:
+		return b.PeerUpdated.GetWhat() == amphiv1.PeerUpdated_WHAT_ROLE
+	case *amphiv1.Event_Message:
+		return len(b.Message.GetTo().GetRoles())+len(b.Message.GetTo().GetPeers()) == 0
+	}
+	return false
+}
+
+// tell lets those outside know.
+func (r *owned) tell(session string, ev *amphiv1.Event) {
+	if r.owner.deps.Events == nil || !outward(ev) {
+		return
+	}
+	var who *amphiv1.Attendance
+	if left := ev.GetPeerLeft(); left != nil && r.state != nil && session == r.session {
+		who = r.state.Attendance(left.GetPeerId())
+	}
+	r.owner.deps.Events.Happened(r.name, session, ev, who)
+}
+
 // follow does what an event asks of the node beside the room itself.
 func (r *owned) follow(h *held) {
+	r.tell(h.session, h.ev)
 	switch b := h.ev.GetBody().(type) {
 	case *amphiv1.Event_SessionStarted:
 		if r.state != nil {

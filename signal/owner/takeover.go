@@ -14,6 +14,8 @@ import (
 const (
 	// gather is how long a new owner without a copy waits for replicas that know more, and for the state of the one asked.
 	gather = time.Second
+	// retell is how old what is told again to those outside may be.
+	retell = 30 * time.Second
 	// maxEpochs bounds the history of epochs; replicas that are further behind get the state.
 	maxEpochs = 16
 )
@@ -172,6 +174,12 @@ func (r *owned) restore(now time.Time, c *standby.Copy, replica bool) {
 	r.log.Info("room taken over", "session", r.session, "seq", r.seq, "peers", len(c.State.GetPeers()), "from_epoch", c.Epoch)
 	r.redo(now, start.Durable, c.State, replica)
 	r.restream(c.State)
+	// What the owner before may not have come to say. Messages are not worth saying twice.
+	for _, ev := range r.tail {
+		if now.UnixMilli()-ev.GetTimeMs() < retell.Milliseconds() && ev.GetMessage() == nil {
+			r.tell(r.session, ev)
+		}
+	}
 }
 
 // reseat notes where clients are said to be. Nodes that do not attach, and peers that no node claims, count as gone after

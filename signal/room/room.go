@@ -161,6 +161,9 @@ func (s *State) Snapshot() *pb.RoomState { return s.snapshot() }
 // Session is the session's record with its attendance, up to now or to its end.
 func (s *State) Session() *pb.Session { return s.session.snapshot(&s.view) }
 
+// Attendance is how long a peer was here, also one that has left; nil: it was not, or too many were.
+func (s *State) Attendance(peerID string) *pb.Attendance { return s.session.of(peerID) }
+
 // emit numbers an event, folds it into the view and keeps it for flush.
 func (s *State) emit(ev *pb.Event) uint64 {
 	ev.Seq = s.seq + 1

@@ -35,7 +35,7 @@ const (
 // Commands are the operator's commands, to be added to the program's root. Their errors suit ExitCode.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
-		tokenCommand(), roomCommand(), peerCommand(), streamCommand(), recordCommand(), pushCommand(), templateCommand(),
+		tokenCommand(), roomCommand(), peerCommand(), streamCommand(), recordCommand(), pushCommand(), webhookCommand(), templateCommand(),
 		sessionCommand(), nodeCommand(), caCommand(), keysCommand(), portsCommand(), doctorCommand(), loadCommand(), hlsCommand(),
 	}
 }
