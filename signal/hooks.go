@@ -65,8 +65,11 @@ func hookOf(ev *amphiv1.Event, who *amphiv1.Attendance) (kind string, data map[s
 		}
 		return "peer.left", data
 	case *amphiv1.Event_StreamChanged:
-		return streamHook(ev, b.StreamChanged.GetStream())
+		return streamHook(b.StreamChanged.GetStream())
 	case *amphiv1.Event_OutputChanged:
+		if b.OutputChanged.GetFiguresOnly() {
+			return "", nil
+		}
 		return outputHook(ev, b.OutputChanged.GetOutput())
 	}
 	return "", nil
@@ -86,17 +89,16 @@ var streamHooks = map[amphiv1.StreamState]string{
 	amphiv1.StreamState_STREAM_STATE_STOPPED: "stream.stopped", amphiv1.StreamState_STREAM_STATE_FAILED: "stream.failed",
 }
 
-// streamHook tells states. Another layout is told as the state again.
-func streamHook(_ *amphiv1.Event, s *amphiv1.Stream) (string, map[string]any) {
+// streamHook tells states. Another layout is told as the state again, that a stream which starts has its address is not.
+func streamHook(s *amphiv1.Stream) (string, map[string]any) {
+	if s.GetState() == amphiv1.StreamState_STREAM_STATE_STARTING && s.GetUrl() != "" {
+		return "", nil
+	}
 	return streamHooks[s.GetState()], map[string]any{"stream": s.GetName(), "url": s.GetUrl(), "failure": s.GetFailure(),
 		"layout": word(s.GetLayout(), "LAYOUT_KIND_"), "started_by": s.GetStartedBy()}
 }
 
-// outputHook tells changes of state, not of figures.
 func outputHook(ev *amphiv1.Event, o *amphiv1.Output) (string, map[string]any) {
-	if o.GetStateMs() != ev.GetTimeMs() {
-		return "", nil
-	}
 	data := map[string]any{"output_id": o.GetId(), "kind": word(o.GetKind(), "OUTPUT_KIND_"), "stream": o.GetStream(), "state": word(o.GetState(), "OUTPUT_STATE_"),
 		"destination": o.GetDestination(), "failure": o.GetFailure(), "bytes": o.GetBytes(), "started_by": o.GetStartedBy()}
 	if o.GetKind() == amphiv1.OutputKind_OUTPUT_KIND_PUSH {
@@ -109,7 +111,7 @@ func outputHook(ev *amphiv1.Event, o *amphiv1.Output) (string, map[string]any) {
 	switch {
 	case o.GetState() == amphiv1.OutputState_OUTPUT_STATE_STARTING:
 		return "", nil
-	case o.GetState() == amphiv1.OutputState_OUTPUT_STATE_ACTIVE && o.GetBytes() > 0:
+	case o.GetState() == amphiv1.OutputState_OUTPUT_STATE_ACTIVE && o.GetActiveMs() != ev.GetTimeMs():
 		return "recording.resumed", data
 	case o.GetState() == amphiv1.OutputState_OUTPUT_STATE_ACTIVE:
 		return "recording.started", data

@@ -17,6 +17,7 @@ import (
 	"github.com/amphi-sfu/amphi/signal/auth"
 	"github.com/amphi-sfu/amphi/signal/code"
 	"github.com/amphi-sfu/amphi/signal/template"
+	"github.com/amphi-sfu/amphi/signal/webhook"
 )
 
 // What `amphi dev` starts with. The key is printed and documented: it protects nothing.
@@ -24,6 +25,8 @@ const (
 	devKey    = "devkey"
 	devSecret = "devsecret-not-for-production"
 	devRoom   = "demo"
+	// devHookSecret signs webhooks where no secret is given.
+	devHookSecret = "whsec_ZGV2c2VjcmV0LW5vdC1mb3ItcHJvZHVjdGlvbg=="
 	// opsTokenLife is how long the printed ops link works.
 	opsTokenLife = 24 * time.Hour
 )
@@ -33,6 +36,8 @@ func devCommand() *cobra.Command {
 		config            = Config{ID: proto.NewID(proto.NodePrefix)}
 		turnPort, tlsPort uint16
 		verbose           bool
+		hooks             []string
+		hookSecret        string
 	)
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -56,6 +61,9 @@ TURN has its usual ports, or where they are taken any others.`,
 			if config.TURNTLSAddr, err = turnAddr(config.HTTPAddr, tlsPort); err != nil {
 				return err
 			}
+			for _, url := range hooks {
+				config.Webhooks = append(config.Webhooks, webhook.Target{URL: url, Secrets: []string{hookSecret}})
+			}
 			return runDev(cmd.Context(), config, cmd.OutOrStdout())
 		},
 	}
@@ -70,6 +78,9 @@ TURN has its usual ports, or where they are taken any others.`,
 	flags.StringVar(&config.RTMPAddr, "rtmp", "", "address at which encoders publish over RTMP, as rtmp://HOST/live/KEY with a room code or an app token as KEY; usually :1935 (default: nowhere)")
 	flags.StringVar(&config.CompositorPath, "compositor", "", "the program amphi-compositor (default: beside this binary, then PATH)")
 	flags.IPSliceVar(&config.PublicIPs, "public-ip", nil, "addresses told to clients for media (default: those of this machine)")
+	flags.StringVar(&config.Storage.Dir, "recordings", "", "directory of recordings (default: below --data, or a temporary one that goes with the process)")
+	flags.StringSliceVar(&hooks, "webhook", nil, "addresses to tell what happens")
+	flags.StringVar(&hookSecret, "webhook-secret", devHookSecret, "what signs webhooks: 24 to 64 bytes, or base64 behind whsec_")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log more")
 	return cmd
 }

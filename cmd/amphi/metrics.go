@@ -20,6 +20,7 @@ func (n *Node) collectors() prometheus.Gatherer {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		newExporter(n),
+		newOutputExporter(n),
 	)
 	if n.mesh != nil {
 		registry.MustRegister(newMeshExporter(n.mesh))

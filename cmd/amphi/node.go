@@ -24,6 +24,7 @@ import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal"
 	"github.com/amphi-sfu/amphi/signal/exchange"
+	"github.com/amphi-sfu/amphi/signal/webhook"
 )
 
 // defaultMetricsAddr is loopback: metrics and profiles are for the operator only.
@@ -59,6 +60,9 @@ type Config struct {
 	RTMPAddr string
 	// CompositorPath is the program amphi-compositor; empty looks beside this binary, then in PATH.
 	CompositorPath string
+	// Storage says where recordings go, Webhooks who is told what happens.
+	Storage  StorageConfig
+	Webhooks []webhook.Target
 	// Cluster joins the node to others; nil: it is alone, unless the two below say otherwise.
 	Cluster *ClusterConfig
 	// Directory knows the owner of each room, and Carrier brings room messages to other nodes, whose Deliver
@@ -81,11 +85,15 @@ type Node struct {
 	signal   *signal.Server
 	origin   *hls.Origin
 	streams  *streams
-	rtmp     *rtmp.Server // nil: none
-	front    *front
-	metrics  *front
-	usage    *usage
-	serving  atomic.Bool
+	outputs  *outputs
+	// recordings is nil only before open; hooks where nobody is told anything.
+	recordings *recordings
+	hooks      *webhook.Sender
+	rtmp       *rtmp.Server // nil: none
+	front      *front
+	metrics    *front
+	usage      *usage
+	serving    atomic.Bool
 }
 
 // NewNode makes a node and opens its sockets, which fails early when a port is taken.
@@ -134,6 +142,9 @@ func (n *Node) open() error {
 		return err
 	}
 	deps.Media, deps.Streams = signal.Engine(n.media), n.streams
+	if err := n.openOutputs(&deps); err != nil {
+		return err
+	}
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,
 		ICEServers: n.iceServers, Now: n.cfg.Now,
@@ -142,6 +153,7 @@ func (n *Node) open() error {
 		return err
 	}
 	n.streams.attach(n.origin, n.signal)
+	n.outputs.attach(n.origin, n.signal, n.recordings)
 	if n.mesh != nil {
 		if err := n.mesh.serveStreams(n.origin); err != nil {
 			return err
@@ -209,6 +221,23 @@ func (n *Node) newMedia() (*media.Engine, error) {
 	return media.New(media.Config{Logger: n.log, UDPAddr: udp, TCPAddr: tcp, PublicIPs: public})
 }
 
+// openOutputs opens what keeps recordings, and what tells applications of everything.
+func (n *Node) openOutputs(deps *signal.Deps) error {
+	var err error
+	if len(n.cfg.Webhooks) > 0 {
+		if n.hooks, err = webhook.New(webhook.Config{Logger: n.log, Dir: n.cfg.Data, Targets: n.cfg.Webhooks}); err != nil {
+			return err
+		}
+		deps.Webhooks = n.hooks
+	}
+	n.outputs = newOutputs(n.log)
+	if n.recordings, err = n.newRecordings(); err != nil {
+		return fmt.Errorf("opening the recordings: %w", err)
+	}
+	deps.Outputs, deps.Assets, deps.Chat = n.outputs, n.recordings, n.outputs.chat
+	return nil
+}
+
 func (n *Node) newOrigin() (*hls.Origin, error) {
 	path, err := compositorPath(n.cfg.CompositorPath)
 	if err != nil {
@@ -263,7 +292,10 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	if n.mesh != nil {
 		services = append(services, n.mesh.services()...)
 	}
-	services = append(services, service{"the HLS origin", n.origin.Run})
+	if n.hooks != nil {
+		services = append(services, service{"webhooks", n.hooks.Run})
+	}
+	services = append(services, service{"the HLS origin", n.origin.Run}, service{"recordings", n.recordings.Run}, service{"pushes", n.outputs.Run})
 	if n.relay != nil {
 		services = append(services, service{"TURN", n.relay.Run})
 	}
@@ -307,6 +339,12 @@ func (n *Node) Close() {
 	}
 	if n.rtmp != nil {
 		_ = n.rtmp.Close()
+	}
+	if n.recordings != nil {
+		n.recordings.close()
+	}
+	if n.hooks != nil {
+		_ = n.hooks.Close()
 	}
 	if n.mesh != nil {
 		n.mesh.close()

@@ -38,6 +38,7 @@ func (n *Node) routes() http.Handler {
 	} else {
 		mux.Handle("/v1/hls/", n.origin.Handler())
 	}
+	mux.Handle(assetsPath+"/", n.recordings.Handler())
 	pages := web.Handler()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		// The management API's paths begin with the service's package, which a ServeMux cannot match as a prefix.

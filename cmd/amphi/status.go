@@ -88,6 +88,7 @@ func (n *Node) Status(id string) *amphiv1.NodeStatus {
 		}
 	}
 	n.addStreams(status)
+	n.addOutputs(status)
 	if n.mesh != nil {
 		n.mesh.addCluster(status)
 	}

@@ -97,7 +97,7 @@ func Shown(ev *pb.Event) *pb.Event {
 		return ev
 	}
 	return &pb.Event{Seq: ev.GetSeq(), TimeMs: ev.GetTimeMs(),
-		Body: &pb.Event_OutputChanged{OutputChanged: &pb.OutputChanged{Output: changed.GetOutput()}}}
+		Body: &pb.Event_OutputChanged{OutputChanged: &pb.OutputChanged{Output: changed.GetOutput(), FiguresOnly: changed.GetFiguresOnly()}}}
 }
 
 // Public is a template as clients may see it: without what only nodes need.
@@ -433,8 +433,11 @@ func (c *call) outputReport(r *pb.OutputReport) (*pb.Result, error) {
 	if next != had.GetState() {
 		o.State, o.StateMs = next, c.now.UnixMilli()
 	}
+	if next == pb.OutputState_OUTPUT_STATE_ACTIVE && o.GetActiveMs() == 0 {
+		o.ActiveMs = c.now.UnixMilli()
+	}
 	if !gproto.Equal(o, had) {
-		emitOutput(c, o, nil)
+		c.emit(&pb.Event{Body: &pb.Event_OutputChanged{OutputChanged: &pb.OutputChanged{Output: o, FiguresOnly: next == had.GetState()}}})
 	}
 	return nil, nil
 }

@@ -239,6 +239,9 @@ func (s *Sender) Run(ctx context.Context) error {
 	return s.journal.close()
 }
 
+// Close frees what New opened, for a Sender that never ran.
+func (s *Sender) Close() error { return s.journal.close() }
+
 // Stats is a snapshot.
 func (s *Sender) Stats() Stats {
 	s.mu.Lock()

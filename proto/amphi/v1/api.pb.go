@@ -3322,9 +3322,10 @@ type NodeStatus struct {
 	Drain   *DrainStatus    `protobuf:"bytes,17,opt,name=drain,proto3" json:"drain,omitempty"`
 	Outputs []*OutputStatus `protobuf:"bytes,40,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	// "ok", "away", "full" or "denied", with the reason; empty where there is none.
-	Storage             string `protobuf:"bytes,41,opt,name=storage,proto3" json:"storage,omitempty"`
-	StorageReason       string `protobuf:"bytes,42,opt,name=storage_reason,json=storageReason,proto3" json:"storage_reason,omitempty"`
-	StorageWaitingBytes uint64 `protobuf:"varint,43,opt,name=storage_waiting_bytes,json=storageWaitingBytes,proto3" json:"storage_waiting_bytes,omitempty"`
+	Storage       string `protobuf:"bytes,41,opt,name=storage,proto3" json:"storage,omitempty"`
+	StorageReason string `protobuf:"bytes,42,opt,name=storage_reason,json=storageReason,proto3" json:"storage_reason,omitempty"`
+	// Files that are on their way there.
+	StorageWaiting uint32 `protobuf:"varint,43,opt,name=storage_waiting,json=storageWaiting,proto3" json:"storage_waiting,omitempty"`
 	// Absent on a node that is alone.
 	Edge          *EdgeStatus `protobuf:"bytes,50,opt,name=edge,proto3" json:"edge,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3501,9 +3502,9 @@ func (x *NodeStatus) GetStorageReason() string {
 	return ""
 }
 
-func (x *NodeStatus) GetStorageWaitingBytes() uint64 {
+func (x *NodeStatus) GetStorageWaiting() uint32 {
 	if x != nil {
-		return x.StorageWaitingBytes
+		return x.StorageWaiting
 	}
 	return 0
 }
@@ -4874,7 +4875,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x06rtt_ms\x18\f \x01(\x01R\x05rttMs\x12$\n" +
 	"\x0edrain_until_ms\x18\r \x01(\x03R\fdrainUntilMs\" \n" +
 	"\x0eGetNodeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x9a\a\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x8f\a\n" +
 	"\n" +
 	"NodeStatus\x12&\n" +
 	"\x04info\x18\x01 \x01(\v2\x12.amphi.v1.NodeInfoR\x04info\x12\x17\n" +
@@ -4901,8 +4902,8 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x05drain\x18\x11 \x01(\v2\x15.amphi.v1.DrainStatusR\x05drain\x120\n" +
 	"\aoutputs\x18( \x03(\v2\x16.amphi.v1.OutputStatusR\aoutputs\x12\x18\n" +
 	"\astorage\x18) \x01(\tR\astorage\x12%\n" +
-	"\x0estorage_reason\x18* \x01(\tR\rstorageReason\x122\n" +
-	"\x15storage_waiting_bytes\x18+ \x01(\x04R\x13storageWaitingBytes\x12(\n" +
+	"\x0estorage_reason\x18* \x01(\tR\rstorageReason\x12'\n" +
+	"\x0fstorage_waiting\x18+ \x01(\rR\x0estorageWaiting\x12(\n" +
 	"\x04edge\x182 \x01(\v2\x14.amphi.v1.EdgeStatusR\x04edge\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +

@@ -408,8 +408,10 @@ type Output struct {
 	// Why it failed, or is being tried again.
 	Failure string `protobuf:"bytes,12,opt,name=failure,proto3" json:"failure,omitempty"`
 	// As of the last change of state.
-	Bytes         uint64 `protobuf:"varint,13,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Retries       uint32 `protobuf:"varint,14,opt,name=retries,proto3" json:"retries,omitempty"`
+	Bytes   uint64 `protobuf:"varint,13,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Retries uint32 `protobuf:"varint,14,opt,name=retries,proto3" json:"retries,omitempty"`
+	// When it was active first; 0: not yet.
+	ActiveMs      int64 `protobuf:"varint,15,opt,name=active_ms,json=activeMs,proto3" json:"active_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +540,13 @@ func (x *Output) GetBytes() uint64 {
 func (x *Output) GetRetries() uint32 {
 	if x != nil {
 		return x.Retries
+	}
+	return 0
+}
+
+func (x *Output) GetActiveMs() int64 {
+	if x != nil {
+		return x.ActiveMs
 	}
 	return 0
 }
@@ -1076,7 +1085,9 @@ type OutputChanged struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Output *Output                `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
 	// The encrypted URL of a push that was added; owner, replicas and standby only.
-	SealedUrl     []byte `protobuf:"bytes,2,opt,name=sealed_url,json=sealedUrl,proto3" json:"sealed_url,omitempty"`
+	SealedUrl []byte `protobuf:"bytes,2,opt,name=sealed_url,json=sealedUrl,proto3" json:"sealed_url,omitempty"`
+	// The state is as before: only figures and reasons are news.
+	FiguresOnly   bool `protobuf:"varint,3,opt,name=figures_only,json=figuresOnly,proto3" json:"figures_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1125,6 +1136,13 @@ func (x *OutputChanged) GetSealedUrl() []byte {
 	return nil
 }
 
+func (x *OutputChanged) GetFiguresOnly() bool {
+	if x != nil {
+		return x.FiguresOnly
+	}
+	return false
+}
+
 var File_amphi_v1_output_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_output_proto_rawDesc = "" +
@@ -1133,7 +1151,7 @@ const file_amphi_v1_output_proto_rawDesc = "" +
 	"\vTrackFilter\x12\x14\n" +
 	"\x05roles\x18\x01 \x03(\tR\x05roles\x12\x14\n" +
 	"\x05peers\x18\x02 \x03(\tR\x05peers\x12\x18\n" +
-	"\asources\x18\x03 \x03(\tR\asources\"\xa7\x03\n" +
+	"\asources\x18\x03 \x03(\tR\asources\"\xc4\x03\n" +
 	"\x06Output\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x14.amphi.v1.OutputKindR\x04kind\x12\x16\n" +
@@ -1151,7 +1169,8 @@ const file_amphi_v1_output_proto_rawDesc = "" +
 	"started_by\x18\v \x01(\tR\tstartedBy\x12\x18\n" +
 	"\afailure\x18\f \x01(\tR\afailure\x12\x14\n" +
 	"\x05bytes\x18\r \x01(\x04R\x05bytes\x12\x18\n" +
-	"\aretries\x18\x0e \x01(\rR\aretries\"\xfc\x01\n" +
+	"\aretries\x18\x0e \x01(\rR\aretries\x12\x1b\n" +
+	"\tactive_ms\x18\x0f \x01(\x03R\bactiveMs\"\xfc\x01\n" +
 	"\vDestination\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12(\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x14.amphi.v1.OutputKindR\x04kind\x12\x16\n" +
@@ -1212,11 +1231,12 @@ const file_amphi_v1_output_proto_rawDesc = "" +
 	"\x13ControlOutputResult\x12*\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x10.amphi.v1.OutputR\aoutputs\"8\n" +
 	"\fOutputReport\x12(\n" +
-	"\x06output\x18\x01 \x01(\v2\x10.amphi.v1.OutputR\x06output\"X\n" +
+	"\x06output\x18\x01 \x01(\v2\x10.amphi.v1.OutputR\x06output\"{\n" +
 	"\rOutputChanged\x12(\n" +
 	"\x06output\x18\x01 \x01(\v2\x10.amphi.v1.OutputR\x06output\x12\x1d\n" +
 	"\n" +
-	"sealed_url\x18\x02 \x01(\fR\tsealedUrl*r\n" +
+	"sealed_url\x18\x02 \x01(\fR\tsealedUrl\x12!\n" +
+	"\ffigures_only\x18\x03 \x01(\bR\vfiguresOnly*r\n" +
 	"\n" +
 	"OutputKind\x12\x1b\n" +
 	"\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +

@@ -190,7 +190,7 @@ function Figures({ status }: { status: NodeStatusJson }) {
     ["Sent", bytes(status.bytesOut), `${count(status.packetsOut)} packets`],
     ["Dropped", count(drops)],
   ];
-  if (status.storage) figures.push(["Storage", status.storage, status.storageReason || `${bytes(status.storageWaitingBytes)} wait`]);
+  if (status.storage) figures.push(["Storage", status.storage, status.storageReason || `${status.storageWaiting ?? 0} files wait`]);
   return (
     <section class="figures" aria-label="Figures of this node">
       {figures.map(([name, value, title]) => (

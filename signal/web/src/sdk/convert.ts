@@ -193,6 +193,7 @@ export function outputOf(o: output.Output): Output {
     variant: o.variant,
     destination: o.destination,
     startedMs: Number(o.startedMs),
+    activeMs: Number(o.activeMs),
     startedBy: o.startedBy,
     failure: o.failure,
     bytes: Number(o.bytes),

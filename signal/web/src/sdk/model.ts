@@ -210,6 +210,8 @@ export interface Output {
   /** The template's destination that it was started from. */
   readonly destination: string;
   readonly startedMs: number;
+  /** When it was active first; 0: not yet. */
+  readonly activeMs: number;
   readonly startedBy: string;
   /** Why it failed or is being tried again. */
   readonly failure: string;

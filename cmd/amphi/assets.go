@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/amphi-sfu/amphi/hls/storage"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+)
+
+func clone(a *amphiv1.Asset) *amphiv1.Asset { return protobuf.Clone(a).(*amphiv1.Asset) }
+
+// URL implements signal.Assets: a link that expires, at the node that has the file.
+func (r *recordings) URL(ctx context.Context, a *amphiv1.Asset, ttl time.Duration) (string, error) {
+	if r.bucket && a.GetType() != amphiv1.AssetType_ASSET_TYPE_PLAYLIST {
+		link, err := r.store.URL(ctx, a.GetKey(), ttl)
+		if err != nil {
+			return "", refusedBy(err)
+		}
+		return link, nil
+	}
+	// What a playlist lists is found beside it only through a node.
+	gate, err := r.gate()
+	if err != nil {
+		return "", err
+	}
+	link := gate.Link(a.GetKey(), ttl)
+	if at := a.GetNode(); at != "" && at != r.node {
+		url := r.urlOf(at)
+		if url == "" {
+			return "", proto.Errorf(proto.Unavailable, "the node %s, which has the file, is not there", at)
+		}
+		return url + link, nil
+	}
+	return link, nil
+}
+
+// gate signs and checks the links of this node and all others, with a secret that is good for nothing else.
+func (r *recordings) gate() (*storage.Gate, error) {
+	var secret []byte
+	r.registry.Read(func(reg *amphiv1.Registry) { secret = reg.GetNodeSecret() })
+	if len(secret) == 0 {
+		return nil, proto.Errorf(proto.Unavailable, "the cluster has no secret yet")
+	}
+	sum := sha256.Sum256(append([]byte("amphi asset links "), secret...))
+	return storage.NewGate(assetsPath, sum[:], nil)
+}
+
+// Handler serves files by links that expire.
+func (r *recordings) Handler() http.Handler {
+	return http.StripPrefix(assetsPath, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		gate, err := r.gate()
+		if err != nil {
+			plain(w, http.StatusServiceUnavailable, string(proto.Unavailable)+"\n")
+			return
+		}
+		gate.Handler(r.log, r.store).ServeHTTP(w, req)
+	}))
+}
+
+// Delete implements signal.Assets. A playlist's files go with it.
+func (r *recordings) Delete(ctx context.Context, a *amphiv1.Asset) error {
+	if at := a.GetNode(); at != "" && at != r.node {
+		return proto.Errorf(proto.Unavailable, "the file is on the node %s: ask there (%s)", at, r.urlOf(at))
+	}
+	if a.GetKey() == "" {
+		return nil
+	}
+	keys := []string{a.GetKey()}
+	if a.GetType() == amphiv1.AssetType_ASSET_TYPE_PLAYLIST {
+		own, err := r.ownKeys(ctx, a)
+		if err != nil {
+			return refusedBy(err)
+		}
+		keys = append(keys, own...)
+	}
+	for _, key := range keys {
+		if err := r.store.Delete(ctx, key); err != nil {
+			return refusedBy(err)
+		}
+	}
+	return nil
+}
+
+// ownKeys are the files beside a playlist that are no assets themselves.
+func (r *recordings) ownKeys(ctx context.Context, a *amphiv1.Asset) ([]string, error) {
+	folder := a.GetKey()[:strings.LastIndex(a.GetKey(), "/")+1]
+	objects, err := r.store.List(ctx, folder)
+	if err != nil {
+		return nil, err
+	}
+	others := map[string]bool{}
+	r.registry.Read(func(reg *amphiv1.Registry) {
+		for _, o := range reg.GetAssets() {
+			if strings.HasPrefix(o.GetKey(), folder) {
+				others[o.GetKey()] = true
+			}
+		}
+	})
+	var keys []string
+	for _, o := range objects {
+		if !others[o.Key] {
+			keys = append(keys, o.Key)
+		}
+	}
+	return keys, nil
+}
+
+func (r *recordings) urlOf(node string) (url string) {
+	r.registry.Read(func(reg *amphiv1.Registry) { url = reg.GetNodes()[node].GetUrl() })
+	return url
+}
+
+// refusedBy is a storage's error for the API.
+func refusedBy(err error) error {
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return proto.Errorf(proto.NotFound, "the storage does not have the file")
+	case errors.Is(err, storage.ErrDenied):
+		return proto.Errorf(proto.Unavailable, "the storage denies access")
+	}
+	return proto.Errorf(proto.Unavailable, "the storage does not answer: %v", err)
+}
+
+// keeper writes records one after the other, and again while the registry does not answer. What waits when the node is killed
+// is told again after its next start, by what is on the disk.
+type keeper struct {
+	registry signal.Registry
+	log      *slog.Logger
+	wake     chan struct{} // holds a token when there is work
+	over     chan struct{} // closed when run has ended
+
+	mu   sync.Mutex // guards the field below
+	jobs []func(context.Context)
+}
+
+func newKeeper(r signal.Registry, log *slog.Logger) *keeper {
+	return &keeper{registry: r, log: log, wake: make(chan struct{}, 1), over: make(chan struct{})}
+}
+
+// put has a command written, in its turn; it does not block.
+func (k *keeper) put(cmd *amphiv1.RegistryCommand) {
+	cmd.Id, cmd.TimeMs = proto.NewID(proto.RequestPrefix), time.Now().UnixMilli()
+	k.do(func(ctx context.Context) { k.write(ctx, cmd) })
+}
+
+// do has something done in its turn.
+func (k *keeper) do(job func(context.Context)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.jobs = append(k.jobs, job)
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when what was put before is written.
+func (k *keeper) wait() {
+	done := make(chan struct{})
+	k.do(func(context.Context) { close(done) })
+	select {
+	case <-done:
+	case <-k.over:
+	}
+}
+
+// lastWrites bounds what is left when the node ends.
+const lastWrites = 2 * time.Second
+
+// run works until ctx ends, and then through what is left.
+func (k *keeper) run(ctx context.Context) error {
+	defer close(k.over)
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-k.wake:
+			k.work(ctx)
+		}
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrites)
+	defer cancel()
+	k.work(late)
+	return nil
+}
+
+func (k *keeper) work(ctx context.Context) {
+	k.mu.Lock()
+	jobs := k.jobs
+	k.jobs = nil
+	k.mu.Unlock()
+	for _, job := range jobs {
+		job(ctx)
+	}
+}
+
+func (k *keeper) write(ctx context.Context, cmd *amphiv1.RegistryCommand) {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		once, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := k.registry.Propose(once, cmd)
+		cancel()
+		switch {
+		case err == nil, cmd.GetDeleteAsset() != "" && proto.CodeOf(err) == proto.NotFound:
+			return
+		case ctx.Err() != nil || !proto.CodeOf(err).Retryable():
+			k.log.Error("the record of an asset is not written", "err", err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}

@@ -1,0 +1,384 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/hls/compose"
+	"github.com/amphi-sfu/amphi/hls/record"
+	"github.com/amphi-sfu/amphi/hls/storage"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+	"github.com/amphi-sfu/amphi/signal/webhook"
+)
+
+const (
+	// assetsPath is where this node serves files by links that expire.
+	assetsPath = "/v1/assets"
+	// thumbnailWidth in pixels.
+	thumbnailWidth = 640
+	// recoverWait bounds how long a recording waits for what is left of those before a crash to be found.
+	recoverWait = 5 * time.Second
+)
+
+// StorageConfig says where recordings go. The zero value is a directory beside the records, or a temporary one.
+type StorageConfig struct {
+	// Dir is where recordings are made, and kept where there is no bucket.
+	Dir string
+	// Bucket is an S3-compatible one; nil: the directory keeps them.
+	Bucket *storage.S3Config
+}
+
+// recordings makes recordings, brings their files to the storage and keeps the records of both.
+type recordings struct {
+	log       *slog.Logger
+	node      string
+	outputs   *outputs
+	registry  signal.Registry
+	hooks     *webhook.Sender
+	recorder  *record.Recorder
+	queue     *storage.Queue
+	store     storage.Store
+	keeper    *keeper
+	temporary string        // directory to remove in the end; empty: none
+	recovered chan struct{} // closed when it is known what a crash left
+	bucket    bool
+}
+
+// newRecordings opens the directory and the storage; it starts nothing.
+func (n *Node) newRecordings() (r *recordings, err error) {
+	cfg := n.cfg.Storage
+	r = &recordings{log: n.log, node: n.cfg.ID, outputs: n.outputs, registry: n.registry, hooks: n.hooks, bucket: cfg.Bucket != nil,
+		keeper: newKeeper(n.registry, n.log), recovered: make(chan struct{})}
+	dir := cfg.Dir
+	switch {
+	case dir != "":
+	case n.cfg.Data != "":
+		dir = filepath.Join(n.cfg.Data, "recordings")
+	default:
+		if dir, err = os.MkdirTemp("", "amphi-recordings-"); err != nil {
+			return nil, fmt.Errorf("making a directory for recordings: %w", err)
+		}
+		r.temporary = dir
+	}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if cfg.Bucket != nil {
+		r.store, err = storage.NewS3(*cfg.Bucket)
+	} else {
+		r.store, err = storage.NewDisk(filepath.Join(dir, "assets"), nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.queue, err = storage.NewQueue(storage.QueueConfig{Logger: n.log, Dir: filepath.Join(dir, "uploads"), Store: r.store,
+		OnStatus: r.health, OnDone: r.stored})
+	if err != nil {
+		return nil, err
+	}
+	path, err := compositorPath(n.cfg.CompositorPath)
+	if err != nil {
+		return nil, err
+	}
+	r.recorder, err = record.New(record.Config{Logger: n.log, Dir: filepath.Join(dir, "running"), Source: n.origin,
+		OnState: r.state, OnAsset: r.finished,
+		Thumbnail: func(ctx context.Context, annexB []byte) ([]byte, error) {
+			return compose.Thumbnail(ctx, path, thumbnailWidth, annexB)
+		}})
+	return r, err
+}
+
+// close frees what newRecordings opened, for a node that never ran, and in the end.
+func (r *recordings) close() {
+	if r.temporary != "" {
+		_ = os.RemoveAll(r.temporary)
+	}
+}
+
+// Run records and uploads until ctx ends.
+func (r *recordings) Run(ctx context.Context) error {
+	if _, err := r.recorder.Recover(); err != nil {
+		r.log.Error("recovering recordings", "err", err)
+	}
+	close(r.recovered)
+	err := runAll(ctx, []service{{"the records of recordings", r.keeper.run}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}}, func() {})
+	r.close()
+	return err
+}
+
+// start begins a recording. Its id at the recorder is the output's and the number of the part: another node that takes the room
+// over begins another part.
+func (r *recordings) start(m *made, s signal.OutputStart) error {
+	if s.Output.GetKind() != amphiv1.OutputKind_OUTPUT_KIND_RECORDING {
+		return proto.Errorf(proto.Unavailable, "this node does not record tracks")
+	}
+	select {
+	case <-r.recovered:
+	case <-time.After(recoverWait):
+		return proto.Errorf(proto.Unavailable, "the recordings of before are still being looked at")
+	}
+	variant := cmp.Or(s.Output.GetVariant(), record.AllVariants)
+	for part := r.parts(s.Output.GetId()) + 1; ; part++ {
+		id := fmt.Sprintf("%s-%d", s.Output.GetId(), part)
+		r.outputs.mu.Lock()
+		m.recording = id
+		r.outputs.mu.Unlock()
+		err := r.recorder.Start(record.Request{ID: id, Room: s.Room, Session: s.Session, Stream: s.Output.GetStream(), Variants: []string{strings.ToLower(variant)}})
+		switch {
+		case errors.Is(err, record.ErrExists):
+			continue
+		case errors.Is(err, hls.ErrNotFound):
+			return proto.Errorf(proto.StreamFailed, "the stream does not run")
+		case err != nil:
+			r.log.Error("starting a recording", "room", s.Room, "recording", id, "err", err)
+			return proto.Errorf(proto.Unavailable, "the recording could not be started on this node's disk")
+		}
+		r.keep(&amphiv1.Asset{Id: placeholder(id), Type: amphiv1.AssetType_ASSET_TYPE_PROGRAM, State: amphiv1.AssetState_ASSET_STATE_RECORDING,
+			Room: s.Room, SessionId: s.Session, OutputId: s.Output.GetId(), Stream: s.Output.GetStream(), Variant: s.Output.GetVariant(),
+			Part: part, StartedMs: time.Now().UnixMilli(), Node: r.node})
+		return nil
+	}
+}
+
+// parts counts the parts of an output that there are records of.
+func (r *recordings) parts(output string) (most uint32) {
+	r.registry.Read(func(reg *amphiv1.Registry) {
+		for _, a := range reg.GetAssets() {
+			if a.GetOutputId() == output {
+				most = max(most, a.GetPart())
+			}
+		}
+	})
+	return most
+}
+
+// placeholder is the asset that stands for a recording until its files are there.
+func placeholder(recording string) string { return assetID(recording) }
+
+// assetID is short, and the same whenever it is asked for.
+func assetID(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return proto.AssetPrefix + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
+}
+
+func (r *recordings) keep(a *amphiv1.Asset) {
+	r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutAsset{PutAsset: a}})
+}
+
+// asset finds a record.
+func (r *recordings) asset(id string) (found *amphiv1.Asset) {
+	r.registry.Read(func(reg *amphiv1.Registry) { found = reg.GetAssets()[id] })
+	return found
+}
+
+func (r *recordings) pause(id string) error  { return r.recorder.Pause(id) }
+func (r *recordings) resume(id string) error { return r.recorder.Resume(id) }
+func (r *recordings) end(id string) error    { return r.recorder.Stop(id) }
+
+// change does something to a recording; one that has ended meanwhile is ignored.
+func (r *recordings) change(m *made, do func(string) error) {
+	if m == nil || m.recording == "" {
+		return
+	}
+	if err := do(m.recording); err != nil && !errors.Is(err, record.ErrNotFound) {
+		r.log.Warn("changing a recording", "recording", m.recording, "err", err)
+	}
+}
+
+// note puts a chat message into a recording's log.
+func (r *recordings) note(id string, m *amphiv1.Message) {
+	data, err := json.Marshal(map[string]any{"type": m.GetType(), "sender": m.GetSender(), "name": m.GetSenderName(), "role": m.GetSenderRole(), "text": m.GetText()})
+	if err == nil {
+		err = r.recorder.Note(id, data)
+	}
+	if err != nil && !errors.Is(err, record.ErrNotFound) {
+		r.log.Warn("noting a message in a recording", "recording", id, "err", err)
+	}
+}
+
+func (r *recordings) figures(id string) (bytes, dropped uint64) {
+	st, err := r.recorder.State(id)
+	if err != nil {
+		return 0, 0
+	}
+	return uint64(st.Bytes), uint64(st.Dropped)
+}
+
+var recordStates = map[record.Phase]amphiv1.OutputState{
+	record.Starting: amphiv1.OutputState_OUTPUT_STATE_STARTING, record.Active: amphiv1.OutputState_OUTPUT_STATE_ACTIVE,
+	record.Paused: amphiv1.OutputState_OUTPUT_STATE_PAUSED, record.Retrying: amphiv1.OutputState_OUTPUT_STATE_RETRYING,
+	record.Stopped: amphiv1.OutputState_OUTPUT_STATE_STOPPED, record.Failed: amphiv1.OutputState_OUTPUT_STATE_FAILED,
+}
+
+// state takes a recording's state to its room and its record.
+func (r *recordings) state(id string, st record.State) {
+	output, _, _ := strings.Cut(id, "-")
+	m := r.outputs.find(output)
+	if m == nil || m.recording != id {
+		// It was running before the node was restarted, or is being finished while another part runs.
+		m = nil
+	}
+	if m != nil {
+		r.outputs.report(m, recordStates[st.Phase], st.Reason, uint64(st.Bytes), 0)
+	}
+	held := r.asset(placeholder(id))
+	switch st.Phase {
+	case record.Finishing:
+		r.stands(id, held, amphiv1.AssetState_ASSET_STATE_PROCESSING, "")
+	case record.Failed:
+		r.stands(id, held, amphiv1.AssetState_ASSET_STATE_FAILED, st.Reason)
+	case record.Stopped:
+		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: placeholder(id)}})
+		r.tidy(id)
+	}
+}
+
+// stands changes what stands for a recording that has no files yet.
+func (r *recordings) stands(id string, held *amphiv1.Asset, state amphiv1.AssetState, why string) {
+	if held == nil || held.GetState() == state {
+		return
+	}
+	held = clone(held)
+	held.State, held.Failure = state, why
+	r.keep(held)
+	if state == amphiv1.AssetState_ASSET_STATE_FAILED {
+		r.tell("asset.failed", held)
+	}
+}
+
+var assetTypes = map[record.Type]amphiv1.AssetType{
+	record.Program: amphiv1.AssetType_ASSET_TYPE_PROGRAM, record.Playlist: amphiv1.AssetType_ASSET_TYPE_PLAYLIST,
+	record.Chat: amphiv1.AssetType_ASSET_TYPE_CHAT, record.Thumbnail: amphiv1.AssetType_ASSET_TYPE_THUMBNAIL,
+}
+
+// finished takes a file that is complete: it is on its way to the storage.
+func (r *recordings) finished(a record.Asset) {
+	output, number, _ := strings.Cut(a.Recording, "-")
+	var part uint32
+	if _, err := fmt.Sscan(number, &part); err != nil {
+		part = 1
+	}
+	folder := strings.Join([]string{storage.KeyPart(a.Room), storage.KeyPart(cmp.Or(a.Session, "none")), storage.KeyPart(a.Recording)}, "/")
+	asset := &amphiv1.Asset{
+		Id: assetID(a.ID), Type: assetTypes[a.Type], State: amphiv1.AssetState_ASSET_STATE_UPLOADING, Room: a.Room, SessionId: a.Session,
+		OutputId: output, Stream: a.Stream, Variant: a.Variant, Part: part, Key: folder + "/" + a.File, ContentType: a.ContentType,
+		Size: uint64(a.Size), DurationMs: a.Duration.Milliseconds(), StartedMs: unixMilli(a.Started), CreatedMs: unixMilli(a.Created),
+		Checksum: a.Checksum, Width: uint32(a.Width), Height: uint32(a.Height), Node: r.node,
+	}
+	if r.bucket {
+		asset.Node = ""
+	}
+	note, err := protojson.Marshal(asset)
+	if err != nil {
+		r.log.Error("describing a file", "asset", a.ID, "err", err)
+		return
+	}
+	job := storage.Job{ID: a.ID, Note: note}
+	for _, name := range append(a.With, a.File) {
+		job.Files = append(job.Files, storage.File{Path: filepath.Join(r.recorder.Dir(a.Recording), name), Key: folder + "/" + name, ContentType: contentType(name, a)})
+	}
+	r.keep(asset)
+	if err := r.queue.Add(job); err != nil {
+		r.log.Error("a file cannot be brought to the storage", "asset", a.ID, "err", err)
+		asset = clone(asset)
+		asset.State, asset.Failure = amphiv1.AssetState_ASSET_STATE_FAILED, "it could not be queued for the storage"
+		r.keep(asset)
+		r.tell("asset.failed", asset)
+	}
+}
+
+func contentType(name string, a record.Asset) string {
+	switch filepath.Ext(name) {
+	case filepath.Ext(a.File):
+		return a.ContentType
+	case ".mp4":
+		return "video/mp4"
+	}
+	return "application/octet-stream"
+}
+
+func unixMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// stored is told what became of an upload.
+func (r *recordings) stored(j storage.Job, failure error) {
+	asset := &amphiv1.Asset{}
+	if err := protojson.Unmarshal(j.Note, asset); err != nil {
+		r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)
+		return
+	}
+	asset.State = amphiv1.AssetState_ASSET_STATE_READY
+	kind := "asset.ready"
+	if failure != nil {
+		asset.State, asset.Failure = amphiv1.AssetState_ASSET_STATE_FAILED, failure.Error()
+		kind = "asset.failed"
+	}
+	r.keep(asset)
+	r.tell(kind, asset)
+	// The job is forgotten when this returns.
+	r.keeper.wait()
+	r.tidy(fmt.Sprintf("%s-%d", asset.GetOutputId(), asset.GetPart()))
+}
+
+// tidy removes what a recording left here when all of it is in the storage. It is a job of the keeper's, as it looks at what
+// the records say by then.
+func (r *recordings) tidy(id string) {
+	output, number, _ := strings.Cut(id, "-")
+	r.keeper.do(func(context.Context) {
+		if _, err := r.recorder.State(id); err == nil || r.asset(placeholder(id)) != nil {
+			return
+		}
+		waits := false
+		r.registry.Read(func(reg *amphiv1.Registry) {
+			for _, a := range reg.GetAssets() {
+				waits = waits || a.GetOutputId() == output && fmt.Sprint(a.GetPart()) == number && a.GetState() != amphiv1.AssetState_ASSET_STATE_READY
+			}
+		})
+		if waits {
+			return
+		}
+		if err := os.RemoveAll(r.recorder.Dir(id)); err != nil {
+			r.log.Warn("removing a recording that is stored", "recording", id, "err", err)
+		}
+	})
+}
+
+// health tells how the storage does.
+func (r *recordings) health(st storage.Status) {
+	r.log.Info("storage", "health", st.Health, "reason", st.Reason, "pending", st.Pending)
+	if r.hooks != nil {
+		r.hooks.Emit(webhook.Event{ID: proto.NewID(proto.HookPrefix), Type: "storage." + string(st.Health), Time: st.Since,
+			Data: map[string]any{"node": r.node, "reason": st.Reason, "pending": st.Pending}})
+	}
+}
+
+// tell tells applications of an asset; they know it by its id and state.
+func (r *recordings) tell(kind string, a *amphiv1.Asset) {
+	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(a)
+	if err != nil || r.hooks == nil {
+		return
+	}
+	id := proto.HookPrefix + strings.TrimPrefix(a.GetId(), proto.AssetPrefix) + "_" + strings.TrimPrefix(kind, "asset.")
+	r.hooks.Emit(webhook.Event{ID: id, Type: kind, Room: a.GetRoom(), Time: time.Now(), Data: json.RawMessage(data)})
+}
