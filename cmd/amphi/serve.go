@@ -12,7 +12,9 @@ import (
 
 	"github.com/amphi-sfu/amphi/cluster/identity"
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/nodefile"
+	"github.com/amphi-sfu/amphi/hls/storage"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/webhook"
 )
 
 func serveCommand() *cobra.Command {
@@ -92,6 +94,14 @@ func nodeConfig(f nodefile.Config, logger *slog.Logger) (Config, error) {
 	}
 	for _, k := range f.Keys {
 		c.Keys = append(c.Keys, &amphiv1.ApiKey{Id: k.ID, Secret: k.Secret})
+	}
+	c.Storage.Dir = f.Recordings
+	if b := f.Bucket; b != nil {
+		c.Storage.Bucket = &storage.S3Config{Endpoint: b.Endpoint, Region: b.Region, Bucket: b.Name, Prefix: b.Prefix,
+			AccessKey: b.AccessKey, SecretKey: b.SecretKey, PathStyle: b.PathStyle}
+	}
+	for _, h := range f.Webhooks {
+		c.Webhooks = append(c.Webhooks, webhook.Target{URL: h.URL, Secrets: h.Secrets, Events: h.Events})
 	}
 	if f.Cluster == nil {
 		return c, nil

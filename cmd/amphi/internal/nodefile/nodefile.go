@@ -73,8 +73,29 @@ type Config struct {
 	Drain time.Duration
 	// Keys are API keys that the cluster shall have.
 	Keys []Key
+	// Recordings is the directory of recordings; empty: below Data. Bucket keeps them instead of it; nil: none does.
+	Recordings string
+	Bucket     *Bucket
+	// Webhooks are told what happens.
+	Webhooks []Webhook
 	// Cluster is nil for a node that is alone.
 	Cluster *Cluster
+}
+
+// Bucket is one of an S3-compatible object store.
+type Bucket struct {
+	Endpoint, Region, Name, Prefix string
+	AccessKey, SecretKey           string
+	// PathStyle puts the bucket's name into the path.
+	PathStyle bool
+}
+
+// Webhook is who is told what happens.
+type Webhook struct {
+	URL     string
+	Secrets []string
+	// Events are types or beginnings such as "peer.*"; empty: all.
+	Events []string
 }
 
 // Key is an API key.
@@ -162,6 +183,7 @@ func (r *reader) node(s *section) Config {
 	r.reach(s, &c)
 	r.ports(s, &c)
 	c.Keys = r.keys(s)
+	r.outputs(s, &c)
 	if cluster := s.sub("cluster"); clustered {
 		c.Cluster = r.cluster(cluster)
 		cluster.end()

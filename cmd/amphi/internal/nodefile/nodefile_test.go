@@ -38,6 +38,11 @@ cluster:
 tls: {cert: site.pem, key: site.key}
 keys:
   - {id: backend, secret: 0123456789abcdef}
+recordings:
+  dir: rec
+  s3: {endpoint: "https://s3.example.org", bucket: b, access_key: a, secret_key: s, path_style: true}
+webhooks:
+  - {url: "https://app.example.org/hook", secrets: [one-secret-of-thirty-two-bytes-], events: ["peer.*"]}
 `
 
 func TestAWholeFile(t *testing.T) {
@@ -58,7 +63,10 @@ func TestAWholeFile(t *testing.T) {
 		PublicIPs: []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")},
 		MediaUDP:  ":7882", MediaTCP: ":7881", TURNPort: 3478, Drain: 90 * time.Second,
 		TLSCert: filepath.Join(dir, "site.pem"), TLSKey: filepath.Join(dir, "site.key"),
-		Keys: []Key{{"backend", "0123456789abcdef"}},
+		Keys:       []Key{{"backend", "0123456789abcdef"}},
+		Recordings: filepath.Join(dir, "rec"),
+		Bucket:     &Bucket{Endpoint: "https://s3.example.org", Name: "b", AccessKey: "a", SecretKey: "s", PathStyle: true},
+		Webhooks:   []Webhook{{URL: "https://app.example.org/hook", Secrets: []string{"one-secret-of-thirty-two-bytes-"}, Events: []string{"peer.*"}}},
 		Cluster: &Cluster{
 			Name: "live", CA: filepath.Join(dir, "ca.pem"), Cert: filepath.Join(dir, "ams-1.pem"), Key: "/secret/ams-1.key",
 			GossipKeys: filepath.Join(dir, "gossip.key"), Gossip: "10.0.0.1:7946", Listen: ":7947", Trunk: ":7948",
@@ -88,6 +96,11 @@ func TestEachFaultIsNamedByLineAndKey(t *testing.T) {
 	for _, c := range []struct{ from, to, want string }{
 		{"node: ams-1", "node: ams 1", `node.yaml:1: node: "ams 1" is not an id`},
 		{"node: ams-1", "", "node.yaml:2: node: it is missing: this node's id"},
+		{"secrets: [one-secret-of-thirty-two-bytes-]", "secrets: [short]", "webhooks[0].secrets: the secret has 5 bytes"},
+		{"secrets: [one-secret-of-thirty-two-bytes-], ", "", "webhooks[0].secrets: it is missing"},
+		{"https://app.example.org/hook", "app.example.org", "webhooks[0].url: it is not an http or https address"},
+		{"path_style: true", "path_style: maybe", `recordings.s3.path_style: "maybe" is neither true nor false`},
+		{"bucket: b, ", "", "recordings.s3.bucket: it is missing"},
 		{"region: eu-west", "regoin: eu-west", "node.yaml:2: regoin: there is no such key; did you mean region?"},
 		{"region: eu-west", "colour: red", "node.yaml:2: colour: there is no such key; known here: "},
 		{"region: eu-west", "", "region: it is missing: where the node stands"},

@@ -149,6 +149,19 @@ func (s *section) number(key string, low, high, fallback int) int {
 	return n
 }
 
+// flag is true or false; false where the key is missing.
+func (s *section) flag(key string) bool {
+	switch text := s.text(key, "false"); text {
+	case "true":
+		return true
+	case "false":
+		return false
+	default:
+		s.bad(key, "%.80q is neither true nor false", text)
+		return false
+	}
+}
+
 // texts is a list of values.
 func (s *section) texts(key string) []string {
 	v := s.get(key)

@@ -1,0 +1,60 @@
+package nodefile
+
+import (
+	"net/url"
+
+	"github.com/amphi-sfu/amphi/signal/webhook"
+)
+
+// maxWebhooks can be told.
+const maxWebhooks = 8
+
+// outputs is where recordings go, and who is told what happens.
+func (r *reader) outputs(s *section, c *Config) {
+	recordings := s.sub("recordings")
+	c.Recordings = r.path(recordings.text("dir", ""))
+	bucket := recordings.sub("s3")
+	if recordings.has("s3") {
+		c.Bucket = &Bucket{
+			Endpoint: bucket.required("endpoint", "the store's address, such as https://s3.eu-west-1.amazonaws.com"),
+			Name:     bucket.required("bucket", "the bucket's name"),
+			Region:   bucket.text("region", ""), Prefix: bucket.text("prefix", ""),
+			AccessKey: bucket.required("access_key", "what the store knows this node by"), SecretKey: bucket.required("secret_key", "what belongs to access_key"),
+			PathStyle: bucket.flag("path_style"),
+		}
+		r.httpURL(bucket, "endpoint", c.Bucket.Endpoint)
+	}
+	bucket.end()
+	recordings.end()
+	hooks := s.subs("webhooks")
+	if len(hooks) > maxWebhooks {
+		s.bad("webhooks", "there are %d; at most %d are possible", len(hooks), maxWebhooks)
+	}
+	for _, h := range hooks {
+		hook := Webhook{URL: h.required("url", "the address to tell"), Secrets: h.texts("secrets"), Events: h.texts("events")}
+		if len(hook.Secrets) == 0 {
+			h.bad("secrets", "it is missing: one secret, two while they are exchanged; amphi keys new makes one")
+		}
+		if len(hook.Secrets) > 2 {
+			h.bad("secrets", "there are %d; two are enough to exchange them", len(hook.Secrets))
+		}
+		for _, secret := range hook.Secrets {
+			if _, err := webhook.ParseSecret(secret); err != nil {
+				h.bad("secrets", "%v", err)
+			}
+		}
+		r.httpURL(h, "url", hook.URL)
+		h.end()
+		c.Webhooks = append(c.Webhooks, hook)
+	}
+}
+
+func (r *reader) httpURL(s *section, key, text string) {
+	if text == "" {
+		return
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		s.bad(key, "it is not an http or https address")
+	}
+}
