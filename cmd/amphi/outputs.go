@@ -45,6 +45,8 @@ type made struct {
 	pusher *push.Pusher
 	cancel context.CancelFunc
 	over   chan struct{}
+	// retired: the room has ended it, or has it made anew, and hears no more of this one.
+	retired bool
 	// Of a recording: its id at the recorder.
 	recording string
 }
@@ -205,7 +207,11 @@ func (o *outputs) report(m *made, state amphiv1.OutputState, why string, bytes u
 			delete(o.made, m.output.GetId())
 		}
 	}
+	retired := m.retired
 	o.mu.Unlock()
+	if retired {
+		return
+	}
 	o.server.ReportOutput(m.room, &amphiv1.Output{Id: m.output.GetId(), State: state, Failure: why, Bytes: bytes, Retries: retries})
 }
 
@@ -221,6 +227,9 @@ func (o *outputs) Stop(room, id string) {
 	switch {
 	case m == nil:
 	case m.cancel != nil:
+		o.mu.Lock()
+		m.retired = true
+		o.mu.Unlock()
 		m.cancel()
 		select {
 		case <-m.over:

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -246,7 +247,6 @@ func (r *recordings) state(id string, st record.State) {
 		r.stands(id, held, amphiv1.AssetState_ASSET_STATE_FAILED, st.Reason)
 	case record.Stopped:
 		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: placeholder(id)}})
-		r.tidy(id)
 	}
 }
 
@@ -255,12 +255,13 @@ func (r *recordings) stands(id string, held *amphiv1.Asset, state amphiv1.AssetS
 	if held == nil || held.GetState() == state {
 		return
 	}
-	held = clone(held)
-	held.State, held.Failure = state, why
-	r.keep(held)
 	if state == amphiv1.AssetState_ASSET_STATE_FAILED {
-		r.tell("asset.failed", held)
+		r.failed(held, why)
+		return
 	}
+	held = clone(held)
+	held.State = state
+	r.keep(held)
 }
 
 var assetTypes = map[record.Type]amphiv1.AssetType{
@@ -268,50 +269,49 @@ var assetTypes = map[record.Type]amphiv1.AssetType{
 	record.Chat: amphiv1.AssetType_ASSET_TYPE_CHAT, record.Thumbnail: amphiv1.AssetType_ASSET_TYPE_THUMBNAIL,
 }
 
-// finished takes a file that is complete: it is on its way to the storage.
-func (r *recordings) finished(a record.Asset) {
+// assetOf is the record of a file.
+func (r *recordings) assetOf(a record.Asset) *amphiv1.Asset {
 	output, number, _ := strings.Cut(a.Recording, "-")
-	var part uint32
-	if _, err := fmt.Sscan(number, &part); err != nil {
+	part, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
 		part = 1
 	}
-	folder := strings.Join([]string{storage.KeyPart(a.Room), storage.KeyPart(cmp.Or(a.Session, "none")), storage.KeyPart(a.Recording)}, "/")
 	asset := &amphiv1.Asset{
-		Id: assetID(a.ID), Type: assetTypes[a.Type], State: amphiv1.AssetState_ASSET_STATE_UPLOADING, Room: a.Room, SessionId: a.Session,
-		OutputId: output, Stream: a.Stream, Variant: a.Variant, Part: part, Key: folder + "/" + a.File, ContentType: a.ContentType,
-		Size: uint64(a.Size), DurationMs: a.Duration.Milliseconds(), StartedMs: unixMilli(a.Started), CreatedMs: unixMilli(a.Created),
-		Checksum: a.Checksum, Width: uint32(a.Width), Height: uint32(a.Height), Node: r.node,
+		Id: assetID(a.ID), Type: assetTypes[a.Type], Room: a.Room, SessionId: a.Session, OutputId: output, Stream: a.Stream, Variant: a.Variant,
+		Part: uint32(part), Key: record.KeyOf(a), ContentType: a.ContentType, Size: uint64(a.Size), DurationMs: a.Duration.Milliseconds(),
+		StartedMs: unixMilli(a.Started), CreatedMs: unixMilli(a.Created), Checksum: a.Checksum, Width: uint32(a.Width), Height: uint32(a.Height),
 	}
-	if r.bucket {
-		asset.Node = ""
+	if !r.bucket {
+		asset.Node = r.node
 	}
-	note, err := protojson.Marshal(asset)
-	if err != nil {
-		r.log.Error("describing a file", "asset", a.ID, "err", err)
+	return asset
+}
+
+// finished takes a file that is complete: it is on its way to the storage. It is told again after each start until it is there.
+func (r *recordings) finished(a record.Asset) {
+	asset := r.assetOf(a)
+	if r.asset(asset.GetId()).GetState() == amphiv1.AssetState_ASSET_STATE_READY {
+		r.isStored(a)
 		return
 	}
-	job := storage.Job{ID: a.ID, Note: note}
-	for _, name := range append(a.With, a.File) {
-		job.Files = append(job.Files, storage.File{Path: filepath.Join(r.recorder.Dir(a.Recording), name), Key: folder + "/" + name, ContentType: contentType(name, a)})
-	}
+	asset.State = amphiv1.AssetState_ASSET_STATE_UPLOADING
 	r.keep(asset)
-	if err := r.queue.Add(job); err != nil {
-		r.log.Error("a file cannot be brought to the storage", "asset", a.ID, "err", err)
-		asset = clone(asset)
-		asset.State, asset.Failure = amphiv1.AssetState_ASSET_STATE_FAILED, "it could not be queued for the storage"
-		r.keep(asset)
-		r.tell("asset.failed", asset)
+	job, err := r.recorder.Job(a)
+	if err == nil {
+		err = r.queue.Add(job)
+	}
+	if err != nil {
+		// It stays on this node's disk.
+		r.log.Error("a file cannot be brought to the storage; it is tried again at the next start", "asset", a.ID, "err", err)
+		r.failed(asset, "it could not be queued for the storage")
 	}
 }
 
-func contentType(name string, a record.Asset) string {
-	switch filepath.Ext(name) {
-	case filepath.Ext(a.File):
-		return a.ContentType
-	case ".mp4":
-		return "video/mp4"
-	}
-	return "application/octet-stream"
+func (r *recordings) failed(a *amphiv1.Asset, why string) {
+	a = clone(a)
+	a.State, a.Failure = amphiv1.AssetState_ASSET_STATE_FAILED, why
+	r.keep(a)
+	r.tell("asset.failed", a)
 }
 
 func unixMilli(t time.Time) int64 {
@@ -321,47 +321,31 @@ func unixMilli(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// stored is told what became of an upload.
+// stored is told what became of an upload, which is forgotten when this returns.
 func (r *recordings) stored(j storage.Job, failure error) {
-	asset := &amphiv1.Asset{}
-	if err := protojson.Unmarshal(j.Note, asset); err != nil {
+	a, err := record.AssetOf(j)
+	if err != nil {
 		r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)
 		return
 	}
-	asset.State = amphiv1.AssetState_ASSET_STATE_READY
-	kind := "asset.ready"
+	asset := r.assetOf(a)
 	if failure != nil {
-		asset.State, asset.Failure = amphiv1.AssetState_ASSET_STATE_FAILED, failure.Error()
-		kind = "asset.failed"
+		r.failed(asset, failure.Error())
+		r.keeper.wait()
+		return
 	}
+	asset.State = amphiv1.AssetState_ASSET_STATE_READY
 	r.keep(asset)
-	r.tell(kind, asset)
-	// The job is forgotten when this returns.
+	r.tell("asset.ready", asset)
 	r.keeper.wait()
-	r.tidy(fmt.Sprintf("%s-%d", asset.GetOutputId(), asset.GetPart()))
+	r.isStored(a)
 }
 
-// tidy removes what a recording left here when all of it is in the storage. It is a job of the keeper's, as it looks at what
-// the records say by then.
-func (r *recordings) tidy(id string) {
-	output, number, _ := strings.Cut(id, "-")
-	r.keeper.do(func(context.Context) {
-		if _, err := r.recorder.State(id); err == nil || r.asset(placeholder(id)) != nil {
-			return
-		}
-		waits := false
-		r.registry.Read(func(reg *amphiv1.Registry) {
-			for _, a := range reg.GetAssets() {
-				waits = waits || a.GetOutputId() == output && fmt.Sprint(a.GetPart()) == number && a.GetState() != amphiv1.AssetState_ASSET_STATE_READY
-			}
-		})
-		if waits {
-			return
-		}
-		if err := os.RemoveAll(r.recorder.Dir(id)); err != nil {
-			r.log.Warn("removing a recording that is stored", "recording", id, "err", err)
-		}
-	})
+// isStored lets the recorder remove what is in the storage.
+func (r *recordings) isStored(a record.Asset) {
+	if err := r.recorder.Stored(a); err != nil {
+		r.log.Warn("removing a recording that is stored", "asset", a.ID, "err", err)
+	}
 }
 
 // health tells how the storage does.
