@@ -47,8 +47,9 @@ type made struct {
 	over   chan struct{}
 	// retired: the room has ended it, or has it made anew, and hears no more of this one.
 	retired bool
-	// Of a recording: its id at the recorder.
+	// Of a recording: its id at the recorder, or what records tracks.
 	recording string
+	tracks    *trackRecorder
 }
 
 // outputSum adds up what outputs of a kind did.
@@ -216,16 +217,31 @@ func (o *outputs) report(m *made, state amphiv1.OutputState, why string, bytes u
 }
 
 // Pause implements signal.Outputs.
-func (o *outputs) Pause(room, id string) { o.recordings.change(o.find(id), o.recordings.pause) }
+func (o *outputs) Pause(room, id string) {
+	if m := o.find(id); m != nil && m.tracks != nil {
+		m.tracks.paused.Store(true)
+		return
+	}
+	o.recordings.change(o.find(id), o.recordings.pause)
+}
 
 // Resume implements signal.Outputs.
-func (o *outputs) Resume(room, id string) { o.recordings.change(o.find(id), o.recordings.resume) }
+func (o *outputs) Resume(room, id string) {
+	if m := o.find(id); m != nil && m.tracks != nil {
+		m.tracks.paused.Store(false)
+		o.report(m, amphiv1.OutputState_OUTPUT_STATE_ACTIVE, "", m.tracks.bytes.Load(), 0)
+		return
+	}
+	o.recordings.change(o.find(id), o.recordings.resume)
+}
 
 // Stop implements signal.Outputs.
 func (o *outputs) Stop(room, id string) {
 	m := o.find(id)
 	switch {
 	case m == nil:
+	case m.tracks != nil:
+		m.tracks.cancel()
 	case m.cancel != nil:
 		o.mu.Lock()
 		m.retired = true
@@ -278,6 +294,8 @@ func (o *outputs) status() []*amphiv1.OutputStatus {
 			st := m.pusher.State()
 			out.Bytes, out.Retries = uint64(st.Bytes), uint32(st.Retries)
 			states[i].Frames, states[i].Dropped = uint64(st.Frames), uint64(st.Dropped)
+		case m.tracks != nil:
+			out.Bytes = m.tracks.bytes.Load()
 		case m.recording != "":
 			out.Bytes, states[i].Dropped = o.recordings.figures(m.recording)
 		}

@@ -55,6 +55,8 @@ type recordings struct {
 	queue     *storage.Queue
 	store     storage.Store
 	keeper    *keeper
+	dir       string        // of everything
+	tracks    hls.Source    // of rooms' tracks on this node
 	temporary string        // directory to remove in the end; empty: none
 	recovered chan struct{} // closed when it is known what a crash left
 	bucket    bool
@@ -89,6 +91,7 @@ func (n *Node) newRecordings() (r *recordings, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.dir, r.tracks = dir, hls.Engine(n.media)
 	r.queue, err = storage.NewQueue(storage.QueueConfig{Logger: n.log, Dir: filepath.Join(dir, "uploads"), Store: r.store,
 		OnStatus: r.health, OnDone: r.stored})
 	if err != nil {
@@ -118,6 +121,7 @@ func (r *recordings) Run(ctx context.Context) error {
 	if _, err := r.recorder.Recover(); err != nil {
 		r.log.Error("recovering recordings", "err", err)
 	}
+	r.recoverTracks()
 	close(r.recovered)
 	err := runAll(ctx, []service{{"the records of recordings", r.keeper.run}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}}, func() {})
 	r.close()
@@ -127,13 +131,13 @@ func (r *recordings) Run(ctx context.Context) error {
 // start begins a recording. Its id at the recorder is the output's and the number of the part: another node that takes the room
 // over begins another part.
 func (r *recordings) start(m *made, s signal.OutputStart) error {
-	if s.Output.GetKind() != amphiv1.OutputKind_OUTPUT_KIND_RECORDING {
-		return proto.Errorf(proto.Unavailable, "this node does not record tracks")
-	}
 	select {
 	case <-r.recovered:
 	case <-time.After(recoverWait):
 		return proto.Errorf(proto.Unavailable, "the recordings of before are still being looked at")
+	}
+	if s.Output.GetKind() == amphiv1.OutputKind_OUTPUT_KIND_TRACKS {
+		return r.startTracks(m, s)
 	}
 	variant := cmp.Or(s.Output.GetVariant(), record.AllVariants)
 	for part := r.parts(s.Output.GetId()) + 1; ; part++ {
@@ -323,6 +327,10 @@ func unixMilli(t time.Time) int64 {
 
 // stored is told what became of an upload, which is forgotten when this returns.
 func (r *recordings) stored(j storage.Job, failure error) {
+	if strings.HasPrefix(j.ID, tracksJob) {
+		r.trackStored(j, failure)
+		return
+	}
 	a, err := record.AssetOf(j)
 	if err != nil {
 		r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)

@@ -668,7 +668,8 @@ type Asset struct {
 	// The output that made it, and the stream; empty for tracks.
 	OutputId string `protobuf:"bytes,6,opt,name=output_id,json=outputId,proto3" json:"output_id,omitempty"`
 	Stream   string `protobuf:"bytes,7,opt,name=stream,proto3" json:"stream,omitempty"`
-	Variant  string `protobuf:"bytes,8,opt,name=variant,proto3" json:"variant,omitempty"`
+	// Of a program; of tracks what the peer published: "camera" (with the microphone), "screen" (with its sound), or another source.
+	Variant string `protobuf:"bytes,8,opt,name=variant,proto3" json:"variant,omitempty"`
 	// Rises from 1 with each part of a recording; another node that takes the room over begins a new one.
 	Part uint32 `protobuf:"varint,9,opt,name=part,proto3" json:"part,omitempty"`
 	// Where the storage has it.

@@ -437,6 +437,8 @@ export type Asset = Message<"amphi.v1.Asset"> & {
   stream: string;
 
   /**
+   * Of a program; of tracks what the peer published: "camera" (with the microphone), "screen" (with its sound), or another source.
+   *
    * @generated from field: string variant = 8;
    */
   variant: string;
@@ -568,6 +570,8 @@ export type AssetJson = {
   stream?: string;
 
   /**
+   * Of a program; of tracks what the peer published: "camera" (with the microphone), "screen" (with its sound), or another source.
+   *
    * @generated from field: string variant = 8;
    */
   variant?: string;

@@ -1,0 +1,446 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/hls/storage"
+	"github.com/amphi-sfu/amphi/hls/tracks"
+	"github.com/amphi-sfu/amphi/media/codec"
+	"github.com/amphi-sfu/amphi/media/packet"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+)
+
+const (
+	// lookEvery is how often the stage is looked at for tracks that came and went.
+	lookEvery = 500 * time.Millisecond
+	// quiet is how long an open picture may bring nothing before another of its encodings is recorded.
+	quiet = 4 * time.Second
+	// settle is how long a publisher has to send its best, once asked.
+	settle = 1500 * time.Millisecond
+	// maxTakes bounds what one output records at the same time; more people are left out.
+	maxTakes = 50
+	// wantedWidth and wantedHeight ask publishers for their best.
+	wantedWidth, wantedHeight = 3840, 2160
+)
+
+// trackRecorder records the tracks of a room, for one output: a take for each peer's microphone and camera, one for its screen and
+// the screen's sound, and one for each of its other sources.
+type trackRecorder struct {
+	log    *slog.Logger
+	files  *recordings
+	source hls.Source
+	stage  func() *signal.StageView
+	filter *amphiv1.TrackFilter
+	like   *amphiv1.Asset // what all files have in common
+	dir    string
+	cancel context.CancelFunc
+	over   chan struct{} // closed when everything has ended
+
+	paused atomic.Bool
+	bytes  atomic.Uint64 // of files that are complete
+
+	// Run's.
+	takes map[takeKey]*take
+	asked map[string]time.Time // when each picture was asked for first
+	count int
+	wg    sync.WaitGroup
+}
+
+// takeKey is what shares a file: pictures and sound of one thing of one peer.
+type takeKey struct{ peer, what string }
+
+// take is one tracks.Recording.
+type take struct {
+	name    string
+	rec     *tracks.Recording
+	cancel  context.CancelFunc
+	over    chan struct{}
+	tracks  [2]*recorded // sound, picture; nil: there is none
+	skipped int          // encodings that brought nothing
+}
+
+// recorded is a track that goes into a take.
+type recorded struct {
+	id   string
+	of   hls.Track
+	from hls.Encoding
+	sink *countingSink
+	seen uint64
+	at   time.Time // when a packet was seen to have come
+}
+
+// countingSink tells whether anything comes.
+type countingSink struct {
+	packet.Sink
+	packets atomic.Uint64
+}
+
+// WriteRTP implements packet.Sink.
+func (s *countingSink) WriteRTP(p *packet.Packet) {
+	s.packets.Add(1)
+	s.Sink.WriteRTP(p)
+}
+
+// startTracks begins to record the tracks of a room.
+func (r *recordings) startTracks(m *made, s signal.OutputStart) error {
+	part := r.parts(s.Output.GetId()) + 1
+	id := fmt.Sprintf("%s-%d", s.Output.GetId(), part)
+	dir := filepath.Join(r.tracksDir(), id)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		r.log.Error("starting to record tracks", "room", s.Room, "recording", id, "err", err)
+		return proto.Errorf(proto.Unavailable, "the recording could not be started on this node's disk")
+	}
+	ctx, cancel := context.WithCancel(r.outputs.base)
+	t := &trackRecorder{
+		log: r.log.With("room", s.Room, "recording", id), files: r, source: r.tracks, filter: s.Output.GetTracks(), dir: dir,
+		stage: func() *signal.StageView { return r.outputs.server.Stage(s.Room) },
+		like: &amphiv1.Asset{Type: amphiv1.AssetType_ASSET_TYPE_TRACK, Room: s.Room, SessionId: s.Session, OutputId: s.Output.GetId(),
+			Part: part, Node: r.node},
+		cancel: cancel, over: make(chan struct{}), takes: map[takeKey]*take{}, asked: map[string]time.Time{},
+	}
+	stands := clone(t.like)
+	stands.Id, stands.State, stands.StartedMs = placeholder(id), amphiv1.AssetState_ASSET_STATE_RECORDING, time.Now().UnixMilli()
+	r.keep(stands)
+	r.outputs.mu.Lock()
+	m.tracks = t
+	r.outputs.mu.Unlock()
+	r.outputs.wg.Go(func() {
+		defer close(t.over)
+		t.run(ctx, func(state amphiv1.OutputState, why string) { r.outputs.report(m, state, why, t.bytes.Load(), 0) })
+		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: stands.GetId()}})
+	})
+	return nil
+}
+
+func (r *recordings) tracksDir() string { return filepath.Join(r.dir, "tracks") }
+
+// run records until ctx ends.
+func (t *trackRecorder) run(ctx context.Context, report func(amphiv1.OutputState, string)) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	report(amphiv1.OutputState_OUTPUT_STATE_ACTIVE, "")
+	failing := ""
+	for ctx.Err() == nil {
+		t.look(time.Now())
+		if why := t.failure(); why != failing {
+			failing = why
+			if why == "" {
+				report(amphiv1.OutputState_OUTPUT_STATE_ACTIVE, "")
+			} else {
+				report(amphiv1.OutputState_OUTPUT_STATE_RETRYING, why)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+	for key := range t.takes {
+		t.end(key)
+	}
+	t.wg.Wait()
+	_ = os.Remove(t.dir) // when nothing waits in it for the storage
+	report(amphiv1.OutputState_OUTPUT_STATE_STOPPED, "")
+}
+
+// failure is why files cannot be written; empty: they can.
+func (t *trackRecorder) failure() string {
+	for _, k := range t.takes {
+		if why := k.rec.Stats().Failure; why != "" {
+			return "the disk does not take it"
+		}
+	}
+	return ""
+}
+
+// wanted are the tracks that are to be recorded now, by what shares a file: sound and picture.
+func (t *trackRecorder) wanted() map[takeKey][2]*amphiv1.Track {
+	all := map[takeKey][2]*amphiv1.Track{}
+	view := t.stage()
+	if view == nil || t.paused.Load() {
+		return all
+	}
+	match := func(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
+	for _, p := range view.Peers {
+		if p.GetLost() || !match(t.filter.GetRoles(), p.GetRole()) || !match(t.filter.GetPeers(), p.GetId()) {
+			continue
+		}
+		for _, track := range p.GetTracks() {
+			if !match(t.filter.GetSources(), track.GetSource()) {
+				continue
+			}
+			key := takeKey{p.GetId(), track.GetSource()}
+			switch track.GetSource() {
+			case proto.SourceMic:
+				key.what = proto.SourceCamera
+			case proto.SourceScreenAudio:
+				key.what = proto.SourceScreen
+			}
+			pair := all[key]
+			if track.GetKind() == amphiv1.Kind_KIND_AUDIO {
+				pair[0] = track
+			} else {
+				pair[1] = track
+			}
+			all[key] = pair
+		}
+	}
+	return all
+}
+
+// look keeps takes like the stage.
+func (t *trackRecorder) look(now time.Time) {
+	wanted := t.wanted()
+	for id := range t.asked {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(wanted)), func(pair [2]*amphiv1.Track) bool { return pair[1].GetId() == id }) {
+			delete(t.asked, id)
+		}
+	}
+	for key, k := range t.takes {
+		pair, still := wanted[key]
+		for i, has := range k.tracks {
+			// A track that another took the place of has other numbers: that is another take.
+			still = still && (has == nil || pair[i].GetId() == has.id)
+		}
+		if !still {
+			t.end(key)
+		}
+	}
+	for key, pair := range wanted {
+		for i, track := range pair {
+			if track != nil {
+				t.attach(now, key, i, track)
+			}
+		}
+	}
+}
+
+// attach has a track recorded, if anything comes of it.
+func (t *trackRecorder) attach(now time.Time, key takeKey, i int, track *amphiv1.Track) {
+	k := t.takes[key]
+	if k != nil && k.tracks[i] != nil {
+		t.check(now, key, k, k.tracks[i], track)
+		return
+	}
+	of, ok := t.source.Track(t.like.GetRoom(), track.GetId())
+	if !ok {
+		return
+	}
+	of.Want(t, wantedWidth, wantedHeight)
+	if track.GetKind() == amphiv1.Kind_KIND_VIDEO {
+		if t.asked[track.GetId()].IsZero() {
+			t.asked[track.GetId()] = now
+		}
+		if now.Sub(t.asked[track.GetId()]) < settle {
+			return
+		}
+	}
+	skip := 0
+	if k != nil {
+		skip = k.skipped
+	}
+	from := encodingOf(of, skip)
+	if from == nil {
+		return
+	}
+	if k == nil {
+		if len(t.takes) >= maxTakes {
+			return
+		}
+		if k = t.begin(key, of); k == nil {
+			return
+		}
+	}
+	k.tracks[i] = &recorded{id: track.GetId(), of: of, from: from, sink: &countingSink{Sink: k.rec.Input(i)}, at: now}
+	from.Attach(k.tracks[i].sink)
+	from.RequestKeyframe()
+}
+
+// encodingOf is the best encoding of which something has come, but for so many; where nothing has, the first one.
+func encodingOf(of hls.Track, skip int) hls.Encoding {
+	known := of.Encodings()
+	if len(known) == 0 {
+		return nil
+	}
+	all := slices.DeleteFunc(slices.Clone(known), func(e hls.Encoding) bool { return e.Codec().Name == codec.Name(0) })
+	if len(all) == 0 {
+		return known[0]
+	}
+	return all[len(all)-1-skip%len(all)]
+}
+
+// check begins another take with another encoding where an open picture brings nothing.
+func (t *trackRecorder) check(now time.Time, key takeKey, k *take, r *recorded, track *amphiv1.Track) {
+	if n := r.sink.packets.Load(); n != r.seen || track.GetMuted() || track.GetKind() == amphiv1.Kind_KIND_AUDIO {
+		r.seen, r.at = n, now
+		return
+	}
+	r.of.Want(t, wantedWidth, wantedHeight)
+	if now.Sub(r.at) < quiet || len(r.of.Encodings()) < 2 {
+		return
+	}
+	skipped := k.skipped + 1
+	t.end(key)
+	if again := t.begin(key, r.of); again != nil {
+		again.skipped = skipped
+	}
+}
+
+// begin begins a take that has no tracks yet; nil: it cannot be begun.
+func (t *trackRecorder) begin(key takeKey, of hls.Track) *take {
+	t.count++
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &take{name: fmt.Sprintf("%s-%d", key.peer, t.count), cancel: cancel, over: make(chan struct{})}
+	about := clone(t.like)
+	about.PeerId, about.Variant, about.StartedMs = key.peer, key.what, time.Now().UnixMilli()
+	var err error
+	k.rec, err = tracks.New(tracks.Config{Logger: t.log, Dir: t.dir, Name: k.name}, []codec.Kind{codec.Audio, codec.Video}, func() {
+		for _, e := range of.Encodings() {
+			e.RequestKeyframe()
+		}
+	})
+	if err == nil {
+		err = writeNote(filepath.Join(t.dir, k.name+noteEnd), about)
+	}
+	if err != nil {
+		cancel()
+		t.log.Error("starting to record a track", "peer", key.peer, "err", err)
+		return nil
+	}
+	t.takes[key] = k
+	t.wg.Go(func() {
+		defer close(k.over)
+		files, err := k.rec.Run(ctx)
+		if err != nil {
+			t.log.Error("recording a track", "peer", key.peer, "err", err)
+		}
+		t.bytes.Add(t.files.takeDone(t.dir, k.name, about, files))
+	})
+	return k
+}
+
+// end lets go of a take; its files follow.
+func (t *trackRecorder) end(key takeKey) {
+	k := t.takes[key]
+	delete(t.takes, key)
+	for _, r := range k.tracks {
+		if r != nil {
+			r.of.Want(t, 0, 0)
+			r.from.Detach(r.sink)
+		}
+	}
+	k.cancel()
+}
+
+// noteEnd is the end of the name of what is said about a take, for after a crash.
+const noteEnd = ".about.json"
+
+func writeNote(path string, a *amphiv1.Asset) error {
+	data, err := protojson.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o640)
+}
+
+// tracksJob begins the ids of uploads of tracks.
+const tracksJob = "track/"
+
+// takeDone brings the files of a take to the storage; it answers their bytes.
+func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tracks.File) (bytes uint64) {
+	for _, f := range files {
+		a := clone(about)
+		a.Id, a.State, a.ContentType = assetID(filepath.Base(dir)+"/"+f.Name), amphiv1.AssetState_ASSET_STATE_UPLOADING, f.ContentType
+		a.Size, a.DurationMs, a.Checksum, a.CreatedMs = uint64(f.Size), f.Duration.Milliseconds(), f.Checksum, time.Now().UnixMilli()
+		a.Key = strings.Join([]string{storage.KeyPart(a.GetRoom()), storage.KeyPart(a.GetSessionId()), storage.KeyPart(filepath.Base(dir)), storage.KeyPart(f.Name)}, "/")
+		if r.bucket {
+			a.Node = ""
+		}
+		bytes += a.GetSize()
+		r.keep(a)
+		note, err := protojson.Marshal(a)
+		if err == nil {
+			err = r.queue.Add(storage.Job{ID: tracksJob + a.GetId(), Note: note, Remove: true,
+				Files: []storage.File{{Path: filepath.Join(dir, f.Name), Key: a.GetKey(), ContentType: f.ContentType}}})
+		}
+		if err != nil {
+			r.log.Error("a track cannot be brought to the storage; it is tried again at the next start", "asset", a.GetId(), "err", err)
+			r.failed(a, "it could not be queued for the storage")
+			return bytes
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, name+noteEnd)); err != nil {
+		r.log.Warn("forgetting a take", "take", name, "err", err)
+	}
+	return bytes
+}
+
+// trackStored is told what became of the upload of a track.
+func (r *recordings) trackStored(j storage.Job, failure error) {
+	a := &amphiv1.Asset{}
+	if err := protojson.Unmarshal(j.Note, a); err != nil {
+		r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)
+		return
+	}
+	if failure != nil {
+		r.failed(a, failure.Error())
+	} else {
+		a.State = amphiv1.AssetState_ASSET_STATE_READY
+		r.keep(a)
+		r.tell("asset.ready", a)
+	}
+	r.keeper.wait()
+}
+
+// recoverTracks completes the takes that a crash cut off.
+func (r *recordings) recoverTracks() {
+	notes, err := filepath.Glob(filepath.Join(r.tracksDir(), "*", "*"+noteEnd))
+	if err != nil {
+		r.log.Error("recovering tracks", "err", err)
+	}
+	defer r.sweepTracks()
+	for _, path := range notes {
+		dir, name := filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), noteEnd)
+		about := &amphiv1.Asset{}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = protojson.Unmarshal(data, about)
+		}
+		var files []tracks.File
+		if err == nil {
+			files, err = tracks.Complete(dir, name)
+		}
+		if err != nil {
+			r.log.Error("recovering tracks", "take", name, "err", err)
+			continue
+		}
+		r.takeDone(dir, name, about, files)
+		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: placeholder(filepath.Base(dir))}})
+	}
+}
+
+// sweepTracks removes directories from which everything has gone to the storage.
+func (r *recordings) sweepTracks() {
+	entries, err := os.ReadDir(r.tracksDir())
+	if err != nil {
+		return // nothing was ever recorded
+	}
+	for _, e := range entries {
+		_ = os.Remove(filepath.Join(r.tracksDir(), e.Name())) // only what is empty goes
+	}
+}

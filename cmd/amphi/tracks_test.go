@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/pion/webrtc/v4"
+
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
+)
+
+// TestTracksAreRecorded has somebody publish by WHIP: sound and picture share a file, a pause begins another one, and all of them
+// go to the storage.
+func TestTracksAreRecorded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	node := startNodeWith(t, Config{Storage: StorageConfig{Dir: dir}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pc, sent := obs(t, webrtc.Configuration{})
+	res, answer := whip(t, http.MethodPost, node.URL()+"/v1/whip/"+devRoom, appToken(t, "speaker"), offer(t, pc))
+	if res.StatusCode != http.StatusCreated {
+		t.Fatalf("%d %s", res.StatusCode, answer)
+	}
+	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	sending, stop := context.WithCancel(ctx)
+	defer wg.Wait()
+	defer stop()
+	wg.Go(func() { stream(sending, sent) })
+	arrives(t, node, "direct")
+	records := amphiv1connect.NewRecordingServiceClient(http.DefaultClient, node.URL(), manager(t))
+	assets := amphiv1connect.NewAssetServiceClient(http.DefaultClient, node.URL(), manager(t))
+	started, err := records.StartRecording(ctx, connect.NewRequest(&amphiv1.StartRecordingRequest{Room: devRoom, Tracks: true,
+		Filter: &amphiv1.TrackFilter{Roles: []string{"speaker"}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func() *trackRecorder { return node.outputs.find(started.Msg.GetId()).tracks }
+	growing := func(glob string) func() bool {
+		return func() bool {
+			files, err := filepath.Glob(filepath.Join(dir, "tracks", "*", glob))
+			if err != nil || len(files) == 0 {
+				return false
+			}
+			info, err := os.Stat(files[0])
+			return err == nil && info.Size() > 100_000
+		}
+	}
+	eventually(t, "a second of it", growing("*-1-0.0.mp4"))
+	change := func(f func(context.Context, *connect.Request[amphiv1.OutputRequest]) (*connect.Response[amphiv1.OutputsResponse], error)) {
+		t.Helper()
+		if _, err := f(ctx, connect.NewRequest(&amphiv1.OutputRequest{Room: devRoom})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(records.PauseRecording)
+	eventually(t, "the first file", func() bool { return made().bytes.Load() > 100_000 })
+	change(records.ResumeRecording)
+	eventually(t, "another second", growing("*-2-0.0.mp4"))
+	change(records.StopRecording)
+	var files []*amphiv1.Asset
+	eventually(t, "both files", func() bool {
+		list, err := assets.ListAssets(ctx, connect.NewRequest(&amphiv1.ListAssetsRequest{OutputId: started.Msg.GetId()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = list.Msg.GetAssets()
+		return len(files) == 2 && !slices.ContainsFunc(files, func(a *amphiv1.Asset) bool {
+			return a.GetState() != amphiv1.AssetState_ASSET_STATE_READY || a.GetType() != amphiv1.AssetType_ASSET_TYPE_TRACK
+		})
+	})
+	for _, a := range files {
+		if a.GetPeerId() == "" || a.GetVariant() != "camera" || a.GetContentType() != "video/mp4" || a.GetDurationMs() < 300 {
+			t.Errorf("%v", a)
+		}
+	}
+}
