@@ -18,6 +18,7 @@ import (
 	"github.com/amphi-sfu/amphi/signal"
 	"github.com/amphi-sfu/amphi/signal/auth"
 	"github.com/amphi-sfu/amphi/signal/template"
+	"github.com/amphi-sfu/amphi/signal/webhook"
 )
 
 type alone string
@@ -35,7 +36,12 @@ func startReal(t *testing.T, more ...*amphiv1.RegistryCommand) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := signal.New(signal.Config{Node: "no_test"}, signal.Deps{Registry: registry, Directory: alone("no_test"), Streams: noStreams{}, Outputs: noOutputs{}, Assets: noFiles{}})
+	hooks, err := webhook.New(webhook.Config{Targets: []webhook.Target{{URL: "http://127.0.0.1:1/hook?key=hidden", Secrets: []string{"a secret of thirty-two bytes, just"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := signal.New(signal.Config{Node: "no_test"}, signal.Deps{Registry: registry, Directory: alone("no_test"),
+		Streams: noStreams{}, Outputs: noOutputs{}, Assets: noFiles{}, Webhooks: hooks})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +62,7 @@ func startReal(t *testing.T, more ...*amphiv1.RegistryCommand) string {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Run(ctx) })
+	wg.Go(func() { _ = hooks.Run(ctx) })
 	srv := httptest.NewServer(server.Handler())
 	t.Cleanup(func() {
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
