@@ -227,3 +227,50 @@ func TestAPushThatIsRefusedHurtsNobody(t *testing.T) {
 		t.Errorf("metrics: %s", text)
 	}
 }
+
+// TestARecordingGoesOnAtAnotherNode ends the node that records: the room's next owner goes on with another part.
+func TestARecordingGoesOnAtAnotherNode(t *testing.T) {
+	t.Parallel()
+	c := startClusterWith(t, 3, func(cfg *Config) { cfg.CompositorPath, cfg.Storage.Dir = fakeCompositor(t), t.TempDir() })
+	ctx, cancel := context.WithTimeout(t.Context(), 2*clusterPatience)
+	defer cancel()
+	for _, n := range c.nodes {
+		join(ctx, t, n.Node, "host", "Host of "+n.cfg.ID)
+	}
+	records := amphiv1connect.NewRecordingServiceClient(http.DefaultClient, c.nodes[0].URL(), manager(t))
+	started, err := records.StartRecording(ctx, connect.NewRequest(&amphiv1.StartRecordingRequest{Room: devRoom}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// recorder is the node that records now, if that is under way.
+	recorder := func() *clusterNode {
+		for _, n := range c.nodes {
+			if n.dead {
+				continue
+			}
+			for _, o := range n.outputs.status() {
+				if o.GetOutput().GetId() == started.Msg.GetId() && o.GetOutput().GetBytes() > 20_000 {
+					return n
+				}
+			}
+		}
+		return nil
+	}
+	var first, second *clusterNode
+	c.until("a node records", func() bool { first = recorder(); return first != nil })
+	c.end(first)
+	c.until("another node records", func() bool { second = recorder(); return second != nil })
+	records = amphiv1connect.NewRecordingServiceClient(http.DefaultClient, second.URL(), manager(t))
+	if _, err := records.StopRecording(ctx, connect.NewRequest(&amphiv1.OutputRequest{Room: devRoom, Id: started.Msg.GetId()})); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the second part", func() (there bool) {
+		second.registry.Read(func(r *amphiv1.Registry) {
+			for _, a := range r.GetAssets() {
+				there = there || a.GetOutputId() == started.Msg.GetId() && a.GetPart() == 2 && a.GetNode() == second.cfg.ID &&
+					a.GetType() == amphiv1.AssetType_ASSET_TYPE_PROGRAM && a.GetState() == amphiv1.AssetState_ASSET_STATE_READY
+			}
+		})
+		return there
+	})
+}

@@ -415,6 +415,27 @@ func TestSessionsFollowOneAnother(t *testing.T) {
 	})
 }
 
+// TestOutputsAreReportedByTheOwnersNode: another node's word, such as that of the owner before, does not count.
+func TestOutputsAreReportedByTheOwnersNode(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.attach("me", 0)
+		d.join("a")
+		start := &amphiv1.ControlOutput{Action: amphiv1.ControlOutput_ACTION_START, Kind: amphiv1.OutputKind_OUTPUT_KIND_RECORDING}
+		answer := d.request("a", "", d.id(), &amphiv1.Command{Body: &amphiv1.Command_ControlOutput{ControlOutput: start}})
+		id := answer.GetResult().GetControlOutput().GetOutputs()[0].GetId()
+		report := func(state amphiv1.OutputState) *amphiv1.Command {
+			return &amphiv1.Command{Body: &amphiv1.Command_OutputReport{OutputReport: &amphiv1.OutputReport{Output: &amphiv1.Output{Id: id, State: state}}}}
+		}
+		d.request("a", "", d.id(), report(amphiv1.OutputState_OUTPUT_STATE_STOPPED))
+		d.request("me", "", d.id(), report(amphiv1.OutputState_OUTPUT_STATE_ACTIVE))
+		want := []string{"hall main STREAM_STATE_STARTING", `hall main OUTPUT_KIND_RECORDING OUTPUT_STATE_STARTING ""`, `hall main OUTPUT_KIND_RECORDING OUTPUT_STATE_ACTIVE ""`}
+		if d := cmp.Diff(want, d.wishes.list); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
 func TestUnusedRoomStops(t *testing.T) {
 	run(t, func(d *desk) {
 		d.attach("a", 0)

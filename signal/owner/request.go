@@ -105,6 +105,10 @@ func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) (*am
 	if err := r.open(now); err != nil {
 		return errorResult(err), nil
 	}
+	if q.GetCommand().GetOutputReport() != nil && from != r.owner.cfg.Node {
+		// Outputs are made at the owner's node: this is from the one before, which has let go of them.
+		return errorResult(proto.Errorf(proto.NotFound, "this node does not make the room's outputs")), nil
+	}
 	actor := room.Actor{PeerID: q.GetPeerId(), Node: from, Management: q.GetPeerId() == "" && asManagement(q.GetCommand())}
 	result, events := r.state.Apply(now, actor, q.GetCommand())
 	r.seat(now, from, result, q.GetCommand().GetPeerConnection())
