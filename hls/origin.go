@@ -142,7 +142,13 @@ type StartRequest struct {
 	Room, Stream string
 	Settings     Settings
 	Stage        Stage
+	// After is where another origin's program of the stream may have come to, that players still watch.
+	After After
 }
+
+// After is what a program begins above, behind a discontinuity: the epoch of the one before, and the first media and
+// discontinuity sequence numbers that it certainly has not used. The zero value is no program.
+type After struct{ Epoch, MSN, Discontinuity uint64 }
 
 // Info is about a program that was started.
 type Info struct {
@@ -150,6 +156,9 @@ type Info struct {
 	Path    string
 	Epoch   uint64
 	Started time.Time
+	// FirstMSN is its first media sequence number, Segment how long each of its segments is.
+	FirstMSN uint64
+	Segment  time.Duration
 }
 
 func validName(s string) bool {
@@ -192,7 +201,8 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 		p.run(ctx)
 		o.retire(k, p)
 	})
-	return Info{Path: serve.Prefix + r.Room + "/" + r.Stream + "/index.m3u8", Epoch: p.epoch, Started: p.started}, nil
+	return Info{Path: serve.Prefix + r.Room + "/" + r.Stream + "/index.m3u8", Epoch: p.epoch, Started: p.started,
+		FirstMSN: p.pack.Config().FirstMSN, Segment: p.pack.Config().SegmentLength()}, nil
 }
 
 // retire moves a program that has ended to those that linger.
@@ -224,6 +234,10 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 		cfg.Epoch = max(cfg.Epoch, before.Config().Epoch+1)
 		cfg.FirstMSN = max(cfg.FirstMSN, st.NextMSN)
 		cfg.FirstDiscontinuity, cfg.Continues = st.Discontinuity, true
+	}
+	if r.After != (After{}) {
+		cfg.Epoch, cfg.FirstMSN = max(cfg.Epoch, r.After.Epoch+1), max(cfg.FirstMSN, r.After.MSN)
+		cfg.FirstDiscontinuity, cfg.Continues = max(cfg.FirstDiscontinuity, r.After.Discontinuity), true
 	}
 	log := o.log.With("room", r.Room, "stream", r.Stream)
 	p := &program{

@@ -51,6 +51,15 @@ func (s *Server) Watch(f func(room string, v *StageView)) {
 	}
 }
 
+// Follow keeps a room open on this node until release is called, so that its stage can be watched and its tracks come here.
+func (s *Server) Follow(room string) (release func(), err error) {
+	r, err := s.replicas.Open(key(room))
+	if err != nil {
+		return nil, err
+	}
+	return r.Release, nil
+}
+
 // Stage is the newest view of a room's stage; nil where this node does not follow the room.
 func (s *Server) Stage(room string) *StageView {
 	s.stages.mu.Lock()

@@ -62,6 +62,7 @@ func Restore(reg *pb.Registry) *Machine {
 	filled(&reg.Store)
 	filled(&reg.Placements)
 	filled(&reg.Nodes)
+	filled(&reg.Origins)
 	filled(&reg.Assets)
 	filled(&reg.Pictures)
 	for _, id := range reg.GetRecentIds() {
@@ -95,6 +96,7 @@ func (m *Machine) Snapshot() *pb.Registry {
 		Placements: maps.Clone(r.GetPlacements()), Nodes: maps.Clone(r.GetNodes()), EpochFloor: r.GetEpochFloor(),
 		Assets:   maps.Clone(r.GetAssets()),
 		Pictures: maps.Clone(r.GetPictures()),
+		Origins:  maps.Clone(r.GetOrigins()),
 	}
 }
 
@@ -155,6 +157,8 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 		return m.putNode(cmd, b.PutNode)
 	case *pb.RegistryCommand_DeleteNode:
 		return m.deleteNode(b.DeleteNode)
+	case *pb.RegistryCommand_PutOrigin:
+		return m.putOrigin(b.PutOrigin)
 	case *pb.RegistryCommand_PutAsset:
 		return m.putAsset(cmd, b.PutAsset)
 	case *pb.RegistryCommand_DeleteAsset:
@@ -281,6 +285,7 @@ func (m *Machine) deleteRoom(name string) error {
 	delete(m.reg.Store, key)
 	delete(m.codes, key)
 	m.unplace(key)
+	m.forgetOrigins(key)
 	maps.DeleteFunc(m.reg.Codes, func(_ string, c *pb.RoomCode) bool { return RoomKey(c.GetRoom()) == key })
 	return nil
 }

@@ -77,7 +77,8 @@ func (d *drain) status() *amphiv1.DrainStatus {
 	if d.until.IsZero() {
 		return nil
 	}
-	return &amphiv1.DrainStatus{UntilMs: d.until.UnixMilli(), RoomsLeft: d.left.RoomsLeft, ClientsLeft: d.left.ClientsLeft, RelaysLeft: d.left.RelaysLeft}
+	return &amphiv1.DrainStatus{UntilMs: d.until.UnixMilli(), RoomsLeft: d.left.RoomsLeft, ClientsLeft: d.left.ClientsLeft, RelaysLeft: d.left.RelaysLeft,
+		StreamsLeft: d.left.StreamsLeft}
 }
 
 // begin starts a drain, or gives the one that runs another end.
@@ -172,8 +173,9 @@ func (m *mesh) round(ctx context.Context, until time.Time) bool {
 	left := m.left()
 	m.drain.mu.Lock()
 	m.drain.left.RoomsLeft, m.drain.left.ClientsLeft, m.drain.left.RelaysLeft = left.RoomsLeft, left.ClientsLeft, left.RelaysLeft
+	m.drain.left.StreamsLeft = left.StreamsLeft
 	m.drain.mu.Unlock()
-	return left.RoomsLeft == 0 && left.ClientsLeft == 0 && left.RelaysLeft == 0
+	return left.RoomsLeft == 0 && left.ClientsLeft == 0 && left.RelaysLeft == 0 && left.StreamsLeft == 0
 }
 
 // left counts what still needs this node.
@@ -186,5 +188,6 @@ func (m *mesh) left() *amphiv1.DrainStatus {
 		RoomsLeft:   uint32(len(m.node.signal.Active())),
 		ClientsLeft: uint32(max(m.node.signal.Stats().Clients.Open, uint64(endpoints))),
 		RelaysLeft:  uint32(len(m.relays.Stats("").Relays)),
+		StreamsLeft: m.streamsLeft(),
 	}
 }

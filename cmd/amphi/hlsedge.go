@@ -8,15 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/amphi-sfu/amphi/cluster/link"
 	"github.com/amphi-sfu/amphi/hls"
 	"github.com/amphi-sfu/amphi/hls/edge"
-	"github.com/amphi-sfu/amphi/proto"
-	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 const (
@@ -130,17 +127,12 @@ func (a authorizer) AuthorizePlayback(r *http.Request, room, stream, token strin
 	return a.node.signal.AuthorizePlayback(r, room, stream, token)
 }
 
-// Origin implements edge.Origins: the owner of a room makes its streams.
-func (m *mesh) Origin(room, _ string) (edge.Origin, bool) {
-	if !proto.ValidRoomName(room) {
+// Origin implements edge.Origins.
+func (m *mesh) Origin(room, stream string) (edge.Origin, bool) {
+	o := m.streamOrigin(room, stream)
+	if o.GetNode() == "" {
 		return edge.Origin{}, false
 	}
-	// Read, not Owner: asking for a stream is no reason to give a room an owner.
-	var placed *amphiv1.Placement
-	m.cluster.Read(func(r *amphiv1.Registry) { placed = r.GetPlacements()[strings.ToLower(room)] })
-	if placed.GetNode() == "" {
-		return edge.Origin{}, false
-	}
-	return edge.Origin{ID: fmt.Sprintf("%s/%d", placed.GetNode(), placed.GetEpoch()), URL: "http://" + placed.GetNode(),
-		Local: placed.GetNode() == m.self.GetId()}, true
+	return edge.Origin{ID: fmt.Sprintf("%s/%d/%d", o.GetNode(), o.GetEpoch(), o.GetProgramEpoch()), URL: "http://" + o.GetNode(),
+		Local: o.GetNode() == m.self.GetId()}, true
 }

@@ -71,10 +71,13 @@ type mesh struct {
 	relays  *cascade.Manager
 	edge    *edge.Edge
 	origins *originServer
-	planner *planner
-	paths   *paths
-	turn    atomic.Uint32
-	drain   *drain
+	desk    *desk
+	// director is of the rooms that this node owns.
+	director *director
+	planner  *planner
+	paths    *paths
+	turn     atomic.Uint32
+	drain    *drain
 }
 
 // newMesh opens the ports between nodes. The node's media must be there.
@@ -99,7 +102,7 @@ func newMesh(n *Node, cfg ClusterConfig) (*mesh, error) {
 	}
 	m.link.Handle(link.TrunkProtocol, m.trunks.Accept)
 	m.self = &amphiv1.ClusterNode{
-		Id: n.cfg.ID, Region: n.cfg.Region, Zone: cfg.Zone, Roles: cfg.Roles, Version: version(), StartedMs: n.started.UnixMilli(),
+		Id: n.cfg.ID, Region: n.cfg.Region, Zone: cfg.Zone, Roles: m.roles(), Version: version(), StartedMs: n.started.UnixMilli(),
 		ClusterAddr: m.advertised(m.link.Addr()), TrunkAddr: m.advertised(net.UDPAddrFromAddrPort(m.trunks.LocalAddr())),
 	}
 	raft := cfg.Raft
@@ -176,8 +179,6 @@ func (m *mesh) services() []service {
 		{"the registry", m.cluster.Run},
 		{"trunks", m.trunks.Run},
 		{"relays", m.relays.Run},
-		{"streams for other nodes", m.origins.run},
-		{"streams of other nodes", m.edge.Run},
 		{"the node's load", m.tellLoad},
 		{"the node's trunks, as others are told", m.tellPaths},
 		{"the cluster's first records", m.found},

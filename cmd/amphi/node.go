@@ -145,6 +145,9 @@ func (n *Node) open() error {
 	if err := n.openOutputs(&deps); err != nil {
 		return err
 	}
+	if n.mesh != nil {
+		deps.Streams = n.mesh.direct(n.streams)
+	}
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,
 		ICEServers: n.iceServers, Now: n.cfg.Now,
@@ -296,6 +299,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		services = append(services, service{"webhooks", n.hooks.Run})
 	}
 	services = append(services, service{"the HLS origin", n.origin.Run}, service{"recordings", n.recordings.Run}, service{"pushes", n.outputs.Run})
+	if n.mesh != nil {
+		services = append(services, n.mesh.streamServices()...)
+	}
 	if n.relay != nil {
 		services = append(services, service{"TURN", n.relay.Run})
 	}

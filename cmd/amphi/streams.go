@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	protobuf "google.golang.org/protobuf/proto"
+
 	"github.com/amphi-sfu/amphi/hls"
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -24,6 +26,8 @@ type streams struct {
 	origin *hls.Origin
 	server *signal.Server
 	log    *slog.Logger
+	// current says whether the stream is to be made here; nil: always.
+	current func(room, stream string) bool
 
 	mu      sync.Mutex                      // guards the field below
 	running map[string]map[string]*composed // by room and stream
@@ -45,11 +49,17 @@ func (s *streams) attach(origin *hls.Origin, server *signal.Server) {
 	server.Watch(s.staged)
 }
 
-// Start implements signal.Streams.
+// Start implements signal.Streams, for a node that is alone.
 func (s *streams) Start(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream) error {
+	_, err := s.run(room, settings, stream, hls.After{})
+	return err
+}
+
+// run starts a stream here.
+func (s *streams) run(room string, settings *amphiv1.StreamSettings, stream *amphiv1.Stream, after hls.After) (hls.Info, error) {
 	options, err := hls.SettingsOf(settings)
 	if err != nil {
-		return proto.Errorf(proto.StreamFailed, "the template's settings of stream %q: %v", stream.GetName(), err)
+		return hls.Info{}, proto.Errorf(proto.StreamFailed, "the template's settings of stream %q: %v", stream.GetName(), err)
 	}
 	if stream.GetLayout() != amphiv1.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 		options.Layout = hls.LayoutOf(stream.GetLayout())
@@ -65,17 +75,19 @@ func (s *streams) Start(room string, settings *amphiv1.StreamSettings, stream *a
 	s.running[room][stream.GetName()] = c
 	s.mu.Unlock()
 	info, err := s.origin.Start(context.Background(), hls.StartRequest{
-		Room: room, Stream: stream.GetName(), Settings: options, Stage: stageOf(s.server.Stage(room), c.roles)})
+		Room: room, Stream: stream.GetName(), Settings: options, Stage: stageOf(s.server.Stage(room), c.roles), After: after})
 	if err != nil {
 		s.forget(room, stream.GetName())
-		return s.refusal(room, err)
+		return info, s.refusal(room, err)
 	}
 	s.mu.Lock()
-	c.state.Url = info.Path
+	st := protobuf.Clone(c.state).(*amphiv1.Stream) // the one so far may have been told already
+	st.Url = info.Path
+	c.state = st
 	s.mu.Unlock()
 	// The room may have changed between the look at it and the start.
 	s.staged(room, s.server.Stage(room))
-	return nil
+	return info, nil
 }
 
 // refusal is an origin's error in words for the room.
@@ -149,13 +161,24 @@ func (s *streams) reported(room, stream string, state hls.State, reason string) 
 	c := s.running[room][stream]
 	var report *amphiv1.Stream
 	if c != nil && known[state] != amphiv1.StreamState_STREAM_STATE_UNSPECIFIED {
-		report = &amphiv1.Stream{Name: stream, State: known[state], Url: c.state.GetUrl(), StartedMs: c.state.GetStartedMs(), Failure: reason}
+		c.state = &amphiv1.Stream{Name: stream, State: known[state], Url: c.state.GetUrl(), StartedMs: c.state.GetStartedMs(), Failure: reason}
+		report = c.state
 	}
 	s.mu.Unlock()
-	// A stop is the room's own wish, which it knows of.
-	if report != nil {
+	// A stop is the room's own wish, which it knows of; of a program that another one has replaced it wants to know nothing.
+	if report != nil && (s.current == nil || s.current(room, stream)) {
 		s.server.ReportStream(room, report)
 	}
+}
+
+// state is how a stream that runs here does; nil: it does not.
+func (s *streams) state(room, stream string) *amphiv1.Stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.running[room][stream]; c != nil {
+		return c.state
+	}
+	return nil
 }
 
 // stageOf is what a program that composes these roles shows of a room.

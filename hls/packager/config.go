@@ -111,6 +111,9 @@ func (c *Config) ticks(n int64) time.Duration {
 	return time.Duration(n/fps)*time.Second + time.Duration(n%fps)*time.Second/time.Duration(fps)
 }
 
+// SegmentLength is how long a segment is.
+func (c Config) SegmentLength() time.Duration { return c.ticks(int64(c.SegmentTicks)) }
+
 func samples(n int64) time.Duration {
 	return time.Duration(n/AudioRate)*time.Second + time.Duration(n%AudioRate)*time.Second/AudioRate
 }

@@ -3780,6 +3780,7 @@ type DrainStatus struct {
 	RoomsLeft     uint32                 `protobuf:"varint,2,opt,name=rooms_left,json=roomsLeft,proto3" json:"rooms_left,omitempty"`
 	ClientsLeft   uint32                 `protobuf:"varint,3,opt,name=clients_left,json=clientsLeft,proto3" json:"clients_left,omitempty"`
 	RelaysLeft    uint32                 `protobuf:"varint,4,opt,name=relays_left,json=relaysLeft,proto3" json:"relays_left,omitempty"`
+	StreamsLeft   uint32                 `protobuf:"varint,50,opt,name=streams_left,json=streamsLeft,proto3" json:"streams_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3838,6 +3839,13 @@ func (x *DrainStatus) GetClientsLeft() uint32 {
 func (x *DrainStatus) GetRelaysLeft() uint32 {
 	if x != nil {
 		return x.RelaysLeft
+	}
+	return 0
+}
+
+func (x *DrainStatus) GetStreamsLeft() uint32 {
+	if x != nil {
+		return x.StreamsLeft
 	}
 	return 0
 }
@@ -4940,14 +4948,15 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\trelays_in\x18\n" +
 	" \x01(\rR\brelaysIn\x12\x1d\n" +
 	"\n" +
-	"relays_out\x18\v \x01(\rR\trelaysOut\"\x8b\x01\n" +
+	"relays_out\x18\v \x01(\rR\trelaysOut\"\xae\x01\n" +
 	"\vDrainStatus\x12\x19\n" +
 	"\buntil_ms\x18\x01 \x01(\x03R\auntilMs\x12\x1d\n" +
 	"\n" +
 	"rooms_left\x18\x02 \x01(\rR\troomsLeft\x12!\n" +
 	"\fclients_left\x18\x03 \x01(\rR\vclientsLeft\x12\x1f\n" +
 	"\vrelays_left\x18\x04 \x01(\rR\n" +
-	"relaysLeft\"\x99\x01\n" +
+	"relaysLeft\x12!\n" +
+	"\fstreams_left\x182 \x01(\rR\vstreamsLeft\"\x99\x01\n" +
 	"\vRelayStatus\x12\x19\n" +
 	"\btrack_id\x18\x01 \x01(\tR\atrackId\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +

@@ -31,6 +31,8 @@ const (
 	OriginOrder_ACTION_RUN    OriginOrder_Action = 1
 	OriginOrder_ACTION_STOP   OriginOrder_Action = 2
 	OriginOrder_ACTION_LAYOUT OriginOrder_Action = 3
+	// The stream is to go on as it is; refused with "not_found" where it does not run at this epoch.
+	OriginOrder_ACTION_KEEP OriginOrder_Action = 4
 )
 
 // Enum value maps for OriginOrder_Action.
@@ -40,12 +42,14 @@ var (
 		1: "ACTION_RUN",
 		2: "ACTION_STOP",
 		3: "ACTION_LAYOUT",
+		4: "ACTION_KEEP",
 	}
 	OriginOrder_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
 		"ACTION_RUN":         1,
 		"ACTION_STOP":        2,
 		"ACTION_LAYOUT":      3,
+		"ACTION_KEEP":        4,
 	}
 )
 
@@ -456,10 +460,9 @@ func (x *OriginOrder) GetBefore() *StreamOrigin {
 // OriginAnswer says what has become of an order.
 type OriginAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of ACTION_RUN: the program's description, with its beginning.
-	Program *StreamOrigin `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
-	// It was refused.
-	Error         *Error `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// Of ACTION_RUN and ACTION_KEEP: the program, with its beginning, and how it does.
+	Program       *StreamOrigin `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
+	Stream        *Stream       `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,9 +504,9 @@ func (x *OriginAnswer) GetProgram() *StreamOrigin {
 	return nil
 }
 
-func (x *OriginAnswer) GetError() *Error {
+func (x *OriginAnswer) GetStream() *Stream {
 	if x != nil {
-		return x.Error
+		return x.Stream
 	}
 	return nil
 }
@@ -679,23 +682,24 @@ const file_amphi_v1_edge_proto_rawDesc = "" +
 	"\n" +
 	"started_ms\x18\a \x01(\x03R\tstartedMs\x12\x1d\n" +
 	"\n" +
-	"segment_ms\x18\b \x01(\rR\tsegmentMs\"\xd3\x02\n" +
+	"segment_ms\x18\b \x01(\rR\tsegmentMs\"\xe4\x02\n" +
 	"\vOriginOrder\x124\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x1c.amphi.v1.OriginOrder.ActionR\x06action\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x124\n" +
 	"\bsettings\x18\x04 \x01(\v2\x18.amphi.v1.StreamSettingsR\bsettings\x12(\n" +
 	"\x06stream\x18\x05 \x01(\v2\x10.amphi.v1.StreamR\x06stream\x12.\n" +
-	"\x06before\x18\x06 \x01(\v2\x16.amphi.v1.StreamOriginR\x06before\"T\n" +
+	"\x06before\x18\x06 \x01(\v2\x16.amphi.v1.StreamOriginR\x06before\"e\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"ACTION_RUN\x10\x01\x12\x0f\n" +
 	"\vACTION_STOP\x10\x02\x12\x11\n" +
-	"\rACTION_LAYOUT\x10\x03\"g\n" +
+	"\rACTION_LAYOUT\x10\x03\x12\x0f\n" +
+	"\vACTION_KEEP\x10\x04\"j\n" +
 	"\fOriginAnswer\x120\n" +
-	"\aprogram\x18\x01 \x01(\v2\x16.amphi.v1.StreamOriginR\aprogram\x12%\n" +
-	"\x05error\x18\x02 \x01(\v2\x0f.amphi.v1.ErrorR\x05error\"\xf3\x02\n" +
+	"\aprogram\x18\x01 \x01(\v2\x16.amphi.v1.StreamOriginR\aprogram\x12(\n" +
+	"\x06stream\x18\x02 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"\xf3\x02\n" +
 	"\n" +
 	"EdgeStatus\x12\x1c\n" +
 	"\tplaylists\x18\x01 \x01(\rR\tplaylists\x12\x18\n" +
@@ -736,7 +740,6 @@ var file_amphi_v1_edge_proto_goTypes = []any{
 	(*EdgeStatus)(nil),      // 6: amphi.v1.EdgeStatus
 	(*StreamSettings)(nil),  // 7: amphi.v1.StreamSettings
 	(*Stream)(nil),          // 8: amphi.v1.Stream
-	(*Error)(nil),           // 9: amphi.v1.Error
 }
 var file_amphi_v1_edge_proto_depIdxs = []int32{
 	0, // 0: amphi.v1.OriginOrder.action:type_name -> amphi.v1.OriginOrder.Action
@@ -744,7 +747,7 @@ var file_amphi_v1_edge_proto_depIdxs = []int32{
 	8, // 2: amphi.v1.OriginOrder.stream:type_name -> amphi.v1.Stream
 	3, // 3: amphi.v1.OriginOrder.before:type_name -> amphi.v1.StreamOrigin
 	3, // 4: amphi.v1.OriginAnswer.program:type_name -> amphi.v1.StreamOrigin
-	9, // 5: amphi.v1.OriginAnswer.error:type_name -> amphi.v1.Error
+	8, // 5: amphi.v1.OriginAnswer.stream:type_name -> amphi.v1.Stream
 	6, // [6:6] is the sub-list for method output_type
 	6, // [6:6] is the sub-list for method input_type
 	6, // [6:6] is the sub-list for extension type_name

@@ -6,7 +6,7 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Error, ErrorJson, Stream, StreamJson, StreamSettings, StreamSettingsJson } from "./model_pb.js";
+import type { Stream, StreamJson, StreamSettings, StreamSettingsJson } from "./model_pb.js";
 import { file_amphi_v1_model } from "./model_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/edge.proto.
  */
 export const file_amphi_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("ChNhbXBoaS92MS9lZGdlLnByb3RvEghhbXBoaS52MSK9AQoMRWRnZVBsYXlsaXN0EgwKBGZ1bGwYASABKAwSDQoFZGVsdGEYAiABKAwSEAoIZGVsdGFfdjIYAyABKAwSDQoFZW1wdHkYBCABKAgSDQoFZW5kZWQYBSABKAgSEAoIb3Blbl9tc24YBiABKAQSEgoKb3Blbl9wYXJ0cxgHIAEoDRISCgpwcmV2X3BhcnRzGAggASgNEhUKDWFkdmFuY2VfcGFydHMYCSABKA0SDwoHd2FpdF9tcxgKIAEoDSI7CghQbGF5YmFjaxIOCgZzdHJlYW0YASABKAkSCwoDdXJsGAIgASgJEhIKCmV4cGlyZXNfbXMYAyABKAMimwEKDFN0cmVhbU9yaWdpbhIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIMCgRub2RlGAMgASgJEg0KBWVwb2NoGAQgASgEEhUKDXByb2dyYW1fZXBvY2gYBSABKAQSEQoJZmlyc3RfbXNuGAYgASgEEhIKCnN0YXJ0ZWRfbXMYByABKAMSEgoKc2VnbWVudF9tcxgIIAEoDSKkAgoLT3JpZ2luT3JkZXISLAoGYWN0aW9uGAEgASgOMhwuYW1waGkudjEuT3JpZ2luT3JkZXIuQWN0aW9uEgwKBHJvb20YAiABKAkSDQoFZXBvY2gYAyABKAQSKgoIc2V0dGluZ3MYBCABKAsyGC5hbXBoaS52MS5TdHJlYW1TZXR0aW5ncxIgCgZzdHJlYW0YBSABKAsyEC5hbXBoaS52MS5TdHJlYW0SJgoGYmVmb3JlGAYgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luIlQKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIOCgpBQ1RJT05fUlVOEAESDwoLQUNUSU9OX1NUT1AQAhIRCg1BQ1RJT05fTEFZT1VUEAMiVwoMT3JpZ2luQW5zd2VyEicKB3Byb2dyYW0YASABKAsyFi5hbXBoaS52MS5TdHJlYW1PcmlnaW4SHgoFZXJyb3IYAiABKAsyDy5hbXBoaS52MS5FcnJvciLyAQoKRWRnZVN0YXR1cxIRCglwbGF5bGlzdHMYASABKA0SDwoHd2FpdGluZxgCIAEoDRIQCgh1cHN0cmVhbRgDIAEoDRIMCgRoaXRzGAQgASgEEg4KBm1pc3NlcxgFIAEoBBIOCgZzaGFyZWQYBiABKAQSGQoRdXBzdHJlYW1fcmVxdWVzdHMYByABKAQSGQoRdXBzdHJlYW1fZmFpbHVyZXMYCCABKAQSEAoIYnl0ZXNfaW4YCSABKAQSEQoJYnl0ZXNfb3V0GAogASgEEg8KB29iamVjdHMYCyABKA0SFAoMY2FjaGVkX2J5dGVzGAwgASgEQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model]);
+  fileDesc("ChNhbXBoaS92MS9lZGdlLnByb3RvEghhbXBoaS52MSK9AQoMRWRnZVBsYXlsaXN0EgwKBGZ1bGwYASABKAwSDQoFZGVsdGEYAiABKAwSEAoIZGVsdGFfdjIYAyABKAwSDQoFZW1wdHkYBCABKAgSDQoFZW5kZWQYBSABKAgSEAoIb3Blbl9tc24YBiABKAQSEgoKb3Blbl9wYXJ0cxgHIAEoDRISCgpwcmV2X3BhcnRzGAggASgNEhUKDWFkdmFuY2VfcGFydHMYCSABKA0SDwoHd2FpdF9tcxgKIAEoDSI7CghQbGF5YmFjaxIOCgZzdHJlYW0YASABKAkSCwoDdXJsGAIgASgJEhIKCmV4cGlyZXNfbXMYAyABKAMimwEKDFN0cmVhbU9yaWdpbhIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIMCgRub2RlGAMgASgJEg0KBWVwb2NoGAQgASgEEhUKDXByb2dyYW1fZXBvY2gYBSABKAQSEQoJZmlyc3RfbXNuGAYgASgEEhIKCnN0YXJ0ZWRfbXMYByABKAMSEgoKc2VnbWVudF9tcxgIIAEoDSK1AgoLT3JpZ2luT3JkZXISLAoGYWN0aW9uGAEgASgOMhwuYW1waGkudjEuT3JpZ2luT3JkZXIuQWN0aW9uEgwKBHJvb20YAiABKAkSDQoFZXBvY2gYAyABKAQSKgoIc2V0dGluZ3MYBCABKAsyGC5hbXBoaS52MS5TdHJlYW1TZXR0aW5ncxIgCgZzdHJlYW0YBSABKAsyEC5hbXBoaS52MS5TdHJlYW0SJgoGYmVmb3JlGAYgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luImUKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIOCgpBQ1RJT05fUlVOEAESDwoLQUNUSU9OX1NUT1AQAhIRCg1BQ1RJT05fTEFZT1VUEAMSDwoLQUNUSU9OX0tFRVAQBCJZCgxPcmlnaW5BbnN3ZXISJwoHcHJvZ3JhbRgBIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbhIgCgZzdHJlYW0YAiABKAsyEC5hbXBoaS52MS5TdHJlYW0i8gEKCkVkZ2VTdGF0dXMSEQoJcGxheWxpc3RzGAEgASgNEg8KB3dhaXRpbmcYAiABKA0SEAoIdXBzdHJlYW0YAyABKA0SDAoEaGl0cxgEIAEoBBIOCgZtaXNzZXMYBSABKAQSDgoGc2hhcmVkGAYgASgEEhkKEXVwc3RyZWFtX3JlcXVlc3RzGAcgASgEEhkKEXVwc3RyZWFtX2ZhaWx1cmVzGAggASgEEhAKCGJ5dGVzX2luGAkgASgEEhEKCWJ5dGVzX291dBgKIAEoBBIPCgdvYmplY3RzGAsgASgNEhQKDGNhY2hlZF9ieXRlcxgMIAEoBEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model]);
 
 /**
  * EdgePlaylist is a media playlist in all its forms, with what it takes to answer blocking reloads from it.
@@ -443,12 +443,19 @@ export enum OriginOrder_Action {
    * @generated from enum value: ACTION_LAYOUT = 3;
    */
   LAYOUT = 3,
+
+  /**
+   * The stream is to go on as it is; refused with "not_found" where it does not run at this epoch.
+   *
+   * @generated from enum value: ACTION_KEEP = 4;
+   */
+  KEEP = 4,
 }
 
 /**
  * @generated from enum amphi.v1.OriginOrder.Action
  */
-export type OriginOrder_ActionJson = "ACTION_UNSPECIFIED" | "ACTION_RUN" | "ACTION_STOP" | "ACTION_LAYOUT";
+export type OriginOrder_ActionJson = "ACTION_UNSPECIFIED" | "ACTION_RUN" | "ACTION_STOP" | "ACTION_LAYOUT" | "ACTION_KEEP";
 
 /**
  * Describes the enum amphi.v1.OriginOrder.Action.
@@ -463,18 +470,16 @@ export const OriginOrder_ActionSchema: GenEnum<OriginOrder_Action, OriginOrder_A
  */
 export type OriginAnswer = Message<"amphi.v1.OriginAnswer"> & {
   /**
-   * Of ACTION_RUN: the program's description, with its beginning.
+   * Of ACTION_RUN and ACTION_KEEP: the program, with its beginning, and how it does.
    *
    * @generated from field: amphi.v1.StreamOrigin program = 1;
    */
   program?: StreamOrigin | undefined;
 
   /**
-   * It was refused.
-   *
-   * @generated from field: amphi.v1.Error error = 2;
+   * @generated from field: amphi.v1.Stream stream = 2;
    */
-  error?: Error | undefined;
+  stream?: Stream | undefined;
 };
 
 /**
@@ -484,18 +489,16 @@ export type OriginAnswer = Message<"amphi.v1.OriginAnswer"> & {
  */
 export type OriginAnswerJson = {
   /**
-   * Of ACTION_RUN: the program's description, with its beginning.
+   * Of ACTION_RUN and ACTION_KEEP: the program, with its beginning, and how it does.
    *
    * @generated from field: amphi.v1.StreamOrigin program = 1;
    */
   program?: StreamOriginJson;
 
   /**
-   * It was refused.
-   *
-   * @generated from field: amphi.v1.Error error = 2;
+   * @generated from field: amphi.v1.Stream stream = 2;
    */
-  error?: ErrorJson;
+  stream?: StreamJson;
 };
 
 /**

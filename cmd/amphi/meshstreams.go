@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"os/exec"
+	"slices"
+	"time"
+
+	protobuf "google.golang.org/protobuf/proto"
+
+	"github.com/amphi-sfu/amphi/cluster/registry"
+	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal"
+)
+
+// kindOrigin is the call with which a room's owner orders streams of other nodes.
+const kindOrigin byte = 20
+
+// direct makes what has streams made by whatever node, in place of the node's own origin alone.
+func (m *mesh) direct(s *streams) signal.Streams {
+	m.desk = &desk{node: m.self.GetId(), streams: s, log: m.log, jobs: map[string]*job{}, record: m.streamOrigin,
+		follow: func(room string) (func(), error) { return m.node.signal.Follow(room) }}
+	s.current = m.desk.current
+	m.link.OnCall(kindOrigin, m.desk.answerOrder)
+	d := newDirector()
+	d.node, d.region, d.log = m.self.GetId(), m.self.GetRegion(), m.log
+	d.members, d.heard, d.record, d.order = m.members, m.link.Heard, m.streamOrigin, m.orderStream
+	d.put = func(ctx context.Context, o *amphiv1.StreamOrigin) error {
+		return m.cluster.Propose(ctx, &amphiv1.RegistryCommand{Id: proto.NewID(proto.RequestPrefix), TimeMs: time.Now().UnixMilli(),
+			Body: &amphiv1.RegistryCommand_PutOrigin{PutOrigin: o}})
+	}
+	d.owns = func(room string) bool {
+		var owner string
+		m.cluster.Read(func(r *amphiv1.Registry) { owner = r.GetPlacements()[registry.RoomKey(room)].GetNode() })
+		return owner == m.self.GetId()
+	}
+	d.report = func(room string, stream *amphiv1.Stream) {
+		if stream.GetState() != amphiv1.StreamState_STREAM_STATE_UNSPECIFIED {
+			m.node.signal.ReportStream(room, stream)
+		}
+	}
+	m.director = d
+	return d
+}
+
+// roles are the node's: without the program that composes it makes no streams.
+func (m *mesh) roles() []string {
+	if !slices.Contains(m.cfg.Roles, roleOrigin) {
+		return m.cfg.Roles
+	}
+	path, err := compositorPath(m.node.cfg.CompositorPath)
+	if err == nil {
+		_, err = exec.LookPath(path)
+	}
+	if err == nil {
+		return m.cfg.Roles
+	}
+	m.log.Warn("this node makes no streams", "err", err)
+	return slices.DeleteFunc(slices.Clone(m.cfg.Roles), func(r string) bool { return r == roleOrigin })
+}
+
+// streamServices are what runs for streams. Other nodes are cut off before the streams here end, so that they ask
+// elsewhere and do not take the end of the node for that of the stream.
+func (m *mesh) streamServices() []service {
+	return []service{
+		{"streams of other nodes", m.edge.Run},
+		{"streams that are made here", m.desk.watch},
+		{"streams for other nodes", m.origins.run},
+		{"origins of streams", m.director.run},
+	}
+}
+
+// streamOrigin is what the registry has of a stream's origin; nil: nothing.
+func (m *mesh) streamOrigin(room, stream string) (o *amphiv1.StreamOrigin) {
+	m.cluster.Read(func(r *amphiv1.Registry) { o = r.GetOrigins()[registry.OriginKey(room, stream)] })
+	return o
+}
+
+// orderStream carries an order to a node, this one too.
+func (m *mesh) orderStream(ctx context.Context, node string, o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error) {
+	if node == m.self.GetId() {
+		return m.desk.carry(o)
+	}
+	question, err := protobuf.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	b, err := m.link.Call(ctx, node, kindOrigin, question)
+	if err != nil {
+		return nil, err
+	}
+	answer := &amphiv1.OriginAnswer{}
+	if err := protobuf.Unmarshal(b, answer); err != nil {
+		return nil, proto.Errorf(proto.Internal, "the node %q gave no answer that makes sense", node)
+	}
+	return answer, nil
+}
+
+// streamsLeft counts the streams that are made here, while another node could make them.
+func (m *mesh) streamsLeft() uint32 {
+	if len(m.director.candidates(m.self.GetId())) == 0 {
+		return 0
+	}
+	m.desk.mu.Lock()
+	defer m.desk.mu.Unlock()
+	return uint32(len(m.desk.jobs))
+}
