@@ -12,6 +12,8 @@ type meshExporter struct {
 	leads, leased, term, applied, nodes, refused *prometheus.Desc
 	draining, standbys, relays                   *prometheus.Desc
 	up, rtt, loss, bits, budget                  *prometheus.Desc
+	playlists, waiting, upstream, cached         *prometheus.Desc
+	objects, requests, answers, streamed         *prometheus.Desc
 }
 
 func newMeshExporter(m *mesh) *meshExporter {
@@ -33,13 +35,22 @@ func newMeshExporter(m *mesh) *meshExporter {
 		loss:     one("trunk_loss_ratio", "Share of what came in by a trunk that was lost lately, before repair.", "node"),
 		bits:     one("trunk_bits_per_second", "What a trunk carried in the last second, by direction.", "node", "direction"),
 		budget:   one("trunk_budget_bits_per_second", "What a trunk's path is taken to carry.", "node"),
+
+		playlists: one("hls_edge_playlists", "Media playlists of other nodes' streams that this node follows."),
+		waiting:   one("hls_edge_waiting_requests", "Players' requests for other nodes' streams that wait."),
+		upstream:  one("hls_edge_upstream_open", "Requests to streams' origins under way."),
+		cached:    one("hls_edge_cached_bytes", "Objects of other nodes' streams in the cache, in bytes."),
+		objects:   one("hls_edge_objects_total", "Players' requests for objects of other nodes' streams: from the cache (hit), fetched (miss), or together with another's fetch (shared).", "source"),
+		requests:  one("hls_edge_upstream_total", "Requests to streams' origins, by result.", "result"),
+		answers:   one("hls_edge_answers_total", "Answers to players of other nodes' streams, by outcome.", "outcome"),
+		streamed:  one("hls_edge_bytes_total", "Bytes of other nodes' streams, from origins (in) and to players (out).", "direction"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (e *meshExporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{e.leads, e.leased, e.term, e.applied, e.nodes, e.refused, e.draining, e.standbys, e.relays,
-		e.up, e.rtt, e.loss, e.bits, e.budget} {
+		e.up, e.rtt, e.loss, e.bits, e.budget, e.playlists, e.waiting, e.upstream, e.cached, e.objects, e.requests, e.answers, e.streamed} {
 		out <- d
 	}
 }
@@ -62,6 +73,7 @@ func (e *meshExporter) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range c.GetRefused() {
 		out <- prometheus.MustNewConstMetric(e.refused, prometheus.CounterValue, float64(n), reason)
 	}
+	e.collectEdge(out)
 	gauge(e.draining, truth(s.GetDrain() != nil))
 	gauge(e.standbys, float64(e.mesh.node.signal.Stats().Standby.Rooms))
 	gauge(e.relays, float64(len(e.mesh.relays.Stats("").Relays)))
@@ -72,6 +84,29 @@ func (e *meshExporter) Collect(out chan<- prometheus.Metric) {
 		gauge(e.bits, float64(t.GetInKbps())*1000, t.GetNode(), "in")
 		gauge(e.bits, float64(t.GetOutKbps())*1000, t.GetNode(), "out")
 		gauge(e.budget, float64(t.GetBudgetKbps())*1000, t.GetNode())
+	}
+}
+
+// collectEdge tells how the node serves other nodes' streams.
+func (e *meshExporter) collectEdge(out chan<- prometheus.Metric) {
+	s := e.mesh.edge.Stats()
+	for d, v := range map[*prometheus.Desc]int64{
+		e.playlists: int64(s.Playlists), e.waiting: int64(s.Waiting), e.upstream: int64(s.Upstream), e.cached: s.CachedBytes,
+	} {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	}
+	count := func(d *prometheus.Desc, n uint64, label string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), label)
+	}
+	count(e.objects, s.Hits, "hit")
+	count(e.objects, s.Misses, "miss")
+	count(e.objects, s.Shared, "shared")
+	count(e.requests, s.Requests-s.Failures, "answered")
+	count(e.requests, s.Failures, "failed")
+	count(e.streamed, s.BytesIn, "in")
+	count(e.streamed, s.BytesOut, "out")
+	for outcome, n := range s.Answers {
+		count(e.answers, n, string(outcome))
 	}
 }
 

@@ -105,7 +105,7 @@ func (m *mesh) addCluster(s *amphiv1.NodeStatus) {
 			}
 		}
 	}
-	s.Cluster, s.Drain = c, m.drain.status()
+	s.Cluster, s.Drain, s.Edge = c, m.drain.status(), m.edgeStatus()
 	in, out := map[string]uint32{}, map[string]uint32{}
 	rooms := map[string]*amphiv1.RoomStatus{}
 	for _, r := range s.GetRooms() {

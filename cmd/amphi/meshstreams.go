@@ -106,3 +106,13 @@ func (m *mesh) streamsLeft() uint32 {
 	defer m.desk.mu.Unlock()
 	return uint32(len(m.desk.jobs))
 }
+
+// edgeStatus is how this node serves other nodes' streams.
+func (m *mesh) edgeStatus() *amphiv1.EdgeStatus {
+	s := m.edge.Stats()
+	return &amphiv1.EdgeStatus{
+		Playlists: uint32(s.Playlists), Waiting: uint32(s.Waiting), Upstream: uint32(s.Upstream), Hits: s.Hits, Misses: s.Misses, Shared: s.Shared,
+		UpstreamRequests: s.Requests, UpstreamFailures: s.Failures, BytesIn: s.BytesIn, BytesOut: s.BytesOut,
+		Objects: uint32(s.Objects), CachedBytes: uint64(s.CachedBytes),
+	}
+}

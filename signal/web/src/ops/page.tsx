@@ -3,7 +3,7 @@ import type { NodeInfoJson, NodeStatusJson } from "../gen/amphi/v1/api_pb.js";
 import { keepToken, listNodes, nodeStatus, RefusedError } from "./api.js";
 import { ClusterFacts, ClusterMap, RelayTrees, Trunks } from "./cluster.js";
 import { bytes, count, downTrackRows, duration, matches, number, peerRows, streamRows, upTrackRows } from "./rows.js";
-import { Drops, DownTracks, Outputs, Peers, Rooms, Streams, UpTracks } from "./sections.js";
+import { Drops, DownTracks, Outputs, Peers, Rooms, Streams, StreamsOfOthers, UpTracks } from "./sections.js";
 
 const pollMs = 2_000;
 const tabs = ["Rooms", "Peers", "DownTracks", "UpTracks", "Streams", "Outputs", "Drops", "Trunks", "Trees"] as const;
@@ -112,7 +112,12 @@ function Section({ status, tab, search, open }: { status: NodeStatusJson; tab: T
         />
       );
     case "Streams":
-      return <Streams rows={streamRows(status).filter((s) => matches(search, s.room, s.stream?.name, s.stream?.state))} />;
+      return (
+        <>
+          <Streams rows={streamRows(status).filter((s) => matches(search, s.room, s.stream?.name, s.stream?.state))} />
+          {status.edge && <StreamsOfOthers edge={status.edge} />}
+        </>
+      );
     case "Outputs":
       return (
         <Outputs

@@ -1,3 +1,4 @@
+import type { EdgeStatusJson } from "../gen/amphi/v1/edge_pb.js";
 import type { OutputStatusJson, RoomStatusJson, StreamStatusJson } from "../gen/amphi/v1/api_pb.js";
 import { bytes, count, kbps, matches, mergedTracks, number, worthALook } from "./rows.js";
 import type { DownTrackRow, PeerRow, UpTrackRow } from "./rows.js";
@@ -150,6 +151,32 @@ export function Streams({ rows }: { rows: readonly StreamStatusJson[] }) {
         { name: "Late", title: "Ticks that came too late", numeric: true, cell: (s) => count(s.lateTicks) },
         { name: "Restarts", numeric: true, cell: (s) => s.restarts ?? 0 },
         { name: "Drops", cell: (s) => Object.entries(s.drops ?? {}).map(([reason, n]) => `${reason} ${count(n)}`).join(", ") },
+      ]}
+    />
+  );
+}
+
+/** What this node serves of streams that other nodes make. */
+export function StreamsOfOthers({ edge }: { edge: EdgeStatusJson }) {
+  const hits = Number(edge.hits ?? 0);
+  const asked = hits + Number(edge.misses ?? 0) + Number(edge.shared ?? 0);
+  const failures = Number(edge.upstreamFailures ?? 0);
+  return (
+    <Table
+      testid="ops-edge"
+      rows={[edge]}
+      keyOf={() => "edge"}
+      empty=""
+      columns={[
+        { name: "Streams of other nodes", cell: (e) => `${e.playlists ?? 0} playlists followed` },
+        { name: "Waiting", title: "Players' requests that wait for a part", numeric: true, cell: (e) => e.waiting ?? 0 },
+        { name: "Objects asked for", numeric: true, cell: () => count(asked) },
+        { name: "From the cache", numeric: true, cell: () => (asked ? `${number((100 * hits) / asked, 1)} %` : "–") },
+        { name: "Upstream requests", numeric: true, cell: (e) => count(e.upstreamRequests) },
+        { name: "Failed", numeric: true, cell: () => <Chip text={String(count(failures))} bad={failures > 0} /> },
+        { name: "In", numeric: true, cell: (e) => bytes(e.bytesIn) },
+        { name: "Out", numeric: true, cell: (e) => bytes(e.bytesOut) },
+        { name: "Cached", numeric: true, cell: (e) => bytes(e.cachedBytes) },
       ]}
     />
   );
