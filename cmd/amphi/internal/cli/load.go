@@ -55,6 +55,8 @@ func loadCommand() *cobra.Command {
 	f.IntVar(&cfg.Publishers, "publishers", 0, "peers that publish")
 	f.IntVar(&cfg.Subscribers, "subscribers", 0, "peers that receive over WebRTC")
 	f.IntVar(&cfg.Players, "hls", 0, "peers that play the stream")
+	f.BoolVar(&cfg.Crowd, "crowd", false, "the players do not join and read nothing, so that thousands fit")
+	f.StringVar(&cfg.PlayURL, "play-url", "", "node that the players of a crowd ask (default: --url)")
 	f.Float64Var(&cfg.ChatRate, "chat", 0, "chat messages per second over all")
 	f.DurationVar(&cfg.Duration, "duration", 10*time.Second, "length of the measurement")
 	f.DurationVar(&cfg.Settle, "settle", 2*time.Second, "time between the last join and the measurement")
@@ -98,6 +100,13 @@ func (a *app) prepareLoad(ctx context.Context, cfg *load.Config, stream string) 
 	}
 	if err := chooseRoles(t, cfg); err != nil {
 		return err
+	}
+	if cfg.Crowd {
+		played := *a
+		if cfg.PlayURL != "" {
+			played.url = cfg.PlayURL
+		}
+		cfg.EdgeStatus = played.edgeStatus
 	}
 	if stream == "" {
 		stream = roleNamed(t, cfg.Roles.Watch).GetSubscribe().GetStream()
@@ -175,4 +184,14 @@ func (a *app) startStream(ctx context.Context, room, name string) (string, error
 	}
 	p, err := call(ctx, a, streams.CreatePlaybackUrl, &amphiv1.CreatePlaybackUrlRequest{Room: room, Stream: name})
 	return p.GetUrl(), err
+}
+
+// edgeStatus is how the node serves other nodes' streams.
+func (a *app) edgeStatus(ctx context.Context) (*amphiv1.EdgeStatus, error) {
+	nodes, err := a.nodes()
+	if err != nil {
+		return nil, err
+	}
+	s, err := call(ctx, a, nodes.GetNode, &amphiv1.GetNodeRequest{})
+	return s.GetEdge(), err
 }

@@ -3,6 +3,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/transport/v4/stdnet"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/client"
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load/clip"
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load/player"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 // Kinds of traffic that publishers send.
@@ -68,7 +72,13 @@ type Config struct {
 	// StartStream makes sure that the stream runs, when the publishers are there, and returns the path or URL of its
 	// multivariant playlist. Needed with Players only.
 	StartStream func(context.Context) (string, error)
-	Logger      *slog.Logger
+	// Crowd has the players play without joining the room and without reading what they play, so that one process plays
+	// thousands; PlayURL is the node that they ask, default URL.
+	Crowd   bool
+	PlayURL string
+	// EdgeStatus is how the node at PlayURL serves other nodes' streams; nil: not known.
+	EdgeStatus func(context.Context) (*amphiv1.EdgeStatus, error)
+	Logger     *slog.Logger
 }
 
 // Roles are the names of roles of the room's template.
@@ -134,7 +144,11 @@ type run struct {
 	loopback bool
 	http     *http.Client
 	chat     *chat
-	stream   string // URL of the multivariant playlist
+	crowd    *player.Crowd
+	counting atomic.Bool // the measurement is under way
+	// edge is how the node served other nodes' streams when the measurement began, and edgeAfter when it ended.
+	edge, edgeAfter *amphiv1.EdgeStatus
+	stream          string // URL of the multivariant playlist
 	// publishers by the id of each of their tracks; not changed once the first subscriber joins.
 	publishers map[string]*publisher
 
@@ -191,7 +205,7 @@ func (r *run) whole(ctx context.Context) (*Report, error) {
 		if err != nil {
 			return nil, fmt.Errorf("starting the stream: %w", err)
 		}
-		if r.stream, err = streamURL(r.cfg.URL, path); err != nil {
+		if r.stream, err = streamURL(cmp.Or(r.cfg.PlayURL, r.cfg.URL), path); err != nil {
 			return nil, err
 		}
 	}
@@ -205,14 +219,19 @@ func (r *run) whole(ctx context.Context) (*Report, error) {
 	if !sleep(ctx, r.cfg.Settle) {
 		return nil, ctx.Err()
 	}
-	if err := r.measure(ctx, &wg, m); err != nil {
+	r.edge = r.edgeStatus(ctx)
+	r.counting.Store(true)
+	err := r.measure(ctx, &wg, m)
+	r.counting.Store(false)
+	if err != nil {
 		return nil, err
 	}
+	r.edgeAfter = r.edgeStatus(ctx)
 	return r.report(m), nil
 }
 
 func newRun(cfg Config) (*run, error) {
-	r := &run{cfg: cfg, publishers: make(map[string]*publisher), chat: &chat{}}
+	r := &run{cfg: cfg, publishers: make(map[string]*publisher), chat: &chat{}, crowd: player.NewCrowd()}
 	var err error
 	switch cfg.Traffic {
 	case Simulcast:
@@ -239,7 +258,7 @@ func newRun(cfg Config) (*run, error) {
 	}
 	r.loopback = isLoopback(u.Hostname())
 	// One connection per player would be the browser's way; sharing lets a small machine play many.
-	r.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096, IdleConnTimeout: 30 * time.Second}}
+	r.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxPlayers, IdleConnTimeout: 30 * time.Second}}
 	return r, nil
 }
 

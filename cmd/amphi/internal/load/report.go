@@ -90,6 +90,16 @@ type HLSReport struct {
 	StalledMS float64   `json:"stalled_ms"`
 	Requests  int       `json:"requests"`
 	Failures  int       `json:"failures"`
+	// Spread is how long after the first player each of a crowd has a part.
+	Spread *Quantiles `json:"spread_ms,omitempty"`
+	// EdgeHits is the share of the objects asked for, in percent, that the edge had; EdgeUpstream its upstream requests
+	// and EdgeObjects the objects that it fetched, in the measurement.
+	EdgeHits     float64 `json:"edge_hits_percent,omitempty"`
+	EdgeUpstream uint64  `json:"edge_upstream,omitempty"`
+	EdgeObjects  uint64  `json:"edge_objects,omitempty"`
+	// PerSecond is how many requests the edge answered per second, PerCore the same over the server's cores.
+	PerSecond float64 `json:"requests_per_second,omitempty"`
+	PerCore   float64 `json:"requests_per_core,omitempty"`
 }
 
 // ServerReport is what the server's process cost.
@@ -224,8 +234,34 @@ func (r *run) finish(rep *Report) *Report {
 		h.Failures += w.result.Failures
 	}
 	h.Startup, h.Latency, h.Edge = quantiles(&startup), quantiles(&latency), quantiles(&edge)
+	r.crowded(h, rep)
 	rep.HLS = h
 	return rep
+}
+
+// crowded adds what is measured with a crowd alone.
+func (r *run) crowded(h *HLSReport, rep *Report) {
+	var spread tally.Histogram
+	for _, w := range r.watchers {
+		if w.result.Spread != nil {
+			spread.Merge(w.result.Spread)
+		}
+	}
+	if !r.cfg.Crowd || spread.Count() == 0 {
+		return
+	}
+	q := quantiles(&spread)
+	h.Spread = &q
+	// A reload and a part each time.
+	h.PerSecond = 2 * float64(spread.Count()) / rep.Seconds
+	if rep.Server != nil && rep.Server.Cores > 0 {
+		h.PerCore = h.PerSecond / rep.Server.Cores
+	}
+	if a, b := r.edge, r.edgeAfter; b != nil {
+		hits, misses, shared := b.GetHits()-a.GetHits(), b.GetMisses()-a.GetMisses(), b.GetShared()-a.GetShared()
+		h.EdgeHits = 100 * float64(hits+shared) / float64(max(1, hits+misses+shared))
+		h.EdgeUpstream, h.EdgeObjects = b.GetUpstreamRequests()-a.GetUpstreamRequests(), misses
+	}
 }
 
 // Text writes the report for people.
@@ -255,6 +291,11 @@ func (r *Report) Text(out io.Writer) error {
 		row("HLS startup", h.Startup)
 		row("HLS latency", h.Latency)
 		row("HLS live edge", h.Edge)
+		if h.Spread != nil {
+			row("HLS spread of a part", *h.Spread)
+			fmt.Fprintf(w, "HLS edge\t%.0f requests/s, %.0f per core, %.2f %% of objects at hand, %d upstream requests, %d of them for objects\n",
+				h.PerSecond, h.PerCore, h.EdgeHits, h.EdgeUpstream, h.EdgeObjects)
+		}
 		fmt.Fprintf(w, "HLS\t%d of %d started, stalls %d (%.0f ms), requests %d, failures %d\n", h.Started, h.Players, h.Stalls, h.StalledMS, h.Requests, h.Failures)
 	}
 	if s := r.Server; s != nil {

@@ -18,6 +18,11 @@ type watcher struct {
 // watch joins with the role that watches and plays until ctx ends.
 func (r *run) watch(ctx context.Context, i int, ready func()) {
 	who := fmt.Sprintf("HLS player %d", i)
+	if r.cfg.Crowd {
+		ready()
+		r.played(who, r.crowd.Play(ctx, player.Config{URL: r.stream, Client: r.http}, r.counting.Load))
+		return
+	}
 	token, err := r.cfg.Token(r.cfg.Roles.Watch, fmt.Sprintf("load-player-%d", i))
 	if err != nil {
 		r.fail(who, err)
@@ -38,13 +43,29 @@ func (r *run) watch(ctx context.Context, i int, ready func()) {
 	defer leave(c)
 	r.chat.add(c)
 	ready()
-	w := &watcher{result: player.Play(ctx, player.Config{URL: r.stream, Client: r.http})}
+	r.played(who, player.Play(ctx, player.Config{URL: r.stream, Client: r.http}))
+}
+
+// played keeps what a player measured.
+func (r *run) played(who string, res *player.Result) {
 	r.mu.Lock()
-	r.watchers = append(r.watchers, w)
+	r.watchers = append(r.watchers, &watcher{result: res})
 	r.mu.Unlock()
-	if w.result.LastError != nil && !w.result.Started {
-		r.fail(who, w.result.LastError)
+	if res.LastError != nil && !res.Started {
+		r.fail(who, res.LastError)
 	}
+}
+
+// edgeStatus is how the node that is played from serves other nodes' streams; nil: not known.
+func (r *run) edgeStatus(ctx context.Context) *amphiv1.EdgeStatus {
+	if r.cfg.EdgeStatus == nil || r.cfg.Players == 0 {
+		return nil
+	}
+	s, err := r.cfg.EdgeStatus(ctx)
+	if err != nil {
+		r.fail("the edge's status", err)
+	}
+	return s
 }
 
 // streamURL finds a stream's path on the node.

@@ -25,7 +25,9 @@ type Result struct {
 	Latency tally.Histogram
 	// Edge is the same at the moment when a part's download was complete, for its first sample: what the server's
 	// side costs, whatever the player buffers.
-	Edge     tally.Histogram
+	Edge tally.Histogram
+	// Spread is, of a player in a crowd, how long after the first player it had each part; nil for others.
+	Spread   *tally.Histogram
 	Requests int
 	Failures int
 	Bytes    int64
@@ -217,10 +219,13 @@ func (p *playing) get(ctx context.Context, target string) (string, error) {
 	return string(data), nil
 }
 
-func (p *playing) request(ctx context.Context, target string) (*http.Response, error) {
+func (p *playing) request(ctx context.Context, target string, header ...string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a request: %w", err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
 	p.res.Requests++
 	res, err := p.cfg.Client.Do(req)

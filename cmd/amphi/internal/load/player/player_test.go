@@ -139,7 +139,7 @@ func (l *live) playlist(w http.ResponseWriter) {
 	for msn := first; msn*4 < n; msn++ {
 		fmt.Fprintf(w, "#EXT-X-PROGRAM-DATE-TIME:%s\n", l.start.Add(time.Duration(msn*4)*partLen).Format(time.RFC3339Nano))
 		for p := 0; p < 4 && msn*4+p < n; p++ {
-			fmt.Fprintf(w, "#EXT-X-PART:DURATION=0.1,URI=\"%d.%d.m4s\"\n", msn, p)
+			fmt.Fprintf(w, "#EXT-X-PART:DURATION=0.1,URI=\"7-%d.%d.m4s\"\n", msn, p)
 		}
 		if (msn+1)*4 <= n {
 			fmt.Fprintf(w, "#EXTINF:0.4,\n%d.m4s\n", msn)
@@ -163,6 +163,29 @@ func TestPlayFollowsTheLiveEdge(t *testing.T) {
 	}
 	if q := res.Latency.Quantile(0.5); q < 200*time.Millisecond || q > time.Second {
 		t.Errorf("latency p50 %v", q)
+	}
+}
+
+func TestACrowdFollowsTheLiveEdge(t *testing.T) {
+	t.Parallel()
+	l := &live{start: time.Now().Add(-5 * time.Second)}
+	srv := httptest.NewServer(l)
+	defer srv.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	crowd := NewCrowd()
+	results := make([]*Result, 20)
+	var wg sync.WaitGroup
+	for i := range results {
+		wg.Go(func() {
+			results[i] = crowd.Play(ctx, Config{URL: srv.URL + "/index.m3u8", Client: srv.Client()}, func() bool { return true })
+		})
+	}
+	wg.Wait()
+	for i, res := range results {
+		if !res.Started || res.Failures > 0 || res.Spread.Count() < 8 || res.Spread.Max() > time.Second {
+			t.Errorf("player %d: %+v, %d parts, spread to %v", i, res.LastError, res.Spread.Count(), res.Spread.Max())
+		}
 	}
 }
 

@@ -1,0 +1,159 @@
+package player
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load/tally"
+)
+
+// Crowd is any number of players that cost little: each reads the playlists once, then asks for the part after the newest
+// and downloads it, whose name it knows from the one before. It also tells how far apart the players have the same part.
+type Crowd struct {
+	mu     sync.Mutex // guards the fields below
+	first  map[place]time.Time
+	newest int64
+}
+
+// place is a part's.
+type place struct {
+	msn   int64
+	index int
+}
+
+// NewCrowd makes a crowd of nobody.
+func NewCrowd() *Crowd { return &Crowd{first: map[place]time.Time{}} }
+
+// keepFirsts is for how many segments the first arrival of parts is known.
+const keepFirsts = 8
+
+// behind is how long after the first player this one has a part.
+func (c *Crowd) behind(at place, now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first, ok := c.first[at]
+	if !ok {
+		c.first[at] = now
+		if at.msn > c.newest {
+			c.newest = at.msn
+			for p := range c.first {
+				if p.msn < c.newest-keepFirsts {
+					delete(c.first, p)
+				}
+			}
+		}
+		return 0
+	}
+	return now.Sub(first)
+}
+
+// Play follows the stream until ctx ends; of the result Latency and the stalls are not measured. From when on arrivals
+// count is told by counts, which is asked for every part.
+func (c *Crowd) Play(ctx context.Context, cfg Config, counts func() bool) *Result {
+	if cfg.Client == nil {
+		cfg.Client = http.DefaultClient
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = 500 * time.Millisecond
+	}
+	p := &playing{cfg: cfg, begun: time.Now(), msn: -1}
+	p.res.Spread = &tally.Histogram{}
+	for ctx.Err() == nil {
+		err := c.follow(ctx, p, counts)
+		if errors.Is(err, errEnded) {
+			break
+		}
+		if err != nil && ctx.Err() == nil {
+			p.res.Failures++
+			p.res.LastError = err
+			pause(ctx, cfg.Poll)
+		}
+	}
+	return &p.res
+}
+
+// follow begins at the live edge, and goes on until something fails.
+func (c *Crowd) follow(ctx context.Context, p *playing, counts func() bool) error {
+	text, err := p.get(ctx, p.cfg.URL)
+	if err != nil {
+		return err
+	}
+	variants, err := parseMultivariant(text)
+	if err != nil {
+		return err
+	}
+	if p.variant, err = resolve(p.cfg.URL, variants[min(p.cfg.Variant, len(variants)-1)]); err != nil {
+		return err
+	}
+	if text, err = p.get(ctx, p.variant); err != nil {
+		return err
+	}
+	m, err := parseMedia(text)
+	if err != nil {
+		return err
+	}
+	epoch, at, per, err := m.edge()
+	if err != nil {
+		return err
+	}
+	if _, err := p.download(ctx, m.init); err != nil {
+		return err
+	}
+	p.res.Started, p.res.Startup = true, time.Since(p.begun)
+	for {
+		if at.index++; at.index == per {
+			at = place{at.msn + 1, 0}
+		}
+		if err := p.drain(ctx, p.variant+blocking(p.variant, at.msn, at.index)+"&_HLS_skip=YES"); err != nil {
+			return err
+		}
+		if _, err := p.download(ctx, fmt.Sprintf("%s-%d.%d.m4s", epoch, at.msn, at.index)); err != nil {
+			return err
+		}
+		if counts() {
+			p.res.Spread.Add(c.behind(at, time.Now()))
+		}
+	}
+}
+
+// edge is the epoch in the objects' names, the newest part's place, and how many parts a segment has.
+func (m *media) edge() (epoch string, at place, per int, err error) {
+	if m.ended {
+		return "", at, 0, errEnded
+	}
+	for _, s := range m.segments {
+		if s.uri != "" && len(s.parts) > 0 {
+			per = len(s.parts)
+		}
+		for _, x := range s.parts {
+			at = place{x.msn, x.index}
+			epoch, _, _ = strings.Cut(x.uri, "-")
+		}
+	}
+	if _, bad := strconv.ParseUint(epoch, 10, 64); bad != nil || per == 0 {
+		return "", at, 0, errors.New("the playlist has no parts by which to know the next ones' names")
+	}
+	return epoch, at, per, nil
+}
+
+// drain asks for a playlist, as compressed as it comes, and throws it away.
+func (p *playing) drain(ctx context.Context, target string) error {
+	res, err := p.request(ctx, target, "Accept-Encoding", "gzip")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	n, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxPlaylist))
+	p.res.Bytes += n
+	if err != nil {
+		return fmt.Errorf("reading a playlist: %w", err)
+	}
+	return nil
+}
