@@ -10,9 +10,11 @@ import { until } from "./wait.mjs";
 
 const run = promisify(execFile);
 const root = join(dirname(fileURLToPath(import.meta.url)), "../../../..");
-const binary = process.env.AMPHI_BIN ?? join(root, "bin/amphi");
+export const binary = process.env.AMPHI_BIN ?? join(root, "bin/amphi");
 const key = "backend";
 const secret = "a secret of the end-to-end tests";
+/** Flags of operator commands. */
+export const credentials = ["--key", key, "--secret", secret];
 
 /** Three ports in a row that do not meet those given out before, which nobody listens on yet. */
 async function another(taken) {
@@ -44,8 +46,11 @@ class Member {
 }
 
 export class Cluster {
-  /** Starts one node for each id, in the regions given by `regions[id]`: voters for all, but for those that are only for the audience. */
-  static async start(ids, regions, audience = []) {
+  /**
+   * Starts one node for each id, in the regions given by `regions[id]`: voters for all, but for those that are only for the audience,
+   * or have other roles by `roles[id]`.
+   */
+  static async start(ids, regions, audience = [], roles = {}) {
     const cluster = new Cluster();
     cluster.dir = await mkdtemp(join(tmpdir(), "amphi-e2e-cluster-"));
     cluster.nodes = new Map();
@@ -62,7 +67,7 @@ export class Cluster {
       await writeFile(at(`${id}.yaml`), `
 node: ${id}
 region: ${regions[id]}
-roles: [${audience.includes(id) ? "audience" : "stage, audience, origin, voter"}]
+roles: [${roles[id] ?? (audience.includes(id) ? "audience" : "stage, audience, origin, voter")}]
 data: ${id}
 http: "0.0.0.0:${http}"
 url: "http://127.0.0.1:${http}"

@@ -128,16 +128,18 @@ func (m *media) edge() (epoch string, at place, per int, err error) {
 	if m.ended {
 		return "", at, 0, errEnded
 	}
+	finished := 0
 	for _, s := range m.segments {
-		if s.uri != "" && len(s.parts) > 0 {
-			per = len(s.parts)
+		if s.uri != "" {
+			finished++
+			per = max(per, len(s.parts)) // the first segment of a program may be shorter than the others
 		}
 		for _, x := range s.parts {
 			at = place{x.msn, x.index}
 			epoch, _, _ = strings.Cut(x.uri, "-")
 		}
 	}
-	if _, bad := strconv.ParseUint(epoch, 10, 64); bad != nil || per == 0 {
+	if _, bad := strconv.ParseUint(epoch, 10, 64); bad != nil || per == 0 || finished < 2 {
 		return "", at, 0, errors.New("the playlist has no parts by which to know the next ones' names")
 	}
 	return epoch, at, per, nil
