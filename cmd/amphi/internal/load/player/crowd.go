@@ -70,7 +70,7 @@ func (c *Crowd) Play(ctx context.Context, cfg Config, counts func() bool) *Resul
 		if errors.Is(err, errEnded) {
 			break
 		}
-		if err != nil && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			p.res.Failures++
 			p.res.LastError = err
 			pause(ctx, cfg.Poll)
