@@ -165,22 +165,23 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, upstream bool) O
 	if !ok {
 		return NothingHere(w)
 	}
-	p, ok := h.programs.Program(path.Room, path.Stream)
-	if !ok {
-		return NothingHere(w)
-	}
-	open := true
+	// Who may not play is not told either what runs.
+	open, token := true, ""
 	if path.File == IndexName {
-		token := r.URL.Query().Get("token")
+		token = r.URL.Query().Get("token")
 		if a := h.cfg.Authorizer; a != nil && !upstream {
 			var err error
 			if open, err = a.AuthorizePlayback(r, path.Room, path.Stream, token); err != nil {
 				return Refuse(w, err)
 			}
 		}
-		if path.Media == "" {
-			return h.multivariant(w, r, p, token, open)
-		}
+	}
+	p, ok := h.programs.Program(path.Room, path.Stream)
+	switch {
+	case !ok:
+		return NothingHere(w)
+	case path.Media == "":
+		return h.multivariant(w, r, p, token, open)
 	}
 	m, ok := p.Media(path.Media)
 	switch {

@@ -336,6 +336,7 @@ func TestAuthorizer(t *testing.T) {
 	s.parts(4)
 	s.want(base+"index.m3u8", 401, "no-store")
 	s.want(base+"720p/index.m3u8?token=y", 401, "no-store")
+	s.want("/v1/hls/other/main/index.m3u8?token=y", 401, "no-store")
 	if w := s.get(base + "index.m3u8?token=old"); w.Code != 401 || !strings.Contains(w.Body.String(), `"token_expired"`) {
 		t.Errorf("an expired token: %d %s", w.Code, w.Body)
 	}
