@@ -300,6 +300,21 @@ func (o *Origin) SetLayout(room, stream string, m layout.Mode, options *amphiv1.
 	return err
 }
 
+// AddCue puts timed metadata into a program; the cue's time is one of the wall clock. It returns ErrNotFound or
+// ErrBadRequest, wrapped.
+func (o *Origin) AddCue(room, stream string, c packager.Cue) error {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	c.At = p.programTime(now, c.At)
+	if err := p.pack.AddCue(c, now); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	return nil
+}
+
 // AddDateRange puts timed metadata into a program's playlists from the next part on.
 func (o *Origin) AddDateRange(room, stream string, r playlist.DateRange) error {
 	p, err := o.find(room, stream)

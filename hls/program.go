@@ -132,6 +132,12 @@ func (p *program) run(ctx context.Context) {
 	p.setState(Stopped, "")
 }
 
+// programTime is a time of the wall clock on the program's time line, which a clock that is set does not move.
+func (p *program) programTime(now, at time.Time) time.Time {
+	start := p.pack.Config().Start
+	return start.Add(now.Sub(start) - now.Round(0).Sub(at.Round(0))).Round(0)
+}
+
 func (p *program) setStage(s Stage) {
 	p.mu.Lock()
 	p.stage = s.clone()

@@ -26,6 +26,8 @@ type Streams interface {
 	SetLayout(room string, stream *amphiv1.Stream)
 	// Stop ends a stream; one that does not run is ignored.
 	Stop(room, stream string)
+	// Cue puts something into a stream beside picture and sound, if the stream runs here. It must not block.
+	Cue(room, stream string, cue *amphiv1.StreamCue)
 }
 
 // Outputs makes recordings and pushes. Its methods are called one at a time for what is made of one stream, or of none, at once

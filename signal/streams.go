@@ -197,6 +197,13 @@ func (s *streams) stop(t *task, room string) {
 	s.let(t)
 }
 
+// Cue implements owner.Streams. The stream may have ended a moment ago.
+func (s *streams) Cue(room string, cue *amphiv1.StreamCue) {
+	if s.server.deps.Streams != nil {
+		s.server.deps.Streams.Cue(room, cue.GetStream(), cue)
+	}
+}
+
 // hold keeps the room's replica here until let finds that nothing runs any more.
 func (s *streams) hold(t *task, room string) error {
 	if t.held != nil {

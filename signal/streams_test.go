@@ -3,6 +3,7 @@ package signal
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,6 +76,11 @@ func (s *fakeStreams) SetLayout(room string, stream *amphiv1.Stream) {
 
 func (s *fakeStreams) Stop(room, stream string) { s.write("stop %s %s", room, stream) }
 
+func (s *fakeStreams) Cue(room, stream string, cue *amphiv1.StreamCue) {
+	m, c := cue.GetMetadata(), cue.GetCaptions()
+	s.write("cue %s %s %s %s %s%s %d", room, stream, m.GetType(), m.GetText(), m.GetSender(), c.GetLanguage(), len(c.GetCaptions()))
+}
+
 func control(action amphiv1.ControlStream_Action, layout amphiv1.LayoutKind) *amphiv1.Command {
 	return &amphiv1.Command{Body: &amphiv1.Command_ControlStream{ControlStream: &amphiv1.ControlStream{Action: action, Layout: layout}}}
 }
@@ -82,6 +88,52 @@ func control(action amphiv1.ControlStream_Action, layout amphiv1.LayoutKind) *am
 func (b *browser) stream(state amphiv1.StreamState) *amphiv1.Stream {
 	b.t.Helper()
 	return b.event(state.String(), func(e *amphiv1.Event) bool { return e.GetStreamChanged().GetStream().GetState() == state }).GetStreamChanged().GetStream()
+}
+
+// What is said to everybody in a type that the template names, and what is put into the stream on purpose, reaches it.
+func TestCuesReachTheStream(t *testing.T) {
+	t.Parallel()
+	origin := &fakeStreams{diary: newDiary()}
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Streams = origin })
+	ann, vera := w.enter(t, "steward", "Ann"), w.enter(t, "field", "Vera")
+	send := func(b *browser, m *amphiv1.SendMessage) {
+		t.Helper()
+		if ans := b.do(&amphiv1.Command{Body: &amphiv1.Command_Send{Send: m}}); ans.GetError() != nil {
+			t.Fatal(ans.GetError())
+		}
+	}
+	cue := func(b *browser, text string) *amphiv1.Answer {
+		return b.do(&amphiv1.Command{Body: &amphiv1.Command_StreamCue{StreamCue: &amphiv1.StreamCue{
+			Body: &amphiv1.StreamCue_Metadata{Metadata: &amphiv1.TimedMetadata{Type: "goal", Text: text}}}}})
+	}
+	if ans := cue(ann, "too early"); ans.GetError().GetCode() != string(proto.NotFound) {
+		t.Errorf("without a stream: %v", ans)
+	}
+	ann.do(control(amphiv1.ControlStream_ACTION_START, 0))
+	send(vera, &amphiv1.SendMessage{Text: "hi"})
+	send(vera, &amphiv1.SendMessage{Text: "psst", To: &amphiv1.Recipients{Roles: []string{"steward"}}})
+	send(ann, &amphiv1.SendMessage{Type: "other", Text: "no"})
+	send(ann, &amphiv1.SendMessage{Type: "poll", Text: "{}"})
+	origin.wait(t, "cue hall main chat hi Vera 0")
+	origin.wait(t, "cue hall main poll {} Ann 0")
+	if ans := cue(vera, "no"); ans.GetError().GetCode() != string(proto.PermissionDenied) {
+		t.Errorf("a viewer: %v", ans)
+	}
+	if m := cue(ann, "1:0").GetResult().GetStreamCue().GetCue().GetMetadata(); m.GetId() == "" || time.Since(time.UnixMilli(m.GetTimeMs())) > time.Minute {
+		t.Errorf("answered %v", m)
+	}
+	origin.wait(t, "cue hall main goal 1:0 Ann 0")
+	now := time.Now().UnixMilli()
+	ann.do(&amphiv1.Command{Body: &amphiv1.Command_StreamCue{StreamCue: &amphiv1.StreamCue{Body: &amphiv1.StreamCue_Captions{
+		Captions: &amphiv1.Captions{Captions: []*amphiv1.Caption{{StartMs: now, EndMs: now + 1000, Text: "Hello"}}}}}}})
+	origin.wait(t, "cue hall main   en 1")
+	origin.mu.Lock()
+	defer origin.mu.Unlock()
+	for _, l := range origin.lines {
+		if strings.Contains(l, "psst") || strings.Contains(l, "other") {
+			t.Errorf("in the stream: %s", l)
+		}
+	}
 }
 
 func TestStreamsAreCarriedOut(t *testing.T) {

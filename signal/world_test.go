@@ -46,7 +46,7 @@ func newRegistry() *fakeRegistry {
 	talk := &amphiv1.Permissions{SendBroadcast: true, SendToRoles: true, SendDirect: true, React: true, SendEvents: true, RaiseHand: true}
 	steward := protobuf.Clone(talk).(*amphiv1.Permissions)
 	steward.EndRoom, steward.RemoveOthers, steward.MuteOthers, steward.ChangeRole, steward.ControlStream = true, true, true, true, true
-	steward.ManageRoom, steward.PreviewRoomState, steward.WriteStore = true, true, []string{""}
+	steward.ManageRoom, steward.PreviewRoomState, steward.WriteStore, steward.AnnotateStream = true, true, []string{""}, true
 	return &fakeRegistry{reg: &amphiv1.Registry{
 		Templates: map[string]*amphiv1.Template{"concert": {
 			Name: "concert",
@@ -56,7 +56,8 @@ func newRegistry() *fakeRegistry {
 				{Name: "gallery", Subscribe: webrtc("steward", "singer"), Priority: 4, Permissions: talk},
 				{Name: "field", Subscribe: &amphiv1.SubscribeParams{Delivery: amphiv1.Delivery_DELIVERY_HLS, Stream: "main"}, Priority: 5, Permissions: talk},
 			},
-			Streams: []*amphiv1.StreamSettings{{Name: "main", Roles: all[:2], Layout: amphiv1.LayoutKind_LAYOUT_KIND_AUTO}},
+			Streams: []*amphiv1.StreamSettings{{Name: "main", Roles: all[:2], Layout: amphiv1.LayoutKind_LAYOUT_KIND_AUTO,
+				MetadataTypes: []string{"chat", "poll"}, CaptionLanguages: []string{"en"}}},
 			Limits:  &amphiv1.RoomLimits{MessageHistory: 50},
 		}},
 		Rooms: map[string]*amphiv1.Room{

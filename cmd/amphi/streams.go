@@ -12,6 +12,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal"
@@ -110,6 +111,21 @@ func (s *streams) SetLayout(room string, stream *amphiv1.Stream) {
 	err := s.origin.SetLayout(room, stream.GetName(), hls.LayoutOf(stream.GetLayout()), stream.GetLayoutOptions())
 	if err != nil {
 		s.log.Warn("setting a layout", "room", room, "stream", stream.GetName(), "err", err)
+	}
+}
+
+// Cue implements signal.Streams.
+func (s *streams) Cue(room, stream string, cue *amphiv1.StreamCue) {
+	m := cue.GetMetadata()
+	if m == nil {
+		return
+	}
+	err := s.origin.AddCue(room, stream, packager.Cue{
+		ID: m.GetId(), Type: m.GetType(), Text: m.GetText(), Sender: m.GetSender(),
+		At: time.UnixMilli(m.GetTimeMs()), Duration: time.Duration(m.GetDurationMs()) * time.Millisecond,
+	})
+	if err != nil && !errors.Is(err, hls.ErrNotFound) {
+		s.log.Warn("putting a cue into a stream", "room", room, "stream", stream, "err", err)
 	}
 }
 

@@ -72,6 +72,8 @@ type Init struct {
 	Codecs string // RFC 6381
 	// Width and Height of the picture; 0 for audio.
 	Width, Height int
+	// Channels of audio.
+	Channels int
 	// Timescale is the ticks per second of the track's times.
 	Timescale uint32
 }
@@ -111,7 +113,19 @@ func AudioInit(config []byte, bitrate int) (Init, error) {
 	if err != nil {
 		return Init{}, err
 	}
-	return Init{Data: data, Codecs: fmt.Sprintf("mp4a.40.%d", asc.Type), Timescale: uint32(asc.SampleRate)}, nil
+	return Init{Data: data, Codecs: fmt.Sprintf("mp4a.40.%d", asc.Type), Channels: channels(asc.ChannelConfig), Timescale: uint32(asc.SampleRate)}, nil
+}
+
+// channels of a channel configuration (ISO 14496-3); one that says nothing is stereo.
+func channels(config uint8) int {
+	switch {
+	case config >= 1 && config <= 6:
+		return int(config)
+	case config == 7:
+		return 8
+	default:
+		return 2
+	}
 }
 
 func marshalInit(timescale uint32, bitrate int, c codecs.Codec) ([]byte, error) {

@@ -31,11 +31,13 @@ type Media struct {
 	sequence    uint32
 
 	open    openPart
-	parts   []Name // of the open segment
-	due     int64  // time of the next sample if none is missing
-	silence []byte // audio: an access unit of it; nil when there is none for the configuration
-	gaps    int64  // parts and segments without anything
-	filled  int64  // parts that one picture stands for, silent access units
+	parts   []Name       // of the open segment
+	due     int64        // time of the next sample if none is missing
+	silence []byte       // audio: an access unit of it; nil when there is none for the configuration
+	events  []fmp4.Event // cues that wait for their part; video only
+	rate    rate
+	gaps    int64 // parts and segments without anything
+	filled  int64 // parts that one picture stands for, silent access units
 }
 
 // openPart gathers samples until the grid ends it.
@@ -174,8 +176,13 @@ func (m *Media) addPart(until int64) error {
 	if m.isAudio() {
 		end = o.last + samplesPerAU
 	}
-	m.store.put(n, b)
+	served := b
+	if len(m.events) > 0 { // for players; taps get the media
+		served = append(m.takeEvents(uint64(until)*uint64(m.sampleDuration(1))), b...)
+	}
+	m.store.put(n, served)
 	m.parts = append(m.parts, n)
+	m.rate.bytes += len(served)
 	length := min(m.span(end)-m.span(o.base), m.partTarget)
 	m.tell(n, m.span(o.base), length, o.samples[0].Key, b)
 	return m.list.AddPart(playlist.Part{URI: n.String(), Duration: length, Independent: o.samples[0].Key})
@@ -185,6 +192,8 @@ func (m *Media) addPart(until int64) error {
 func (m *Media) finish() error {
 	n := m.objectName(-1)
 	gap := len(m.parts) == 0
+	_, length, _ := m.list.Segment(n.MSN)
+	m.rate.segment(length)
 	if err := m.list.Finish(n.String(), gap); err != nil {
 		return fmt.Errorf("finishing a segment of %s: %w", m.name, err)
 	}

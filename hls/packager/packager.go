@@ -52,6 +52,7 @@ type Packager struct {
 	isReady bool
 	runs    int // that began
 	taps    []*tap
+	cues    uint32 // so far
 }
 
 // New makes a packager; nothing is published until Begin and the first access units.

@@ -6,8 +6,8 @@ import (
 	"github.com/amphi-sfu/amphi/hls/playlist"
 )
 
-// peakFactor is how far above its bit rate a variant may go: the encoder's buffer is
-// a second, a segment two.
+// peakFactor is how far above its bit rate a playlist may go before anything was measured: the encoder's buffer is
+// a second, a segment two, and boxes come on top.
 const peakFactor = 1.25
 
 // Multivariant is the multivariant playlist; query is appended to its URIs. ok is false
@@ -21,14 +21,16 @@ func (p *Packager) Multivariant(query string) (b []byte, ok bool) {
 	var variants []playlist.Variant
 	for i, v := range p.cfg.Variants {
 		m := p.medias[i]
+		average, peak := m.rate.bandwidth(v.Bitrate)
 		variants = append(variants, playlist.Variant{
 			URI: v.Name + "/index.m3u8", Codecs: m.init.Codecs, Width: m.init.Width, Height: m.init.Height,
-			FrameRate: float64(p.cfg.FPS), Bitrate: v.Bitrate, Peak: int(peakFactor * float64(v.Bitrate)),
+			FrameRate: float64(p.cfg.FPS), Bitrate: average, Peak: peak,
 		})
 	}
-	m := p.medias[len(p.medias)-1]
+	m := p.medias[len(p.cfg.Variants)]
+	average, peak := m.rate.bandwidth(p.cfg.AudioBitrate)
 	return playlist.Multivariant(variants, &playlist.Audio{
-		URI: AudioName + "/index.m3u8", Codecs: m.init.Codecs, Channels: 2, Bitrate: p.cfg.AudioBitrate,
+		URI: AudioName + "/index.m3u8", Codecs: m.init.Codecs, Channels: m.init.Channels, Bitrate: average, Peak: peak,
 	}, query), true
 }
 

@@ -20,7 +20,8 @@ type Audio struct {
 	URI      string
 	Codecs   string
 	Channels int
-	Bitrate  int // bit/s
+	Bitrate  int // average, bit/s
+	Peak     int // bit/s
 }
 
 const audioGroup = "audio"
@@ -43,7 +44,7 @@ func Multivariant(variants []Variant, audio *Audio, query string) []byte {
 		if audio != nil {
 			codecs += "," + audio.Codecs
 			avg += audio.Bitrate
-			peak += audio.Bitrate
+			peak += audio.Peak
 		}
 		b.WriteString("#EXT-X-STREAM-INF:BANDWIDTH=" + strconv.Itoa(peak))
 		b.WriteString(",AVERAGE-BANDWIDTH=" + strconv.Itoa(avg))

@@ -62,6 +62,33 @@ func (s streams) SetLayout(ctx context.Context, req *connect.Request[amphiv1.Set
 		Name: req.Msg.GetStream(), Action: amphiv1.ControlStream_ACTION_LAYOUT, Layout: req.Msg.GetLayout(), LayoutOptions: req.Msg.GetLayoutOptions()})
 }
 
+// SendTimedMetadata puts something that happens into a stream.
+func (s streams) SendTimedMetadata(ctx context.Context, req *connect.Request[amphiv1.SendTimedMetadataRequest]) (*connect.Response[amphiv1.TimedMetadata], error) {
+	cue, err := s.cue(ctx, req.Msg.GetRoom(), &amphiv1.StreamCue{
+		Stream: req.Msg.GetStream(), Body: &amphiv1.StreamCue_Metadata{Metadata: req.Msg.GetMetadata()}})
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(cue.GetMetadata()), nil
+}
+
+// AddCaptions puts captions into a stream.
+func (s streams) AddCaptions(ctx context.Context, req *connect.Request[amphiv1.AddCaptionsRequest]) (*connect.Response[amphiv1.AddCaptionsResponse], error) {
+	if _, err := s.cue(ctx, req.Msg.GetRoom(), &amphiv1.StreamCue{
+		Stream: req.Msg.GetStream(), Body: &amphiv1.StreamCue_Captions{Captions: req.Msg.GetCaptions()}}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&amphiv1.AddCaptionsResponse{}), nil
+}
+
+func (s streams) cue(ctx context.Context, name string, cue *amphiv1.StreamCue) (*amphiv1.StreamCue, error) {
+	res, err := s.call(ctx, name, &amphiv1.Command{Body: &amphiv1.Command_StreamCue{StreamCue: cue}})
+	if err != nil {
+		return nil, err
+	}
+	return res.GetStreamCue().GetCue(), nil
+}
+
 // ListStreams answers the streams that were asked for in the session that runs.
 func (s streams) ListStreams(ctx context.Context, req *connect.Request[amphiv1.ListStreamsRequest]) (*connect.Response[amphiv1.ListStreamsResponse], error) {
 	list, err := s.list(ctx, req.Msg.GetRoom())

@@ -55,6 +55,8 @@ type Streams interface {
 	Changed(room string, settings *amphiv1.Template, s *amphiv1.Stream)
 	// Output is told each OutputChanged, in order with what is told of streams; sealedURL is a push's encrypted URL.
 	Output(room, session string, o *amphiv1.Output, sealedURL []byte)
+	// Cue is told what a stream that runs is to get beside picture and sound.
+	Cue(room string, cue *amphiv1.StreamCue)
 }
 
 // Events is for those outside who want to know what happens. It must not block.

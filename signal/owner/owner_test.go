@@ -107,6 +107,12 @@ func (w *wishes) Output(room, _ string, o *amphiv1.Output, sealedURL []byte) {
 	w.list = append(w.list, fmt.Sprintf("%s %s %s %s %q", room, o.GetStream(), o.GetKind(), o.GetState(), sealedURL))
 }
 
+func (w *wishes) Cue(room string, c *amphiv1.StreamCue) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, fmt.Sprint(room, " ", c.GetStream(), " ", c.GetMetadata().GetText()))
+}
+
 // desk is an owner under test, in a synctest bubble.
 type desk struct {
 	t      *testing.T

@@ -112,6 +112,9 @@ func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) (*am
 	actor := room.Actor{PeerID: q.GetPeerId(), Node: from, Management: q.GetPeerId() == "" && asManagement(q.GetCommand())}
 	result, events := r.state.Apply(now, actor, q.GetCommand())
 	r.seat(now, from, result, q.GetCommand().GetPeerConnection())
+	if cue := result.GetStreamCue().GetCue(); cue != nil && r.owner.deps.Streams != nil {
+		r.owner.deps.Streams.Cue(r.name, cue)
+	}
 	return result, events
 }
 

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/room"
 )
 
 // note takes what an event means for the owner itself.
@@ -18,6 +19,20 @@ func (r *owned) note(ev *amphiv1.Event) {
 		if b.PeerLeft.GetReason() != amphiv1.LeaveReason_LEAVE_REASON_LOST {
 			r.place(b.PeerLeft.GetPeerId(), seat{})
 		}
+	case *amphiv1.Event_Message:
+		r.cue(b.Message)
+	}
+}
+
+// cue puts a message into the streams that want its type. It does not wait for the standby: the picture of its moment does
+// not, either.
+func (r *owned) cue(m *amphiv1.Message) {
+	if r.owner.deps.Streams == nil {
+		return
+	}
+	cue, streams := room.CueOf(r.template, m)
+	for _, name := range streams {
+		r.owner.deps.Streams.Cue(r.name, &amphiv1.StreamCue{Stream: name, Body: &amphiv1.StreamCue_Metadata{Metadata: cue}})
 	}
 }
 

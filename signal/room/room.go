@@ -270,6 +270,8 @@ func roomCommand(c *call, cmd *pb.Command) (*pb.Result, error) {
 		return nil, c.controlStream(b.ControlStream)
 	case *pb.Command_ControlOutput:
 		return c.controlOutput(b.ControlOutput)
+	case *pb.Command_StreamCue:
+		return c.streamCue(b.StreamCue)
 	case *pb.Command_ListPeers:
 		return &pb.Result{Body: &pb.Result_ListPeers{ListPeers: list(&c.view, b.ListPeers)}}, nil
 	}
@@ -307,6 +309,6 @@ func everything() *pb.Permissions {
 		SendBroadcast: true, SendToRoles: true, SendDirect: true, React: true, SendEvents: true, RaiseHand: true,
 		WriteStore: []string{""}, ManagePolls: true, AnswerPolls: true,
 		ControlStream: true, ControlRecording: true, ControlPush: true,
-		ModerateChat: true, PreviewRoomState: true, ManageRoom: true,
+		ModerateChat: true, PreviewRoomState: true, ManageRoom: true, AnnotateStream: true,
 	}
 }

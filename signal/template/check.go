@@ -252,6 +252,7 @@ func (c *checker) stream(t *pb.Template, s *pb.StreamSettings, seen map[string]b
 	if n := len(s.GetVariants()); n > maxVariants {
 		c.failf("variants", "%d variants; at most %d are possible", n, maxVariants)
 	}
+	c.delivery(s)
 	names := map[string]bool{}
 	for i, v := range s.GetVariants() {
 		c.in(fmt.Sprintf("variants[%d]", i), func() {
@@ -266,6 +267,34 @@ func (c *checker) stream(t *pb.Template, s *pb.StreamSettings, seen map[string]b
 				c.failf("width", "the variant is larger than the stream")
 			}
 		})
+	}
+}
+
+// Limits of what a stream delivers beside its variants.
+const (
+	maxWindow    = 12 * 3600
+	maxTypes     = 16
+	maxLanguages = 8
+)
+
+// delivery checks how far back viewers can go, and what comes with the picture.
+func (c *checker) delivery(s *pb.StreamSettings) {
+	c.between("dvr_window_s", s.GetDvrWindowS(), 0, maxWindow)
+	if n := len(s.GetMetadataTypes()); n > maxTypes {
+		c.failf("metadata_types", "%d types; at most %d are possible", n, maxTypes)
+	}
+	for _, t := range s.GetMetadataTypes() {
+		if t == "" || len(t) > 64 || strings.Trim(t, lowerDigits+"ABCDEFGHIJKLMNOPQRSTUVWXYZ._:") != "" {
+			c.failf("metadata_types", "%q is no type of messages", clip(t))
+		}
+	}
+	if n := len(s.GetCaptionLanguages()); n > maxLanguages {
+		c.failf("caption_languages", "%d languages; at most %d are possible", n, maxLanguages)
+	}
+	for i, l := range s.GetCaptionLanguages() {
+		if len(l) < 2 || len(l) > 16 || strings.Trim(l, lowerDigits+"ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" || slices.Contains(s.GetCaptionLanguages()[:i], l) {
+			c.failf("caption_languages", "%q is no language tag, or stands twice", clip(l))
+		}
 	}
 }
 

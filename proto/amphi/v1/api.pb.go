@@ -2069,6 +2069,163 @@ func (x *SetLayoutRequest) GetLayoutOptions() *LayoutOptions {
 	return nil
 }
 
+type SendTimedMetadataRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	// Empty is "main".
+	Stream        string         `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Metadata      *TimedMetadata `protobuf:"bytes,3,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendTimedMetadataRequest) Reset() {
+	*x = SendTimedMetadataRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTimedMetadataRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTimedMetadataRequest) ProtoMessage() {}
+
+func (x *SendTimedMetadataRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTimedMetadataRequest.ProtoReflect.Descriptor instead.
+func (*SendTimedMetadataRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SendTimedMetadataRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *SendTimedMetadataRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *SendTimedMetadataRequest) GetMetadata() *TimedMetadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+type AddCaptionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Captions      *Captions              `protobuf:"bytes,3,opt,name=captions,proto3" json:"captions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddCaptionsRequest) Reset() {
+	*x = AddCaptionsRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddCaptionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddCaptionsRequest) ProtoMessage() {}
+
+func (x *AddCaptionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddCaptionsRequest.ProtoReflect.Descriptor instead.
+func (*AddCaptionsRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *AddCaptionsRequest) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *AddCaptionsRequest) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *AddCaptionsRequest) GetCaptions() *Captions {
+	if x != nil {
+		return x.Captions
+	}
+	return nil
+}
+
+type AddCaptionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddCaptionsResponse) Reset() {
+	*x = AddCaptionsResponse{}
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddCaptionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddCaptionsResponse) ProtoMessage() {}
+
+func (x *AddCaptionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddCaptionsResponse.ProtoReflect.Descriptor instead.
+func (*AddCaptionsResponse) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+}
+
 type StartRecordingRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
@@ -2087,7 +2244,7 @@ type StartRecordingRequest struct {
 
 func (x *StartRecordingRequest) Reset() {
 	*x = StartRecordingRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2256,7 @@ func (x *StartRecordingRequest) String() string {
 func (*StartRecordingRequest) ProtoMessage() {}
 
 func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[41]
+	mi := &file_amphi_v1_api_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2269,7 @@ func (x *StartRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRecordingRequest.ProtoReflect.Descriptor instead.
 func (*StartRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{41}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StartRecordingRequest) GetRoom() string {
@@ -2171,7 +2328,7 @@ type AddPushRequest struct {
 
 func (x *AddPushRequest) Reset() {
 	*x = AddPushRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2340,7 @@ func (x *AddPushRequest) String() string {
 func (*AddPushRequest) ProtoMessage() {}
 
 func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[42]
+	mi := &file_amphi_v1_api_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2353,7 @@ func (x *AddPushRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPushRequest.ProtoReflect.Descriptor instead.
 func (*AddPushRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{42}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddPushRequest) GetRoom() string {
@@ -2246,7 +2403,7 @@ type OutputRequest struct {
 
 func (x *OutputRequest) Reset() {
 	*x = OutputRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2415,7 @@ func (x *OutputRequest) String() string {
 func (*OutputRequest) ProtoMessage() {}
 
 func (x *OutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[43]
+	mi := &file_amphi_v1_api_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2428,7 @@ func (x *OutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputRequest.ProtoReflect.Descriptor instead.
 func (*OutputRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{43}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *OutputRequest) GetRoom() string {
@@ -2305,7 +2462,7 @@ type ListOutputsRequest struct {
 
 func (x *ListOutputsRequest) Reset() {
 	*x = ListOutputsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2474,7 @@ func (x *ListOutputsRequest) String() string {
 func (*ListOutputsRequest) ProtoMessage() {}
 
 func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[44]
+	mi := &file_amphi_v1_api_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2487,7 @@ func (x *ListOutputsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOutputsRequest.ProtoReflect.Descriptor instead.
 func (*ListOutputsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{44}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListOutputsRequest) GetRoom() string {
@@ -2356,7 +2513,7 @@ type OutputsResponse struct {
 
 func (x *OutputsResponse) Reset() {
 	*x = OutputsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2525,7 @@ func (x *OutputsResponse) String() string {
 func (*OutputsResponse) ProtoMessage() {}
 
 func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[45]
+	mi := &file_amphi_v1_api_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2538,7 @@ func (x *OutputsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputsResponse.ProtoReflect.Descriptor instead.
 func (*OutputsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{45}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *OutputsResponse) GetOutputs() []*Output {
@@ -2408,7 +2565,7 @@ type ListAssetsRequest struct {
 
 func (x *ListAssetsRequest) Reset() {
 	*x = ListAssetsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2577,7 @@ func (x *ListAssetsRequest) String() string {
 func (*ListAssetsRequest) ProtoMessage() {}
 
 func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[46]
+	mi := &file_amphi_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2590,7 @@ func (x *ListAssetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssetsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{46}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListAssetsRequest) GetRoom() string {
@@ -2495,7 +2652,7 @@ type ListAssetsResponse struct {
 
 func (x *ListAssetsResponse) Reset() {
 	*x = ListAssetsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2664,7 @@ func (x *ListAssetsResponse) String() string {
 func (*ListAssetsResponse) ProtoMessage() {}
 
 func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[47]
+	mi := &file_amphi_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2677,7 @@ func (x *ListAssetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssetsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssetsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{47}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListAssetsResponse) GetAssets() []*Asset {
@@ -2546,7 +2703,7 @@ type GetAssetRequest struct {
 
 func (x *GetAssetRequest) Reset() {
 	*x = GetAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2715,7 @@ func (x *GetAssetRequest) String() string {
 func (*GetAssetRequest) ProtoMessage() {}
 
 func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[48]
+	mi := &file_amphi_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2728,7 @@ func (x *GetAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAssetRequest.ProtoReflect.Descriptor instead.
 func (*GetAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetAssetRequest) GetId() string {
@@ -2590,7 +2747,7 @@ type DeleteAssetRequest struct {
 
 func (x *DeleteAssetRequest) Reset() {
 	*x = DeleteAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2759,7 @@ func (x *DeleteAssetRequest) String() string {
 func (*DeleteAssetRequest) ProtoMessage() {}
 
 func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[49]
+	mi := &file_amphi_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2772,7 @@ func (x *DeleteAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAssetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteAssetRequest) GetId() string {
@@ -2633,7 +2790,7 @@ type DeleteAssetResponse struct {
 
 func (x *DeleteAssetResponse) Reset() {
 	*x = DeleteAssetResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2802,7 @@ func (x *DeleteAssetResponse) String() string {
 func (*DeleteAssetResponse) ProtoMessage() {}
 
 func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[50]
+	mi := &file_amphi_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2815,7 @@ func (x *DeleteAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAssetResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAssetResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 type PresignAssetRequest struct {
@@ -2672,7 +2829,7 @@ type PresignAssetRequest struct {
 
 func (x *PresignAssetRequest) Reset() {
 	*x = PresignAssetRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2841,7 @@ func (x *PresignAssetRequest) String() string {
 func (*PresignAssetRequest) ProtoMessage() {}
 
 func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[51]
+	mi := &file_amphi_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2854,7 @@ func (x *PresignAssetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresignAssetRequest.ProtoReflect.Descriptor instead.
 func (*PresignAssetRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PresignAssetRequest) GetId() string {
@@ -2724,7 +2881,7 @@ type PresignAssetResponse struct {
 
 func (x *PresignAssetResponse) Reset() {
 	*x = PresignAssetResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2893,7 @@ func (x *PresignAssetResponse) String() string {
 func (*PresignAssetResponse) ProtoMessage() {}
 
 func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[52]
+	mi := &file_amphi_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2906,7 @@ func (x *PresignAssetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresignAssetResponse.ProtoReflect.Descriptor instead.
 func (*PresignAssetResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PresignAssetResponse) GetUrl() string {
@@ -2778,7 +2935,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2947,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[53]
+	mi := &file_amphi_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2960,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListSessionsRequest) GetRoom() string {
@@ -2844,7 +3001,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +3013,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[54]
+	mi := &file_amphi_v1_api_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +3026,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -2895,7 +3052,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[55]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3064,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[55]
+	mi := &file_amphi_v1_api_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3077,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetSessionRequest) GetId() string {
@@ -2941,7 +3098,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[56]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2953,7 +3110,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[56]
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2966,7 +3123,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{56}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DrainNodeRequest) GetId() string {
@@ -2992,7 +3149,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[57]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3004,7 +3161,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[57]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +3174,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{57}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UndrainNodeRequest) GetId() string {
@@ -3035,7 +3192,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[58]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3047,7 +3204,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[58]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3060,7 +3217,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{58}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 type ListNodesResponse struct {
@@ -3072,7 +3229,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3084,7 +3241,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3097,7 +3254,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -3132,7 +3289,7 @@ type NodeInfo struct {
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3301,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3314,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -3261,7 +3418,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3273,7 +3430,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3286,7 +3443,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetNodeRequest) GetId() string {
@@ -3334,7 +3491,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3346,7 +3503,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3359,7 +3516,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *NodeStatus) GetInfo() *NodeInfo {
@@ -3540,7 +3697,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3552,7 +3709,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3565,7 +3722,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ClusterStatus) GetRaftState() string {
@@ -3668,7 +3825,7 @@ type TrunkStatus struct {
 
 func (x *TrunkStatus) Reset() {
 	*x = TrunkStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3680,7 +3837,7 @@ func (x *TrunkStatus) String() string {
 func (*TrunkStatus) ProtoMessage() {}
 
 func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3693,7 +3850,7 @@ func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrunkStatus.ProtoReflect.Descriptor instead.
 func (*TrunkStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TrunkStatus) GetNode() string {
@@ -3787,7 +3944,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3799,7 +3956,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3812,7 +3969,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *DrainStatus) GetUntilMs() int64 {
@@ -3867,7 +4024,7 @@ type RelayStatus struct {
 
 func (x *RelayStatus) Reset() {
 	*x = RelayStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3879,7 +4036,7 @@ func (x *RelayStatus) String() string {
 func (*RelayStatus) ProtoMessage() {}
 
 func (x *RelayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3892,7 +4049,7 @@ func (x *RelayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayStatus.ProtoReflect.Descriptor instead.
 func (*RelayStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RelayStatus) GetTrackId() string {
@@ -3956,7 +4113,7 @@ type RoomStatus struct {
 
 func (x *RoomStatus) Reset() {
 	*x = RoomStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4125,7 @@ func (x *RoomStatus) String() string {
 func (*RoomStatus) ProtoMessage() {}
 
 func (x *RoomStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4138,7 @@ func (x *RoomStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomStatus.ProtoReflect.Descriptor instead.
 func (*RoomStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RoomStatus) GetName() string {
@@ -4074,7 +4231,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[68]
+	mi := &file_amphi_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4086,7 +4243,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[68]
+	mi := &file_amphi_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4099,7 +4256,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *PeerStatus) GetPeerId() string {
@@ -4194,7 +4351,7 @@ type UpTrackStatus struct {
 
 func (x *UpTrackStatus) Reset() {
 	*x = UpTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[69]
+	mi := &file_amphi_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4206,7 +4363,7 @@ func (x *UpTrackStatus) String() string {
 func (*UpTrackStatus) ProtoMessage() {}
 
 func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[69]
+	mi := &file_amphi_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4219,7 +4376,7 @@ func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpTrackStatus.ProtoReflect.Descriptor instead.
 func (*UpTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *UpTrackStatus) GetTrackId() string {
@@ -4279,7 +4436,7 @@ type EncodingStatus struct {
 
 func (x *EncodingStatus) Reset() {
 	*x = EncodingStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[70]
+	mi := &file_amphi_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4291,7 +4448,7 @@ func (x *EncodingStatus) String() string {
 func (*EncodingStatus) ProtoMessage() {}
 
 func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[70]
+	mi := &file_amphi_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4304,7 +4461,7 @@ func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodingStatus.ProtoReflect.Descriptor instead.
 func (*EncodingStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *EncodingStatus) GetRid() string {
@@ -4374,7 +4531,7 @@ type DownTrackStatus struct {
 
 func (x *DownTrackStatus) Reset() {
 	*x = DownTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[71]
+	mi := &file_amphi_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4386,7 +4543,7 @@ func (x *DownTrackStatus) String() string {
 func (*DownTrackStatus) ProtoMessage() {}
 
 func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[71]
+	mi := &file_amphi_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4399,7 +4556,7 @@ func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownTrackStatus.ProtoReflect.Descriptor instead.
 func (*DownTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *DownTrackStatus) GetTrackId() string {
@@ -4486,7 +4643,7 @@ type OutputStatus struct {
 
 func (x *OutputStatus) Reset() {
 	*x = OutputStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[72]
+	mi := &file_amphi_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4498,7 +4655,7 @@ func (x *OutputStatus) String() string {
 func (*OutputStatus) ProtoMessage() {}
 
 func (x *OutputStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[72]
+	mi := &file_amphi_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4511,7 +4668,7 @@ func (x *OutputStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputStatus.ProtoReflect.Descriptor instead.
 func (*OutputStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *OutputStatus) GetRoom() string {
@@ -4547,23 +4704,28 @@ type StreamStatus struct {
 	Room   string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	Stream *Stream                `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Capture at the stage to the end of the part that carries it.
-	LatencyMs     float64           `protobuf:"fixed64,3,opt,name=latency_ms,json=latencyMs,proto3" json:"latency_ms,omitempty"`
-	CpuCores      float64           `protobuf:"fixed64,4,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
-	RssBytes      uint64            `protobuf:"varint,5,opt,name=rss_bytes,json=rssBytes,proto3" json:"rss_bytes,omitempty"`
-	Restarts      uint32            `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	Frames        uint64            `protobuf:"varint,7,opt,name=frames,proto3" json:"frames,omitempty"`
-	LateTicks     uint64            `protobuf:"varint,8,opt,name=late_ticks,json=lateTicks,proto3" json:"late_ticks,omitempty"`
-	Drops         map[string]uint64 `protobuf:"bytes,9,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Players       uint32            `protobuf:"varint,10,opt,name=players,proto3" json:"players,omitempty"`
-	Variants      []*StreamVariant  `protobuf:"bytes,11,rep,name=variants,proto3" json:"variants,omitempty"`
-	Tiles         uint32            `protobuf:"varint,12,opt,name=tiles,proto3" json:"tiles,omitempty"`
+	LatencyMs float64           `protobuf:"fixed64,3,opt,name=latency_ms,json=latencyMs,proto3" json:"latency_ms,omitempty"`
+	CpuCores  float64           `protobuf:"fixed64,4,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
+	RssBytes  uint64            `protobuf:"varint,5,opt,name=rss_bytes,json=rssBytes,proto3" json:"rss_bytes,omitempty"`
+	Restarts  uint32            `protobuf:"varint,6,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	Frames    uint64            `protobuf:"varint,7,opt,name=frames,proto3" json:"frames,omitempty"`
+	LateTicks uint64            `protobuf:"varint,8,opt,name=late_ticks,json=lateTicks,proto3" json:"late_ticks,omitempty"`
+	Drops     map[string]uint64 `protobuf:"bytes,9,rep,name=drops,proto3" json:"drops,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Players   uint32            `protobuf:"varint,10,opt,name=players,proto3" json:"players,omitempty"`
+	Variants  []*StreamVariant  `protobuf:"bytes,11,rep,name=variants,proto3" json:"variants,omitempty"`
+	Tiles     uint32            `protobuf:"varint,12,opt,name=tiles,proto3" json:"tiles,omitempty"`
+	// How far back viewers can go now, in seconds, and what of it lies on disk.
+	WindowS   float64 `protobuf:"fixed64,60,opt,name=window_s,json=windowS,proto3" json:"window_s,omitempty"`
+	DiskBytes uint64  `protobuf:"varint,61,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// Why the window is shorter than the template says; empty: it is not.
+	WindowFailure string `protobuf:"bytes,62,opt,name=window_failure,json=windowFailure,proto3" json:"window_failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamStatus) Reset() {
 	*x = StreamStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[73]
+	mi := &file_amphi_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4575,7 +4737,7 @@ func (x *StreamStatus) String() string {
 func (*StreamStatus) ProtoMessage() {}
 
 func (x *StreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[73]
+	mi := &file_amphi_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4588,7 +4750,7 @@ func (x *StreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStatus.ProtoReflect.Descriptor instead.
 func (*StreamStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *StreamStatus) GetRoom() string {
@@ -4675,11 +4837,32 @@ func (x *StreamStatus) GetTiles() uint32 {
 	return 0
 }
 
+func (x *StreamStatus) GetWindowS() float64 {
+	if x != nil {
+		return x.WindowS
+	}
+	return 0
+}
+
+func (x *StreamStatus) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *StreamStatus) GetWindowFailure() string {
+	if x != nil {
+		return x.WindowFailure
+	}
+	return ""
+}
+
 var File_amphi_v1_api_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_api_proto_rawDesc = "" +
 	"\n" +
-	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
+	"\x12amphi/v1/api.proto\x12\bamphi.v1\x1a\x12amphi/v1/cue.proto\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\x1a\x17amphi/v1/registry.proto\x1a\x13amphi/v1/room.proto\"\x99\x01\n" +
 	"\x11CreateRoomRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\btemplate\x18\x02 \x01(\tR\btemplate\x12 \n" +
@@ -4798,7 +4981,16 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12,\n" +
 	"\x06layout\x18\x03 \x01(\x0e2\x14.amphi.v1.LayoutKindR\x06layout\x12>\n" +
-	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"\xc6\x01\n" +
+	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"{\n" +
+	"\x18SendTimedMetadataRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x123\n" +
+	"\bmetadata\x18\x03 \x01(\v2\x17.amphi.v1.TimedMetadataR\bmetadata\"p\n" +
+	"\x12AddCaptionsRequest\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12.\n" +
+	"\bcaptions\x18\x03 \x01(\v2\x12.amphi.v1.CaptionsR\bcaptions\"\x15\n" +
+	"\x13AddCaptionsResponse\"\xc6\x01\n" +
 	"\x15StartRecordingRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
@@ -5026,7 +5218,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06output\x18\x02 \x01(\v2\x10.amphi.v1.OutputR\x06output\x12\x16\n" +
 	"\x06frames\x18\x03 \x01(\x04R\x06frames\x12\x18\n" +
-	"\adropped\x18\x04 \x01(\x04R\adropped\"\xd0\x03\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\"\xb1\x04\n" +
 	"\fStreamStatus\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06stream\x18\x02 \x01(\v2\x10.amphi.v1.StreamR\x06stream\x12\x1d\n" +
@@ -5042,7 +5234,11 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\aplayers\x18\n" +
 	" \x01(\rR\aplayers\x123\n" +
 	"\bvariants\x18\v \x03(\v2\x17.amphi.v1.StreamVariantR\bvariants\x12\x14\n" +
-	"\x05tiles\x18\f \x01(\rR\x05tiles\x1a8\n" +
+	"\x05tiles\x18\f \x01(\rR\x05tiles\x12\x19\n" +
+	"\bwindow_s\x18< \x01(\x01R\awindowS\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18= \x01(\x04R\tdiskBytes\x12%\n" +
+	"\x0ewindow_failure\x18> \x01(\tR\rwindowFailure\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -5077,7 +5273,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\rListTemplates\x12\x1e.amphi.v1.ListTemplatesRequest\x1a\x1f.amphi.v1.ListTemplatesResponse\x12?\n" +
 	"\vGetTemplate\x12\x1c.amphi.v1.GetTemplateRequest\x1a\x12.amphi.v1.Template\x12?\n" +
 	"\vSetTemplate\x12\x1c.amphi.v1.SetTemplateRequest\x1a\x12.amphi.v1.Template\x12S\n" +
-	"\x0eDeleteTemplate\x12\x1f.amphi.v1.DeleteTemplateRequest\x1a .amphi.v1.DeleteTemplateResponse2\xbe\x04\n" +
+	"\x0eDeleteTemplate\x12\x1f.amphi.v1.DeleteTemplateRequest\x1a .amphi.v1.DeleteTemplateResponse2\xdc\x05\n" +
 	"\rStreamService\x12=\n" +
 	"\vStartStream\x12\x1c.amphi.v1.StartStreamRequest\x1a\x10.amphi.v1.Stream\x12;\n" +
 	"\n" +
@@ -5088,7 +5284,9 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\n" +
 	"PutPicture\x12\x1b.amphi.v1.PutPictureRequest\x1a\x11.amphi.v1.Picture\x12M\n" +
 	"\fListPictures\x12\x1d.amphi.v1.ListPicturesRequest\x1a\x1e.amphi.v1.ListPicturesResponse\x12P\n" +
-	"\rDeletePicture\x12\x1e.amphi.v1.DeletePictureRequest\x1a\x1f.amphi.v1.DeletePictureResponse2\xf4\x02\n" +
+	"\rDeletePicture\x12\x1e.amphi.v1.DeletePictureRequest\x1a\x1f.amphi.v1.DeletePictureResponse\x12P\n" +
+	"\x11SendTimedMetadata\x12\".amphi.v1.SendTimedMetadataRequest\x1a\x17.amphi.v1.TimedMetadata\x12J\n" +
+	"\vAddCaptions\x12\x1c.amphi.v1.AddCaptionsRequest\x1a\x1d.amphi.v1.AddCaptionsResponse2\xf4\x02\n" +
 	"\x10RecordingService\x12C\n" +
 	"\x0eStartRecording\x12\x1f.amphi.v1.StartRecordingRequest\x1a\x10.amphi.v1.Output\x12C\n" +
 	"\rStopRecording\x12\x17.amphi.v1.OutputRequest\x1a\x19.amphi.v1.OutputsResponse\x12D\n" +
@@ -5130,7 +5328,7 @@ func file_amphi_v1_api_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_api_proto_rawDescData
 }
 
-var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_amphi_v1_api_proto_goTypes = []any{
 	(*CreateRoomRequest)(nil),        // 0: amphi.v1.CreateRoomRequest
 	(*GetRoomRequest)(nil),           // 1: amphi.v1.GetRoomRequest
@@ -5173,223 +5371,234 @@ var file_amphi_v1_api_proto_goTypes = []any{
 	(*ListStreamsRequest)(nil),       // 38: amphi.v1.ListStreamsRequest
 	(*ListStreamsResponse)(nil),      // 39: amphi.v1.ListStreamsResponse
 	(*SetLayoutRequest)(nil),         // 40: amphi.v1.SetLayoutRequest
-	(*StartRecordingRequest)(nil),    // 41: amphi.v1.StartRecordingRequest
-	(*AddPushRequest)(nil),           // 42: amphi.v1.AddPushRequest
-	(*OutputRequest)(nil),            // 43: amphi.v1.OutputRequest
-	(*ListOutputsRequest)(nil),       // 44: amphi.v1.ListOutputsRequest
-	(*OutputsResponse)(nil),          // 45: amphi.v1.OutputsResponse
-	(*ListAssetsRequest)(nil),        // 46: amphi.v1.ListAssetsRequest
-	(*ListAssetsResponse)(nil),       // 47: amphi.v1.ListAssetsResponse
-	(*GetAssetRequest)(nil),          // 48: amphi.v1.GetAssetRequest
-	(*DeleteAssetRequest)(nil),       // 49: amphi.v1.DeleteAssetRequest
-	(*DeleteAssetResponse)(nil),      // 50: amphi.v1.DeleteAssetResponse
-	(*PresignAssetRequest)(nil),      // 51: amphi.v1.PresignAssetRequest
-	(*PresignAssetResponse)(nil),     // 52: amphi.v1.PresignAssetResponse
-	(*ListSessionsRequest)(nil),      // 53: amphi.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),     // 54: amphi.v1.ListSessionsResponse
-	(*GetSessionRequest)(nil),        // 55: amphi.v1.GetSessionRequest
-	(*DrainNodeRequest)(nil),         // 56: amphi.v1.DrainNodeRequest
-	(*UndrainNodeRequest)(nil),       // 57: amphi.v1.UndrainNodeRequest
-	(*ListNodesRequest)(nil),         // 58: amphi.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 59: amphi.v1.ListNodesResponse
-	(*NodeInfo)(nil),                 // 60: amphi.v1.NodeInfo
-	(*GetNodeRequest)(nil),           // 61: amphi.v1.GetNodeRequest
-	(*NodeStatus)(nil),               // 62: amphi.v1.NodeStatus
-	(*ClusterStatus)(nil),            // 63: amphi.v1.ClusterStatus
-	(*TrunkStatus)(nil),              // 64: amphi.v1.TrunkStatus
-	(*DrainStatus)(nil),              // 65: amphi.v1.DrainStatus
-	(*RelayStatus)(nil),              // 66: amphi.v1.RelayStatus
-	(*RoomStatus)(nil),               // 67: amphi.v1.RoomStatus
-	(*PeerStatus)(nil),               // 68: amphi.v1.PeerStatus
-	(*UpTrackStatus)(nil),            // 69: amphi.v1.UpTrackStatus
-	(*EncodingStatus)(nil),           // 70: amphi.v1.EncodingStatus
-	(*DownTrackStatus)(nil),          // 71: amphi.v1.DownTrackStatus
-	(*OutputStatus)(nil),             // 72: amphi.v1.OutputStatus
-	(*StreamStatus)(nil),             // 73: amphi.v1.StreamStatus
-	nil,                              // 74: amphi.v1.NodeStatus.DropsEntry
-	nil,                              // 75: amphi.v1.ClusterStatus.RefusedEntry
-	nil,                              // 76: amphi.v1.RoomStatus.PeersByLevelEntry
-	nil,                              // 77: amphi.v1.StreamStatus.DropsEntry
-	(*Room)(nil),                     // 78: amphi.v1.Room
-	(*RoomCode)(nil),                 // 79: amphi.v1.RoomCode
-	(*SendMessage)(nil),              // 80: amphi.v1.SendMessage
-	(*SetStore)(nil),                 // 81: amphi.v1.SetStore
-	(*ListPeers)(nil),                // 82: amphi.v1.ListPeers
-	(*UpdatePeer)(nil),               // 83: amphi.v1.UpdatePeer
-	(*ChangeRole)(nil),               // 84: amphi.v1.ChangeRole
-	(*MutePeers)(nil),                // 85: amphi.v1.MutePeers
-	(*RemovePeers)(nil),              // 86: amphi.v1.RemovePeers
-	(*Template)(nil),                 // 87: amphi.v1.Template
-	(*Picture)(nil),                  // 88: amphi.v1.Picture
-	(LayoutKind)(0),                  // 89: amphi.v1.LayoutKind
-	(*LayoutOptions)(nil),            // 90: amphi.v1.LayoutOptions
-	(*Stream)(nil),                   // 91: amphi.v1.Stream
-	(*TrackFilter)(nil),              // 92: amphi.v1.TrackFilter
-	(*Output)(nil),                   // 93: amphi.v1.Output
-	(AssetType)(0),                   // 94: amphi.v1.AssetType
-	(AssetState)(0),                  // 95: amphi.v1.AssetState
-	(*Asset)(nil),                    // 96: amphi.v1.Asset
-	(*Session)(nil),                  // 97: amphi.v1.Session
-	(*EdgeStatus)(nil),               // 98: amphi.v1.EdgeStatus
-	(*RelayPlan)(nil),                // 99: amphi.v1.RelayPlan
-	(*StreamVariant)(nil),            // 100: amphi.v1.StreamVariant
-	(*RoomState)(nil),                // 101: amphi.v1.RoomState
-	(*SendResult)(nil),               // 102: amphi.v1.SendResult
-	(*StoreResult)(nil),              // 103: amphi.v1.StoreResult
-	(*ListPeersResult)(nil),          // 104: amphi.v1.ListPeersResult
-	(*Peer)(nil),                     // 105: amphi.v1.Peer
-	(*ChangeRoleResult)(nil),         // 106: amphi.v1.ChangeRoleResult
-	(*Playback)(nil),                 // 107: amphi.v1.Playback
+	(*SendTimedMetadataRequest)(nil), // 41: amphi.v1.SendTimedMetadataRequest
+	(*AddCaptionsRequest)(nil),       // 42: amphi.v1.AddCaptionsRequest
+	(*AddCaptionsResponse)(nil),      // 43: amphi.v1.AddCaptionsResponse
+	(*StartRecordingRequest)(nil),    // 44: amphi.v1.StartRecordingRequest
+	(*AddPushRequest)(nil),           // 45: amphi.v1.AddPushRequest
+	(*OutputRequest)(nil),            // 46: amphi.v1.OutputRequest
+	(*ListOutputsRequest)(nil),       // 47: amphi.v1.ListOutputsRequest
+	(*OutputsResponse)(nil),          // 48: amphi.v1.OutputsResponse
+	(*ListAssetsRequest)(nil),        // 49: amphi.v1.ListAssetsRequest
+	(*ListAssetsResponse)(nil),       // 50: amphi.v1.ListAssetsResponse
+	(*GetAssetRequest)(nil),          // 51: amphi.v1.GetAssetRequest
+	(*DeleteAssetRequest)(nil),       // 52: amphi.v1.DeleteAssetRequest
+	(*DeleteAssetResponse)(nil),      // 53: amphi.v1.DeleteAssetResponse
+	(*PresignAssetRequest)(nil),      // 54: amphi.v1.PresignAssetRequest
+	(*PresignAssetResponse)(nil),     // 55: amphi.v1.PresignAssetResponse
+	(*ListSessionsRequest)(nil),      // 56: amphi.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),     // 57: amphi.v1.ListSessionsResponse
+	(*GetSessionRequest)(nil),        // 58: amphi.v1.GetSessionRequest
+	(*DrainNodeRequest)(nil),         // 59: amphi.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),       // 60: amphi.v1.UndrainNodeRequest
+	(*ListNodesRequest)(nil),         // 61: amphi.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 62: amphi.v1.ListNodesResponse
+	(*NodeInfo)(nil),                 // 63: amphi.v1.NodeInfo
+	(*GetNodeRequest)(nil),           // 64: amphi.v1.GetNodeRequest
+	(*NodeStatus)(nil),               // 65: amphi.v1.NodeStatus
+	(*ClusterStatus)(nil),            // 66: amphi.v1.ClusterStatus
+	(*TrunkStatus)(nil),              // 67: amphi.v1.TrunkStatus
+	(*DrainStatus)(nil),              // 68: amphi.v1.DrainStatus
+	(*RelayStatus)(nil),              // 69: amphi.v1.RelayStatus
+	(*RoomStatus)(nil),               // 70: amphi.v1.RoomStatus
+	(*PeerStatus)(nil),               // 71: amphi.v1.PeerStatus
+	(*UpTrackStatus)(nil),            // 72: amphi.v1.UpTrackStatus
+	(*EncodingStatus)(nil),           // 73: amphi.v1.EncodingStatus
+	(*DownTrackStatus)(nil),          // 74: amphi.v1.DownTrackStatus
+	(*OutputStatus)(nil),             // 75: amphi.v1.OutputStatus
+	(*StreamStatus)(nil),             // 76: amphi.v1.StreamStatus
+	nil,                              // 77: amphi.v1.NodeStatus.DropsEntry
+	nil,                              // 78: amphi.v1.ClusterStatus.RefusedEntry
+	nil,                              // 79: amphi.v1.RoomStatus.PeersByLevelEntry
+	nil,                              // 80: amphi.v1.StreamStatus.DropsEntry
+	(*Room)(nil),                     // 81: amphi.v1.Room
+	(*RoomCode)(nil),                 // 82: amphi.v1.RoomCode
+	(*SendMessage)(nil),              // 83: amphi.v1.SendMessage
+	(*SetStore)(nil),                 // 84: amphi.v1.SetStore
+	(*ListPeers)(nil),                // 85: amphi.v1.ListPeers
+	(*UpdatePeer)(nil),               // 86: amphi.v1.UpdatePeer
+	(*ChangeRole)(nil),               // 87: amphi.v1.ChangeRole
+	(*MutePeers)(nil),                // 88: amphi.v1.MutePeers
+	(*RemovePeers)(nil),              // 89: amphi.v1.RemovePeers
+	(*Template)(nil),                 // 90: amphi.v1.Template
+	(*Picture)(nil),                  // 91: amphi.v1.Picture
+	(LayoutKind)(0),                  // 92: amphi.v1.LayoutKind
+	(*LayoutOptions)(nil),            // 93: amphi.v1.LayoutOptions
+	(*Stream)(nil),                   // 94: amphi.v1.Stream
+	(*TimedMetadata)(nil),            // 95: amphi.v1.TimedMetadata
+	(*Captions)(nil),                 // 96: amphi.v1.Captions
+	(*TrackFilter)(nil),              // 97: amphi.v1.TrackFilter
+	(*Output)(nil),                   // 98: amphi.v1.Output
+	(AssetType)(0),                   // 99: amphi.v1.AssetType
+	(AssetState)(0),                  // 100: amphi.v1.AssetState
+	(*Asset)(nil),                    // 101: amphi.v1.Asset
+	(*Session)(nil),                  // 102: amphi.v1.Session
+	(*EdgeStatus)(nil),               // 103: amphi.v1.EdgeStatus
+	(*RelayPlan)(nil),                // 104: amphi.v1.RelayPlan
+	(*StreamVariant)(nil),            // 105: amphi.v1.StreamVariant
+	(*RoomState)(nil),                // 106: amphi.v1.RoomState
+	(*SendResult)(nil),               // 107: amphi.v1.SendResult
+	(*StoreResult)(nil),              // 108: amphi.v1.StoreResult
+	(*ListPeersResult)(nil),          // 109: amphi.v1.ListPeersResult
+	(*Peer)(nil),                     // 110: amphi.v1.Peer
+	(*ChangeRoleResult)(nil),         // 111: amphi.v1.ChangeRoleResult
+	(*Playback)(nil),                 // 112: amphi.v1.Playback
 }
 var file_amphi_v1_api_proto_depIdxs = []int32{
-	78,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
-	79,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
-	80,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
-	81,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
-	82,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
-	83,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
-	84,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
-	85,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
-	86,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
-	87,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
-	87,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
-	88,  // 11: amphi.v1.ListPicturesResponse.pictures:type_name -> amphi.v1.Picture
-	89,  // 12: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
-	90,  // 13: amphi.v1.StartStreamRequest.layout_options:type_name -> amphi.v1.LayoutOptions
-	91,  // 14: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
-	89,  // 15: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
-	90,  // 16: amphi.v1.SetLayoutRequest.layout_options:type_name -> amphi.v1.LayoutOptions
-	92,  // 17: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
-	93,  // 18: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
-	94,  // 19: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
-	95,  // 20: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
-	96,  // 21: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
-	97,  // 22: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
-	60,  // 23: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
-	60,  // 24: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
-	67,  // 25: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
-	73,  // 26: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
-	74,  // 27: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
-	63,  // 28: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
-	64,  // 29: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
-	65,  // 30: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
-	72,  // 31: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
-	98,  // 32: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
-	75,  // 33: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
-	76,  // 34: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
-	68,  // 35: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
-	99,  // 36: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
-	66,  // 37: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
-	69,  // 38: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
-	71,  // 39: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
-	70,  // 40: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
-	93,  // 41: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
-	91,  // 42: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
-	77,  // 43: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
-	100, // 44: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
-	0,   // 45: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
-	1,   // 46: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
-	2,   // 47: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
-	4,   // 48: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
-	5,   // 49: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
-	7,   // 50: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
-	9,   // 51: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
-	10,  // 52: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
-	11,  // 53: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
-	13,  // 54: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
-	14,  // 55: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
-	15,  // 56: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
-	16,  // 57: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
-	17,  // 58: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
-	18,  // 59: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
-	19,  // 60: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
-	20,  // 61: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
-	22,  // 62: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
-	24,  // 63: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
-	26,  // 64: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
-	27,  // 65: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
-	28,  // 66: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
-	36,  // 67: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
-	37,  // 68: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
-	38,  // 69: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
-	40,  // 70: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
-	30,  // 71: amphi.v1.StreamService.CreatePlaybackUrl:input_type -> amphi.v1.CreatePlaybackUrlRequest
-	31,  // 72: amphi.v1.StreamService.PutPicture:input_type -> amphi.v1.PutPictureRequest
-	32,  // 73: amphi.v1.StreamService.ListPictures:input_type -> amphi.v1.ListPicturesRequest
-	34,  // 74: amphi.v1.StreamService.DeletePicture:input_type -> amphi.v1.DeletePictureRequest
-	41,  // 75: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
-	43,  // 76: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
-	43,  // 77: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
-	43,  // 78: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
-	44,  // 79: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
-	42,  // 80: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
-	43,  // 81: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
-	43,  // 82: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
-	44,  // 83: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
-	46,  // 84: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
-	48,  // 85: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
-	49,  // 86: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
-	51,  // 87: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
-	53,  // 88: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
-	55,  // 89: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
-	58,  // 90: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
-	61,  // 91: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
-	56,  // 92: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
-	57,  // 93: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
-	78,  // 94: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
-	78,  // 95: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
-	3,   // 96: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
-	78,  // 97: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
-	6,   // 98: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
-	8,   // 99: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
-	101, // 100: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
-	12,  // 101: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
-	12,  // 102: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
-	79,  // 103: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
-	102, // 104: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
-	103, // 105: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
-	104, // 106: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
-	105, // 107: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
-	105, // 108: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
-	106, // 109: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
-	21,  // 110: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
-	23,  // 111: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
-	25,  // 112: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
-	87,  // 113: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
-	87,  // 114: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
-	29,  // 115: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
-	91,  // 116: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
-	91,  // 117: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
-	39,  // 118: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
-	91,  // 119: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
-	107, // 120: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
-	88,  // 121: amphi.v1.StreamService.PutPicture:output_type -> amphi.v1.Picture
-	33,  // 122: amphi.v1.StreamService.ListPictures:output_type -> amphi.v1.ListPicturesResponse
-	35,  // 123: amphi.v1.StreamService.DeletePicture:output_type -> amphi.v1.DeletePictureResponse
-	93,  // 124: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
-	45,  // 125: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
-	45,  // 126: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
-	45,  // 127: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
-	45,  // 128: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
-	93,  // 129: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
-	45,  // 130: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
-	45,  // 131: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
-	45,  // 132: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
-	47,  // 133: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
-	96,  // 134: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
-	50,  // 135: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
-	52,  // 136: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
-	54,  // 137: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
-	97,  // 138: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
-	59,  // 139: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
-	62,  // 140: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
-	60,  // 141: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
-	60,  // 142: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
-	94,  // [94:143] is the sub-list for method output_type
-	45,  // [45:94] is the sub-list for method input_type
-	45,  // [45:45] is the sub-list for extension type_name
-	45,  // [45:45] is the sub-list for extension extendee
-	0,   // [0:45] is the sub-list for field type_name
+	81,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
+	82,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
+	83,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
+	84,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
+	85,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
+	86,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
+	87,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
+	88,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
+	89,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
+	90,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
+	90,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
+	91,  // 11: amphi.v1.ListPicturesResponse.pictures:type_name -> amphi.v1.Picture
+	92,  // 12: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
+	93,  // 13: amphi.v1.StartStreamRequest.layout_options:type_name -> amphi.v1.LayoutOptions
+	94,  // 14: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
+	92,  // 15: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
+	93,  // 16: amphi.v1.SetLayoutRequest.layout_options:type_name -> amphi.v1.LayoutOptions
+	95,  // 17: amphi.v1.SendTimedMetadataRequest.metadata:type_name -> amphi.v1.TimedMetadata
+	96,  // 18: amphi.v1.AddCaptionsRequest.captions:type_name -> amphi.v1.Captions
+	97,  // 19: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
+	98,  // 20: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
+	99,  // 21: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
+	100, // 22: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
+	101, // 23: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
+	102, // 24: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
+	63,  // 25: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
+	63,  // 26: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
+	70,  // 27: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
+	76,  // 28: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
+	77,  // 29: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
+	66,  // 30: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
+	67,  // 31: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
+	68,  // 32: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
+	75,  // 33: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
+	103, // 34: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
+	78,  // 35: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
+	79,  // 36: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
+	71,  // 37: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
+	104, // 38: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
+	69,  // 39: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
+	72,  // 40: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
+	74,  // 41: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
+	73,  // 42: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
+	98,  // 43: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
+	94,  // 44: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
+	80,  // 45: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
+	105, // 46: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
+	0,   // 47: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
+	1,   // 48: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
+	2,   // 49: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
+	4,   // 50: amphi.v1.RoomService.UpdateRoom:input_type -> amphi.v1.UpdateRoomRequest
+	5,   // 51: amphi.v1.RoomService.DeleteRoom:input_type -> amphi.v1.DeleteRoomRequest
+	7,   // 52: amphi.v1.RoomService.EndRoom:input_type -> amphi.v1.EndRoomRequest
+	9,   // 53: amphi.v1.RoomService.GetState:input_type -> amphi.v1.GetStateRequest
+	10,  // 54: amphi.v1.RoomService.CreateCodes:input_type -> amphi.v1.CreateCodesRequest
+	11,  // 55: amphi.v1.RoomService.ListCodes:input_type -> amphi.v1.ListCodesRequest
+	13,  // 56: amphi.v1.RoomService.UpdateCode:input_type -> amphi.v1.UpdateCodeRequest
+	14,  // 57: amphi.v1.RoomService.SendMessage:input_type -> amphi.v1.SendMessageRequest
+	15,  // 58: amphi.v1.RoomService.SetStore:input_type -> amphi.v1.SetStoreRequest
+	16,  // 59: amphi.v1.PeerService.ListPeers:input_type -> amphi.v1.ListPeersRequest
+	17,  // 60: amphi.v1.PeerService.GetPeer:input_type -> amphi.v1.GetPeerRequest
+	18,  // 61: amphi.v1.PeerService.UpdatePeer:input_type -> amphi.v1.UpdatePeerRequest
+	19,  // 62: amphi.v1.PeerService.ChangeRole:input_type -> amphi.v1.ChangeRoleRequest
+	20,  // 63: amphi.v1.PeerService.MutePeers:input_type -> amphi.v1.MutePeersRequest
+	22,  // 64: amphi.v1.PeerService.RemovePeers:input_type -> amphi.v1.RemovePeersRequest
+	24,  // 65: amphi.v1.TemplateService.ListTemplates:input_type -> amphi.v1.ListTemplatesRequest
+	26,  // 66: amphi.v1.TemplateService.GetTemplate:input_type -> amphi.v1.GetTemplateRequest
+	27,  // 67: amphi.v1.TemplateService.SetTemplate:input_type -> amphi.v1.SetTemplateRequest
+	28,  // 68: amphi.v1.TemplateService.DeleteTemplate:input_type -> amphi.v1.DeleteTemplateRequest
+	36,  // 69: amphi.v1.StreamService.StartStream:input_type -> amphi.v1.StartStreamRequest
+	37,  // 70: amphi.v1.StreamService.StopStream:input_type -> amphi.v1.StopStreamRequest
+	38,  // 71: amphi.v1.StreamService.ListStreams:input_type -> amphi.v1.ListStreamsRequest
+	40,  // 72: amphi.v1.StreamService.SetLayout:input_type -> amphi.v1.SetLayoutRequest
+	30,  // 73: amphi.v1.StreamService.CreatePlaybackUrl:input_type -> amphi.v1.CreatePlaybackUrlRequest
+	31,  // 74: amphi.v1.StreamService.PutPicture:input_type -> amphi.v1.PutPictureRequest
+	32,  // 75: amphi.v1.StreamService.ListPictures:input_type -> amphi.v1.ListPicturesRequest
+	34,  // 76: amphi.v1.StreamService.DeletePicture:input_type -> amphi.v1.DeletePictureRequest
+	41,  // 77: amphi.v1.StreamService.SendTimedMetadata:input_type -> amphi.v1.SendTimedMetadataRequest
+	42,  // 78: amphi.v1.StreamService.AddCaptions:input_type -> amphi.v1.AddCaptionsRequest
+	44,  // 79: amphi.v1.RecordingService.StartRecording:input_type -> amphi.v1.StartRecordingRequest
+	46,  // 80: amphi.v1.RecordingService.StopRecording:input_type -> amphi.v1.OutputRequest
+	46,  // 81: amphi.v1.RecordingService.PauseRecording:input_type -> amphi.v1.OutputRequest
+	46,  // 82: amphi.v1.RecordingService.ResumeRecording:input_type -> amphi.v1.OutputRequest
+	47,  // 83: amphi.v1.RecordingService.ListRecordings:input_type -> amphi.v1.ListOutputsRequest
+	45,  // 84: amphi.v1.PushService.AddPush:input_type -> amphi.v1.AddPushRequest
+	46,  // 85: amphi.v1.PushService.RemovePush:input_type -> amphi.v1.OutputRequest
+	46,  // 86: amphi.v1.PushService.RetryPush:input_type -> amphi.v1.OutputRequest
+	47,  // 87: amphi.v1.PushService.ListPushes:input_type -> amphi.v1.ListOutputsRequest
+	49,  // 88: amphi.v1.AssetService.ListAssets:input_type -> amphi.v1.ListAssetsRequest
+	51,  // 89: amphi.v1.AssetService.GetAsset:input_type -> amphi.v1.GetAssetRequest
+	52,  // 90: amphi.v1.AssetService.DeleteAsset:input_type -> amphi.v1.DeleteAssetRequest
+	54,  // 91: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
+	56,  // 92: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
+	58,  // 93: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
+	61,  // 94: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
+	64,  // 95: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
+	59,  // 96: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
+	60,  // 97: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
+	81,  // 98: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
+	81,  // 99: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
+	3,   // 100: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
+	81,  // 101: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
+	6,   // 102: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
+	8,   // 103: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
+	106, // 104: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
+	12,  // 105: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
+	12,  // 106: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
+	82,  // 107: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
+	107, // 108: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
+	108, // 109: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
+	109, // 110: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
+	110, // 111: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
+	110, // 112: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
+	111, // 113: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
+	21,  // 114: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
+	23,  // 115: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
+	25,  // 116: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
+	90,  // 117: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
+	90,  // 118: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
+	29,  // 119: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
+	94,  // 120: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
+	94,  // 121: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
+	39,  // 122: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
+	94,  // 123: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
+	112, // 124: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
+	91,  // 125: amphi.v1.StreamService.PutPicture:output_type -> amphi.v1.Picture
+	33,  // 126: amphi.v1.StreamService.ListPictures:output_type -> amphi.v1.ListPicturesResponse
+	35,  // 127: amphi.v1.StreamService.DeletePicture:output_type -> amphi.v1.DeletePictureResponse
+	95,  // 128: amphi.v1.StreamService.SendTimedMetadata:output_type -> amphi.v1.TimedMetadata
+	43,  // 129: amphi.v1.StreamService.AddCaptions:output_type -> amphi.v1.AddCaptionsResponse
+	98,  // 130: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
+	48,  // 131: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
+	48,  // 132: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
+	48,  // 133: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
+	48,  // 134: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
+	98,  // 135: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
+	48,  // 136: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
+	48,  // 137: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
+	48,  // 138: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
+	50,  // 139: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
+	101, // 140: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
+	53,  // 141: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
+	55,  // 142: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
+	57,  // 143: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
+	102, // 144: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
+	62,  // 145: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
+	65,  // 146: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
+	63,  // 147: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
+	63,  // 148: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
+	98,  // [98:149] is the sub-list for method output_type
+	47,  // [47:98] is the sub-list for method input_type
+	47,  // [47:47] is the sub-list for extension type_name
+	47,  // [47:47] is the sub-list for extension extendee
+	0,   // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_api_proto_init() }
@@ -5397,6 +5606,7 @@ func file_amphi_v1_api_proto_init() {
 	if File_amphi_v1_api_proto != nil {
 		return
 	}
+	file_amphi_v1_cue_proto_init()
 	file_amphi_v1_edge_proto_init()
 	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_init()
@@ -5411,7 +5621,7 @@ func file_amphi_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_api_proto_rawDesc), len(file_amphi_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

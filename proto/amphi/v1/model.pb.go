@@ -753,9 +753,11 @@ type Permissions struct {
 	ModerateChat     bool     `protobuf:"varint,18,opt,name=moderate_chat,json=moderateChat,proto3" json:"moderate_chat,omitempty"`
 	PreviewRoomState bool     `protobuf:"varint,19,opt,name=preview_room_state,json=previewRoomState,proto3" json:"preview_room_state,omitempty"`
 	// Lock and unlock the room, change its metadata, lower other people's hands.
-	ManageRoom    bool `protobuf:"varint,20,opt,name=manage_room,json=manageRoom,proto3" json:"manage_room,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ManageRoom bool `protobuf:"varint,20,opt,name=manage_room,json=manageRoom,proto3" json:"manage_room,omitempty"`
+	// Put timed metadata and captions into streams.
+	AnnotateStream bool `protobuf:"varint,60,opt,name=annotate_stream,json=annotateStream,proto3" json:"annotate_stream,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Permissions) Reset() {
@@ -924,6 +926,13 @@ func (x *Permissions) GetPreviewRoomState() bool {
 func (x *Permissions) GetManageRoom() bool {
 	if x != nil {
 		return x.ManageRoom
+	}
+	return false
+}
+
+func (x *Permissions) GetAnnotateStream() bool {
+	if x != nil {
+		return x.AnnotateStream
 	}
 	return false
 }
@@ -1139,6 +1148,14 @@ type StreamSettings struct {
 	SegmentMs uint32 `protobuf:"varint,12,opt,name=segment_ms,json=segmentMs,proto3" json:"segment_ms,omitempty"`
 	// Whoever knows its URL may play it; otherwise it takes a playback token.
 	OpenPlayback bool `protobuf:"varint,50,opt,name=open_playback,json=openPlayback,proto3" json:"open_playback,omitempty"`
+	// How many seconds viewers can go back, up to 43200; 0 is what a live playlist has (15 segments).
+	DvrWindowS uint32 `protobuf:"varint,60,opt,name=dvr_window_s,json=dvrWindowS,proto3" json:"dvr_window_s,omitempty"`
+	// Viewers can go back to the stream's beginning, for 12 hours at most: an EVENT playlist.
+	EventPlaylist bool `protobuf:"varint,61,opt,name=event_playlist,json=eventPlaylist,proto3" json:"event_playlist,omitempty"`
+	// Types of messages to everybody that go into the stream as timed metadata; up to 16.
+	MetadataTypes []string `protobuf:"bytes,62,rep,name=metadata_types,json=metadataTypes,proto3" json:"metadata_types,omitempty"`
+	// Languages (BCP 47) of captions that the stream offers; up to 8, the first is the default.
+	CaptionLanguages []string `protobuf:"bytes,63,rep,name=caption_languages,json=captionLanguages,proto3" json:"caption_languages,omitempty"`
 	// How the layout looks from the start.
 	LayoutOptions *LayoutOptions `protobuf:"bytes,70,opt,name=layout_options,json=layoutOptions,proto3" json:"layout_options,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1264,6 +1281,34 @@ func (x *StreamSettings) GetOpenPlayback() bool {
 		return x.OpenPlayback
 	}
 	return false
+}
+
+func (x *StreamSettings) GetDvrWindowS() uint32 {
+	if x != nil {
+		return x.DvrWindowS
+	}
+	return 0
+}
+
+func (x *StreamSettings) GetEventPlaylist() bool {
+	if x != nil {
+		return x.EventPlaylist
+	}
+	return false
+}
+
+func (x *StreamSettings) GetMetadataTypes() []string {
+	if x != nil {
+		return x.MetadataTypes
+	}
+	return nil
+}
+
+func (x *StreamSettings) GetCaptionLanguages() []string {
+	if x != nil {
+		return x.CaptionLanguages
+	}
+	return nil
 }
 
 func (x *StreamSettings) GetLayoutOptions() *LayoutOptions {
@@ -2302,7 +2347,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\bdelivery\x18\x01 \x01(\x0e2\x12.amphi.v1.DeliveryR\bdelivery\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12(\n" +
 	"\x10max_bitrate_kbps\x18\x03 \x01(\rR\x0emaxBitrateKbps\x12\x16\n" +
-	"\x06stream\x18\x04 \x01(\tR\x06stream\"\xc2\x05\n" +
+	"\x06stream\x18\x04 \x01(\tR\x06stream\"\xeb\x05\n" +
 	"\vPermissions\x12\x19\n" +
 	"\bend_room\x18\x01 \x01(\bR\aendRoom\x12#\n" +
 	"\rremove_others\x18\x02 \x01(\bR\fremoveOthers\x12\x1f\n" +
@@ -2332,7 +2377,8 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\rmoderate_chat\x18\x12 \x01(\bR\fmoderateChat\x12,\n" +
 	"\x12preview_room_state\x18\x13 \x01(\bR\x10previewRoomState\x12\x1f\n" +
 	"\vmanage_room\x18\x14 \x01(\bR\n" +
-	"manageRoom\"\xe9\x02\n" +
+	"manageRoom\x12'\n" +
+	"\x0fannotate_stream\x18< \x01(\bR\x0eannotateStream\"\xe9\x02\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x121\n" +
@@ -2350,7 +2396,7 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05width\x18\x02 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\rR\x06height\x12!\n" +
-	"\fbitrate_kbps\x18\x04 \x01(\rR\vbitrateKbps\"\xf3\x03\n" +
+	"\fbitrate_kbps\x18\x04 \x01(\rR\vbitrateKbps\"\x90\x05\n" +
 	"\x0eStreamSettings\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12\x14\n" +
@@ -2369,7 +2415,12 @@ const file_amphi_v1_model_proto_rawDesc = "" +
 	"\apart_ms\x18\v \x01(\rR\x06partMs\x12\x1d\n" +
 	"\n" +
 	"segment_ms\x18\f \x01(\rR\tsegmentMs\x12#\n" +
-	"\ropen_playback\x182 \x01(\bR\fopenPlayback\x12>\n" +
+	"\ropen_playback\x182 \x01(\bR\fopenPlayback\x12 \n" +
+	"\fdvr_window_s\x18< \x01(\rR\n" +
+	"dvrWindowS\x12%\n" +
+	"\x0eevent_playlist\x18= \x01(\bR\reventPlaylist\x12%\n" +
+	"\x0emetadata_types\x18> \x03(\tR\rmetadataTypes\x12+\n" +
+	"\x11caption_languages\x18? \x03(\tR\x10captionLanguages\x12>\n" +
 	"\x0elayout_options\x18F \x01(\v2\x17.amphi.v1.LayoutOptionsR\rlayoutOptions\"\xf7\x02\n" +
 	"\n" +
 	"RoomLimits\x12\x1b\n" +

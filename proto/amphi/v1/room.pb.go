@@ -219,6 +219,7 @@ type Command struct {
 	//	*Command_StreamReport
 	//	*Command_ControlOutput
 	//	*Command_OutputReport
+	//	*Command_StreamCue
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -459,6 +460,15 @@ func (x *Command) GetOutputReport() *OutputReport {
 	return nil
 }
 
+func (x *Command) GetStreamCue() *StreamCue {
+	if x != nil {
+		if x, ok := x.Body.(*Command_StreamCue); ok {
+			return x.StreamCue
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -553,6 +563,10 @@ type Command_OutputReport struct {
 	OutputReport *OutputReport `protobuf:"bytes,41,opt,name=output_report,json=outputReport,proto3,oneof"`
 }
 
+type Command_StreamCue struct {
+	StreamCue *StreamCue `protobuf:"bytes,60,opt,name=stream_cue,json=streamCue,proto3,oneof"`
+}
+
 func (*Command_Join) isCommand_Body() {}
 
 func (*Command_Leave) isCommand_Body() {}
@@ -596,6 +610,8 @@ func (*Command_StreamReport) isCommand_Body() {}
 func (*Command_ControlOutput) isCommand_Body() {}
 
 func (*Command_OutputReport) isCommand_Body() {}
+
+func (*Command_StreamCue) isCommand_Body() {}
 
 // Join makes the peer. Answered with JoinResult.
 type Join struct {
@@ -2264,6 +2280,7 @@ type Result struct {
 	//	*Result_ChangeRole
 	//	*Result_ListPeers
 	//	*Result_ControlOutput
+	//	*Result_StreamCue
 	Body          isResult_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2378,6 +2395,15 @@ func (x *Result) GetControlOutput() *ControlOutputResult {
 	return nil
 }
 
+func (x *Result) GetStreamCue() *StreamCueResult {
+	if x != nil {
+		if x, ok := x.Body.(*Result_StreamCue); ok {
+			return x.StreamCue
+		}
+	}
+	return nil
+}
+
 type isResult_Body interface {
 	isResult_Body()
 }
@@ -2414,6 +2440,10 @@ type Result_ControlOutput struct {
 	ControlOutput *ControlOutputResult `protobuf:"bytes,40,opt,name=control_output,json=controlOutput,proto3,oneof"`
 }
 
+type Result_StreamCue struct {
+	StreamCue *StreamCueResult `protobuf:"bytes,60,opt,name=stream_cue,json=streamCue,proto3,oneof"`
+}
+
 func (*Result_Error) isResult_Body() {}
 
 func (*Result_Join) isResult_Body() {}
@@ -2429,6 +2459,8 @@ func (*Result_ChangeRole) isResult_Body() {}
 func (*Result_ListPeers) isResult_Body() {}
 
 func (*Result_ControlOutput) isResult_Body() {}
+
+func (*Result_StreamCue) isResult_Body() {}
 
 // Event is one decision of the owner. Events are numbered without gaps at the owner; a client sees gaps
 // where an event was not meant for it.
@@ -5107,7 +5139,8 @@ var File_amphi_v1_room_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_room_proto_rawDesc = "" +
 	"\n" +
-	"\x13amphi/v1/room.proto\x12\bamphi.v1\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xf1\t\n" +
+	"\x13amphi/v1/room.proto\x12\bamphi.v1\x1a\x12amphi/v1/cue.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xa7\n" +
+	"\n" +
 	"\aCommand\x12$\n" +
 	"\x04join\x18\x01 \x01(\v2\x0e.amphi.v1.JoinH\x00R\x04join\x12'\n" +
 	"\x05leave\x18\x02 \x01(\v2\x0f.amphi.v1.LeaveH\x00R\x05leave\x122\n" +
@@ -5137,7 +5170,9 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x0fpeer_connection\x18\x13 \x01(\v2\x18.amphi.v1.PeerConnectionH\x00R\x0epeerConnection\x12=\n" +
 	"\rstream_report\x18\x14 \x01(\v2\x16.amphi.v1.StreamReportH\x00R\fstreamReport\x12@\n" +
 	"\x0econtrol_output\x18( \x01(\v2\x17.amphi.v1.ControlOutputH\x00R\rcontrolOutput\x12=\n" +
-	"\routput_report\x18) \x01(\v2\x16.amphi.v1.OutputReportH\x00R\foutputReportB\x06\n" +
+	"\routput_report\x18) \x01(\v2\x16.amphi.v1.OutputReportH\x00R\foutputReport\x124\n" +
+	"\n" +
+	"stream_cue\x18< \x01(\v2\x13.amphi.v1.StreamCueH\x00R\tstreamCueB\x06\n" +
 	"\x04body\"c\n" +
 	"\x04Join\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -5271,7 +5306,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x19\n" +
 	"\bsince_ms\x18\x03 \x01(\x03R\asinceMs\"8\n" +
 	"\fStreamReport\x12(\n" +
-	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"\xb8\x03\n" +
+	"\x06stream\x18\x01 \x01(\v2\x10.amphi.v1.StreamR\x06stream\"\xf4\x03\n" +
 	"\x06Result\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x0f.amphi.v1.ErrorH\x00R\x05error\x12*\n" +
 	"\x04join\x18\x02 \x01(\v2\x14.amphi.v1.JoinResultH\x00R\x04join\x123\n" +
@@ -5282,7 +5317,9 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"changeRole\x12:\n" +
 	"\n" +
 	"list_peers\x18\a \x01(\v2\x19.amphi.v1.ListPeersResultH\x00R\tlistPeers\x12F\n" +
-	"\x0econtrol_output\x18( \x01(\v2\x1d.amphi.v1.ControlOutputResultH\x00R\rcontrolOutputB\x06\n" +
+	"\x0econtrol_output\x18( \x01(\v2\x1d.amphi.v1.ControlOutputResultH\x00R\rcontrolOutput\x12:\n" +
+	"\n" +
+	"stream_cue\x18< \x01(\v2\x19.amphi.v1.StreamCueResultH\x00R\tstreamCueB\x06\n" +
 	"\x04body\"\x8b\t\n" +
 	"\x05Event\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x17\n" +
@@ -5600,22 +5637,24 @@ var file_amphi_v1_room_proto_goTypes = []any{
 	nil,                         // 69: amphi.v1.RelayPlan.HomesEntry
 	(*ControlOutput)(nil),       // 70: amphi.v1.ControlOutput
 	(*OutputReport)(nil),        // 71: amphi.v1.OutputReport
-	(*Peer)(nil),                // 72: amphi.v1.Peer
-	(Kind)(0),                   // 73: amphi.v1.Kind
-	(*SimulcastLayer)(nil),      // 74: amphi.v1.SimulcastLayer
-	(*Track)(nil),               // 75: amphi.v1.Track
-	(*Recipients)(nil),          // 76: amphi.v1.Recipients
-	(LayoutKind)(0),             // 77: amphi.v1.LayoutKind
-	(*LayoutOptions)(nil),       // 78: amphi.v1.LayoutOptions
-	(*Stream)(nil),              // 79: amphi.v1.Stream
-	(*Error)(nil),               // 80: amphi.v1.Error
-	(*ControlOutputResult)(nil), // 81: amphi.v1.ControlOutputResult
-	(*Message)(nil),             // 82: amphi.v1.Message
-	(*OutputChanged)(nil),       // 83: amphi.v1.OutputChanged
-	(LeaveReason)(0),            // 84: amphi.v1.LeaveReason
-	(*StoreEntry)(nil),          // 85: amphi.v1.StoreEntry
-	(*Template)(nil),            // 86: amphi.v1.Template
-	(*Output)(nil),              // 87: amphi.v1.Output
+	(*StreamCue)(nil),           // 72: amphi.v1.StreamCue
+	(*Peer)(nil),                // 73: amphi.v1.Peer
+	(Kind)(0),                   // 74: amphi.v1.Kind
+	(*SimulcastLayer)(nil),      // 75: amphi.v1.SimulcastLayer
+	(*Track)(nil),               // 76: amphi.v1.Track
+	(*Recipients)(nil),          // 77: amphi.v1.Recipients
+	(LayoutKind)(0),             // 78: amphi.v1.LayoutKind
+	(*LayoutOptions)(nil),       // 79: amphi.v1.LayoutOptions
+	(*Stream)(nil),              // 80: amphi.v1.Stream
+	(*Error)(nil),               // 81: amphi.v1.Error
+	(*ControlOutputResult)(nil), // 82: amphi.v1.ControlOutputResult
+	(*StreamCueResult)(nil),     // 83: amphi.v1.StreamCueResult
+	(*Message)(nil),             // 84: amphi.v1.Message
+	(*OutputChanged)(nil),       // 85: amphi.v1.OutputChanged
+	(LeaveReason)(0),            // 86: amphi.v1.LeaveReason
+	(*StoreEntry)(nil),          // 87: amphi.v1.StoreEntry
+	(*Template)(nil),            // 88: amphi.v1.Template
+	(*Output)(nil),              // 89: amphi.v1.Output
 }
 var file_amphi_v1_room_proto_depIdxs = []int32{
 	4,   // 0: amphi.v1.Command.join:type_name -> amphi.v1.Join
@@ -5640,95 +5679,97 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	29,  // 19: amphi.v1.Command.stream_report:type_name -> amphi.v1.StreamReport
 	70,  // 20: amphi.v1.Command.control_output:type_name -> amphi.v1.ControlOutput
 	71,  // 21: amphi.v1.Command.output_report:type_name -> amphi.v1.OutputReport
-	72,  // 22: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
-	73,  // 23: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
-	74,  // 24: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
-	75,  // 25: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
-	76,  // 26: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
-	65,  // 27: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
-	1,   // 28: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
-	77,  // 29: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
-	78,  // 30: amphi.v1.ControlStream.layout_options:type_name -> amphi.v1.LayoutOptions
-	72,  // 31: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
-	79,  // 32: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
-	80,  // 33: amphi.v1.Result.error:type_name -> amphi.v1.Error
-	5,   // 34: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
-	8,   // 35: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
-	13,  // 36: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
-	17,  // 37: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
-	19,  // 38: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
-	27,  // 39: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
-	81,  // 40: amphi.v1.Result.control_output:type_name -> amphi.v1.ControlOutputResult
-	32,  // 41: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
-	33,  // 42: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
-	34,  // 43: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
-	35,  // 44: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
-	36,  // 45: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
-	37,  // 46: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
-	82,  // 47: amphi.v1.Event.message:type_name -> amphi.v1.Message
-	38,  // 48: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
-	39,  // 49: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
-	40,  // 50: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
-	41,  // 51: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
-	42,  // 52: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
-	43,  // 53: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
-	44,  // 54: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
-	45,  // 55: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
-	46,  // 56: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
-	83,  // 57: amphi.v1.Event.output_changed:type_name -> amphi.v1.OutputChanged
-	72,  // 58: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
-	72,  // 59: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
-	2,   // 60: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
-	84,  // 61: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
-	75,  // 62: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
-	75,  // 63: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
-	14,  // 64: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
-	85,  // 65: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
-	79,  // 66: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
-	86,  // 67: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
-	72,  // 68: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
-	85,  // 69: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
-	82,  // 70: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
-	79,  // 71: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
-	66,  // 72: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
-	40,  // 73: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
-	67,  // 74: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
-	87,  // 75: amphi.v1.RoomState.outputs:type_name -> amphi.v1.Output
-	68,  // 76: amphi.v1.RoomState.sealed_urls:type_name -> amphi.v1.RoomState.SealedUrlsEntry
-	60,  // 77: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
-	61,  // 78: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
-	62,  // 79: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
-	63,  // 80: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
-	64,  // 81: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
-	47,  // 82: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
-	59,  // 83: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
-	49,  // 84: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
-	55,  // 85: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
-	56,  // 86: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
-	51,  // 87: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
-	52,  // 88: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
-	47,  // 89: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
-	31,  // 90: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
-	53,  // 91: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
-	54,  // 92: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
-	50,  // 93: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
-	56,  // 94: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
-	47,  // 95: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
-	53,  // 96: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
-	63,  // 97: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
-	57,  // 98: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
-	69,  // 99: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
-	58,  // 100: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
-	3,   // 101: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	30,  // 102: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	31,  // 103: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	0,   // 104: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
-	53,  // 105: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
-	106, // [106:106] is the sub-list for method output_type
-	106, // [106:106] is the sub-list for method input_type
-	106, // [106:106] is the sub-list for extension type_name
-	106, // [106:106] is the sub-list for extension extendee
-	0,   // [0:106] is the sub-list for field type_name
+	72,  // 22: amphi.v1.Command.stream_cue:type_name -> amphi.v1.StreamCue
+	73,  // 23: amphi.v1.JoinResult.peer:type_name -> amphi.v1.Peer
+	74,  // 24: amphi.v1.PublishTrack.kind:type_name -> amphi.v1.Kind
+	75,  // 25: amphi.v1.PublishTrack.layers:type_name -> amphi.v1.SimulcastLayer
+	76,  // 26: amphi.v1.PublishResult.track:type_name -> amphi.v1.Track
+	77,  // 27: amphi.v1.SendMessage.to:type_name -> amphi.v1.Recipients
+	65,  // 28: amphi.v1.ChangeRoleResult.failed:type_name -> amphi.v1.ChangeRoleResult.FailedEntry
+	1,   // 29: amphi.v1.ControlStream.action:type_name -> amphi.v1.ControlStream.Action
+	78,  // 30: amphi.v1.ControlStream.layout:type_name -> amphi.v1.LayoutKind
+	79,  // 31: amphi.v1.ControlStream.layout_options:type_name -> amphi.v1.LayoutOptions
+	73,  // 32: amphi.v1.ListPeersResult.peers:type_name -> amphi.v1.Peer
+	80,  // 33: amphi.v1.StreamReport.stream:type_name -> amphi.v1.Stream
+	81,  // 34: amphi.v1.Result.error:type_name -> amphi.v1.Error
+	5,   // 35: amphi.v1.Result.join:type_name -> amphi.v1.JoinResult
+	8,   // 36: amphi.v1.Result.publish:type_name -> amphi.v1.PublishResult
+	13,  // 37: amphi.v1.Result.send:type_name -> amphi.v1.SendResult
+	17,  // 38: amphi.v1.Result.store:type_name -> amphi.v1.StoreResult
+	19,  // 39: amphi.v1.Result.change_role:type_name -> amphi.v1.ChangeRoleResult
+	27,  // 40: amphi.v1.Result.list_peers:type_name -> amphi.v1.ListPeersResult
+	82,  // 41: amphi.v1.Result.control_output:type_name -> amphi.v1.ControlOutputResult
+	83,  // 42: amphi.v1.Result.stream_cue:type_name -> amphi.v1.StreamCueResult
+	32,  // 43: amphi.v1.Event.peer_joined:type_name -> amphi.v1.PeerJoined
+	33,  // 44: amphi.v1.Event.peer_updated:type_name -> amphi.v1.PeerUpdated
+	34,  // 45: amphi.v1.Event.peer_left:type_name -> amphi.v1.PeerLeft
+	35,  // 46: amphi.v1.Event.track_published:type_name -> amphi.v1.TrackPublished
+	36,  // 47: amphi.v1.Event.track_updated:type_name -> amphi.v1.TrackUpdated
+	37,  // 48: amphi.v1.Event.track_unpublished:type_name -> amphi.v1.TrackUnpublished
+	84,  // 49: amphi.v1.Event.message:type_name -> amphi.v1.Message
+	38,  // 50: amphi.v1.Event.chat_moderated:type_name -> amphi.v1.ChatModerated
+	39,  // 51: amphi.v1.Event.store_changed:type_name -> amphi.v1.StoreChanged
+	40,  // 52: amphi.v1.Event.role_change_requested:type_name -> amphi.v1.RoleChangeRequested
+	41,  // 53: amphi.v1.Event.role_change_answered:type_name -> amphi.v1.RoleChangeAnswered
+	42,  // 54: amphi.v1.Event.unmute_requested:type_name -> amphi.v1.UnmuteRequested
+	43,  // 55: amphi.v1.Event.room_updated:type_name -> amphi.v1.RoomUpdated
+	44,  // 56: amphi.v1.Event.room_ended:type_name -> amphi.v1.RoomEnded
+	45,  // 57: amphi.v1.Event.stream_changed:type_name -> amphi.v1.StreamChanged
+	46,  // 58: amphi.v1.Event.session_started:type_name -> amphi.v1.SessionStarted
+	85,  // 59: amphi.v1.Event.output_changed:type_name -> amphi.v1.OutputChanged
+	73,  // 60: amphi.v1.PeerJoined.peer:type_name -> amphi.v1.Peer
+	73,  // 61: amphi.v1.PeerUpdated.peer:type_name -> amphi.v1.Peer
+	2,   // 62: amphi.v1.PeerUpdated.what:type_name -> amphi.v1.PeerUpdated.What
+	86,  // 63: amphi.v1.PeerLeft.reason:type_name -> amphi.v1.LeaveReason
+	76,  // 64: amphi.v1.TrackPublished.track:type_name -> amphi.v1.Track
+	76,  // 65: amphi.v1.TrackUpdated.track:type_name -> amphi.v1.Track
+	14,  // 66: amphi.v1.ChatModerated.action:type_name -> amphi.v1.ModerateChat
+	87,  // 67: amphi.v1.StoreChanged.entry:type_name -> amphi.v1.StoreEntry
+	80,  // 68: amphi.v1.StreamChanged.stream:type_name -> amphi.v1.Stream
+	88,  // 69: amphi.v1.RoomState.template:type_name -> amphi.v1.Template
+	73,  // 70: amphi.v1.RoomState.peers:type_name -> amphi.v1.Peer
+	87,  // 71: amphi.v1.RoomState.store:type_name -> amphi.v1.StoreEntry
+	84,  // 72: amphi.v1.RoomState.messages:type_name -> amphi.v1.Message
+	80,  // 73: amphi.v1.RoomState.streams:type_name -> amphi.v1.Stream
+	66,  // 74: amphi.v1.RoomState.role_counts:type_name -> amphi.v1.RoomState.RoleCountsEntry
+	40,  // 75: amphi.v1.RoomState.pending:type_name -> amphi.v1.RoleChangeRequested
+	67,  // 76: amphi.v1.RoomState.lost_ms:type_name -> amphi.v1.RoomState.LostMsEntry
+	89,  // 77: amphi.v1.RoomState.outputs:type_name -> amphi.v1.Output
+	68,  // 78: amphi.v1.RoomState.sealed_urls:type_name -> amphi.v1.RoomState.SealedUrlsEntry
+	60,  // 79: amphi.v1.RoomMessage.attach:type_name -> amphi.v1.Attach
+	61,  // 80: amphi.v1.RoomMessage.detach:type_name -> amphi.v1.Detach
+	62,  // 81: amphi.v1.RoomMessage.request:type_name -> amphi.v1.RoomRequest
+	63,  // 82: amphi.v1.RoomMessage.response:type_name -> amphi.v1.RoomResponse
+	64,  // 83: amphi.v1.RoomMessage.events:type_name -> amphi.v1.RoomEvents
+	47,  // 84: amphi.v1.RoomMessage.state:type_name -> amphi.v1.RoomState
+	59,  // 85: amphi.v1.RoomMessage.peer_moved:type_name -> amphi.v1.PeerMoved
+	49,  // 86: amphi.v1.RoomMessage.standby_update:type_name -> amphi.v1.StandbyUpdate
+	55,  // 87: amphi.v1.RoomMessage.standby_ack:type_name -> amphi.v1.StandbyAck
+	56,  // 88: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
+	51,  // 89: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
+	52,  // 90: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
+	47,  // 91: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
+	31,  // 92: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
+	53,  // 93: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
+	54,  // 94: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
+	50,  // 95: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
+	56,  // 96: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
+	47,  // 97: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
+	53,  // 98: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
+	63,  // 99: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	57,  // 100: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	69,  // 101: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	58,  // 102: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	3,   // 103: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	30,  // 104: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	31,  // 105: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	0,   // 106: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
+	53,  // 107: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
+	108, // [108:108] is the sub-list for method output_type
+	108, // [108:108] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
@@ -5736,6 +5777,7 @@ func file_amphi_v1_room_proto_init() {
 	if File_amphi_v1_room_proto != nil {
 		return
 	}
+	file_amphi_v1_cue_proto_init()
 	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
@@ -5762,6 +5804,7 @@ func file_amphi_v1_room_proto_init() {
 		(*Command_StreamReport)(nil),
 		(*Command_ControlOutput)(nil),
 		(*Command_OutputReport)(nil),
+		(*Command_StreamCue)(nil),
 	}
 	file_amphi_v1_room_proto_msgTypes[7].OneofWrappers = []any{}
 	file_amphi_v1_room_proto_msgTypes[11].OneofWrappers = []any{
@@ -5784,6 +5827,7 @@ func file_amphi_v1_room_proto_init() {
 		(*Result_ChangeRole)(nil),
 		(*Result_ListPeers)(nil),
 		(*Result_ControlOutput)(nil),
+		(*Result_StreamCue)(nil),
 	}
 	file_amphi_v1_room_proto_msgTypes[28].OneofWrappers = []any{
 		(*Event_PeerJoined)(nil),

@@ -144,6 +144,7 @@ type noStreams struct{}
 func (noStreams) Start(string, *amphiv1.StreamSettings, *amphiv1.Stream) error { return nil }
 func (noStreams) SetLayout(string, *amphiv1.Stream)                            {}
 func (noStreams) Stop(string, string)                                          {}
+func (noStreams) Cue(string, string, *amphiv1.StreamCue)                       {}
 
 func TestOutputsAgainstTheRealAPI(t *testing.T) {
 	t.Parallel()

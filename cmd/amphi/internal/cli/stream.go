@@ -16,8 +16,8 @@ const layoutWords = "auto, grid, active-speaker, screen, single, picture-in-pict
 
 func streamCommand() *cobra.Command {
 	a := &app{}
-	return group("stream", "Composite streams: start, stop, list, layout, picture, url", a,
-		streamStart(a), streamStop(a), streamList(a), streamLayout(a), streamPicture(a), streamURL(a))
+	return group("stream", "Composite streams: start, stop, list, layout, picture, url, metadata, caption", a,
+		streamStart(a), streamStop(a), streamList(a), streamLayout(a), streamPicture(a), streamURL(a), streamMetadata(a), streamCaption(a))
 }
 
 func streamTable(w io.Writer, url string, streams ...*amphiv1.Stream) {

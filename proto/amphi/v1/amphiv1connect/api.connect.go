@@ -122,6 +122,12 @@ const (
 	// StreamServiceDeletePictureProcedure is the fully-qualified name of the StreamService's
 	// DeletePicture RPC.
 	StreamServiceDeletePictureProcedure = "/amphi.v1.StreamService/DeletePicture"
+	// StreamServiceSendTimedMetadataProcedure is the fully-qualified name of the StreamService's
+	// SendTimedMetadata RPC.
+	StreamServiceSendTimedMetadataProcedure = "/amphi.v1.StreamService/SendTimedMetadata"
+	// StreamServiceAddCaptionsProcedure is the fully-qualified name of the StreamService's AddCaptions
+	// RPC.
+	StreamServiceAddCaptionsProcedure = "/amphi.v1.StreamService/AddCaptions"
 	// RecordingServiceStartRecordingProcedure is the fully-qualified name of the RecordingService's
 	// StartRecording RPC.
 	RecordingServiceStartRecordingProcedure = "/amphi.v1.RecordingService/StartRecording"
@@ -893,6 +899,9 @@ type StreamServiceClient interface {
 	PutPicture(context.Context, *connect.Request[v1.PutPictureRequest]) (*connect.Response[v1.Picture], error)
 	ListPictures(context.Context, *connect.Request[v1.ListPicturesRequest]) (*connect.Response[v1.ListPicturesResponse], error)
 	DeletePicture(context.Context, *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error)
+	// Answers what the stream gets, with its id and time.
+	SendTimedMetadata(context.Context, *connect.Request[v1.SendTimedMetadataRequest]) (*connect.Response[v1.TimedMetadata], error)
+	AddCaptions(context.Context, *connect.Request[v1.AddCaptionsRequest]) (*connect.Response[v1.AddCaptionsResponse], error)
 }
 
 // NewStreamServiceClient constructs a client for the amphi.v1.StreamService service. By default, it
@@ -954,6 +963,18 @@ func NewStreamServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(streamServiceMethods.ByName("DeletePicture")),
 			connect.WithClientOptions(opts...),
 		),
+		sendTimedMetadata: connect.NewClient[v1.SendTimedMetadataRequest, v1.TimedMetadata](
+			httpClient,
+			baseURL+StreamServiceSendTimedMetadataProcedure,
+			connect.WithSchema(streamServiceMethods.ByName("SendTimedMetadata")),
+			connect.WithClientOptions(opts...),
+		),
+		addCaptions: connect.NewClient[v1.AddCaptionsRequest, v1.AddCaptionsResponse](
+			httpClient,
+			baseURL+StreamServiceAddCaptionsProcedure,
+			connect.WithSchema(streamServiceMethods.ByName("AddCaptions")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -967,6 +988,8 @@ type streamServiceClient struct {
 	putPicture        *connect.Client[v1.PutPictureRequest, v1.Picture]
 	listPictures      *connect.Client[v1.ListPicturesRequest, v1.ListPicturesResponse]
 	deletePicture     *connect.Client[v1.DeletePictureRequest, v1.DeletePictureResponse]
+	sendTimedMetadata *connect.Client[v1.SendTimedMetadataRequest, v1.TimedMetadata]
+	addCaptions       *connect.Client[v1.AddCaptionsRequest, v1.AddCaptionsResponse]
 }
 
 // StartStream calls amphi.v1.StreamService.StartStream.
@@ -1009,6 +1032,16 @@ func (c *streamServiceClient) DeletePicture(ctx context.Context, req *connect.Re
 	return c.deletePicture.CallUnary(ctx, req)
 }
 
+// SendTimedMetadata calls amphi.v1.StreamService.SendTimedMetadata.
+func (c *streamServiceClient) SendTimedMetadata(ctx context.Context, req *connect.Request[v1.SendTimedMetadataRequest]) (*connect.Response[v1.TimedMetadata], error) {
+	return c.sendTimedMetadata.CallUnary(ctx, req)
+}
+
+// AddCaptions calls amphi.v1.StreamService.AddCaptions.
+func (c *streamServiceClient) AddCaptions(ctx context.Context, req *connect.Request[v1.AddCaptionsRequest]) (*connect.Response[v1.AddCaptionsResponse], error) {
+	return c.addCaptions.CallUnary(ctx, req)
+}
+
 // StreamServiceHandler is an implementation of the amphi.v1.StreamService service.
 type StreamServiceHandler interface {
 	StartStream(context.Context, *connect.Request[v1.StartStreamRequest]) (*connect.Response[v1.Stream], error)
@@ -1021,6 +1054,9 @@ type StreamServiceHandler interface {
 	PutPicture(context.Context, *connect.Request[v1.PutPictureRequest]) (*connect.Response[v1.Picture], error)
 	ListPictures(context.Context, *connect.Request[v1.ListPicturesRequest]) (*connect.Response[v1.ListPicturesResponse], error)
 	DeletePicture(context.Context, *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error)
+	// Answers what the stream gets, with its id and time.
+	SendTimedMetadata(context.Context, *connect.Request[v1.SendTimedMetadataRequest]) (*connect.Response[v1.TimedMetadata], error)
+	AddCaptions(context.Context, *connect.Request[v1.AddCaptionsRequest]) (*connect.Response[v1.AddCaptionsResponse], error)
 }
 
 // NewStreamServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -1078,6 +1114,18 @@ func NewStreamServiceHandler(svc StreamServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(streamServiceMethods.ByName("DeletePicture")),
 		connect.WithHandlerOptions(opts...),
 	)
+	streamServiceSendTimedMetadataHandler := connect.NewUnaryHandler(
+		StreamServiceSendTimedMetadataProcedure,
+		svc.SendTimedMetadata,
+		connect.WithSchema(streamServiceMethods.ByName("SendTimedMetadata")),
+		connect.WithHandlerOptions(opts...),
+	)
+	streamServiceAddCaptionsHandler := connect.NewUnaryHandler(
+		StreamServiceAddCaptionsProcedure,
+		svc.AddCaptions,
+		connect.WithSchema(streamServiceMethods.ByName("AddCaptions")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/amphi.v1.StreamService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case StreamServiceStartStreamProcedure:
@@ -1096,6 +1144,10 @@ func NewStreamServiceHandler(svc StreamServiceHandler, opts ...connect.HandlerOp
 			streamServiceListPicturesHandler.ServeHTTP(w, r)
 		case StreamServiceDeletePictureProcedure:
 			streamServiceDeletePictureHandler.ServeHTTP(w, r)
+		case StreamServiceSendTimedMetadataProcedure:
+			streamServiceSendTimedMetadataHandler.ServeHTTP(w, r)
+		case StreamServiceAddCaptionsProcedure:
+			streamServiceAddCaptionsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1135,6 +1187,14 @@ func (UnimplementedStreamServiceHandler) ListPictures(context.Context, *connect.
 
 func (UnimplementedStreamServiceHandler) DeletePicture(context.Context, *connect.Request[v1.DeletePictureRequest]) (*connect.Response[v1.DeletePictureResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.DeletePicture is not implemented"))
+}
+
+func (UnimplementedStreamServiceHandler) SendTimedMetadata(context.Context, *connect.Request[v1.SendTimedMetadataRequest]) (*connect.Response[v1.TimedMetadata], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.SendTimedMetadata is not implemented"))
+}
+
+func (UnimplementedStreamServiceHandler) AddCaptions(context.Context, *connect.Request[v1.AddCaptionsRequest]) (*connect.Response[v1.AddCaptionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.StreamService.AddCaptions is not implemented"))
 }
 
 // RecordingServiceClient is a client for the amphi.v1.RecordingService service.

@@ -150,6 +150,23 @@ export class Roles {
   }
 }
 
+export interface CueOptions {
+  /** `main` by default. */
+  readonly stream?: string;
+  /** When it happens, in Unix milliseconds; now by default. */
+  readonly timeMs?: number;
+  readonly durationMs?: number;
+  /** Unique in the stream; made by the server by default. */
+  readonly id?: string;
+}
+
+export interface Caption {
+  /** When the words were said, in Unix milliseconds. */
+  readonly startMs: number;
+  readonly endMs: number;
+  readonly text: string;
+}
+
 export class Streams {
   constructor(private readonly ask: Ask) {}
 
@@ -165,6 +182,41 @@ export class Streams {
   /** Rearranges a stream while it runs. Options replace those before as a whole; without any they stay. */
   setLayout(layout: LayoutKind, name = "main", options?: LayoutOptions): Promise<void> {
     return this.control(name, StreamAction.LAYOUT, layout, options);
+  }
+
+  /**
+   * Puts something that happens into a stream, now or at another time in Unix milliseconds. Players get it with the picture of
+   * that moment. Answers its id and time.
+   */
+  async sendMetadata(type: string, text: string, options: CueOptions = {}): Promise<{ id: string; timeMs: number }> {
+    const metadata = {
+      type,
+      text,
+      id: options.id ?? "",
+      timeMs: BigInt(Math.round(options.timeMs ?? 0)),
+      durationMs: Math.round(options.durationMs ?? 0),
+    };
+    const result = await this.ask({
+      case: "streamCue",
+      value: { stream: options.stream ?? "", body: { case: "metadata", value: metadata } },
+    });
+    const cue = result.case === "streamCue" ? result.value.cue?.body : undefined;
+    return cue?.case === "metadata"
+      ? { id: cue.value.id, timeMs: Number(cue.value.timeMs) }
+      : { id: metadata.id, timeMs: Number(metadata.timeMs) };
+  }
+
+  /** Puts captions under the picture of a stream; the language is one of the stream's, or its first. */
+  async addCaptions(captions: readonly Caption[], language = "", stream = ""): Promise<void> {
+    const list = captions.map((c) => ({
+      startMs: BigInt(Math.round(c.startMs)),
+      endMs: BigInt(Math.round(c.endMs)),
+      text: c.text,
+    }));
+    await this.ask({
+      case: "streamCue",
+      value: { stream, body: { case: "captions", value: { language, captions: list } } },
+    });
   }
 
   private async control(name: string, action: StreamAction, layout: LayoutKind, options?: LayoutOptions): Promise<void> {

@@ -58,6 +58,7 @@ const noPermissions = withoutType<Permissions>({
   managePolls: false,
   answerPolls: false,
   controlStream: false,
+  annotateStream: false,
   controlRecording: false,
   controlPush: false,
   moderateChat: false,

@@ -141,11 +141,20 @@ export class HlsPlayback implements Playback {
   }
 }
 
+/** A text as the server escapes it for quoted strings; others may have a lone "%" in theirs. */
+function decoded(value: string): string {
+  try {
+    return decodeURIComponent(value);
+  } catch {
+    return value;
+  }
+}
+
 function cueOf(range: DateRange): StreamCue {
   const data: Record<string, string> = {};
   for (const [name, value] of Object.entries(range.attr)) {
     if (hidden.includes(name) || typeof value !== "string") continue;
-    data[name.replace(/^X-/, "").toLowerCase()] = value;
+    data[name.replace(/^X-/, "").toLowerCase()] = decoded(value);
   }
   const cue = { id: range.id, type: range.class, startMs: range.startDate.getTime(), data };
   return range.duration === null ? cue : { ...cue, durationMs: range.duration * 1000 };

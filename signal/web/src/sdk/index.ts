@@ -15,7 +15,9 @@ export type { StreamCue } from "./cues.js";
 export type { StreamCaptions, StreamLevel, StreamWindow } from "./playback.js";
 export type { LocalMedia, PublishOptions } from "./local.js";
 export type {
+  Caption,
   Chat,
+  CueOptions,
   OutputOptions,
   PeerPage,
   Peers,

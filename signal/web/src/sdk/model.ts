@@ -81,6 +81,8 @@ export interface Permissions {
   readonly managePolls: boolean;
   readonly answerPolls: boolean;
   readonly controlStream: boolean;
+  /** Put timed metadata and captions into streams. */
+  readonly annotateStream: boolean;
   readonly controlRecording: boolean;
   readonly controlPush: boolean;
   readonly moderateChat: boolean;
