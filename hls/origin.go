@@ -18,6 +18,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
+	"github.com/amphi-sfu/amphi/hls/spill"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -44,6 +45,10 @@ type Config struct {
 	Linger time.Duration
 	// Pictures are for backgrounds and logos; nil: there are none.
 	Pictures Pictures
+	// SegmentDir is a folder of the Origin's own, for segments that viewers can go back to; empty: there are as many as
+	// memory holds. MaxSegmentBytes bounds it; default as in spill.Config.
+	SegmentDir      string
+	MaxSegmentBytes int64
 	// MaxWaiting bounds waiting HTTP requests; default as in serve.Config.
 	MaxWaiting int
 }
@@ -63,6 +68,7 @@ type Origin struct {
 	log     *slog.Logger
 	source  Source
 	handler *serve.Handler
+	disk    *spill.Disk     // nil: none
 	base    context.Context // of all programs; ends with Run
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // programs
@@ -76,8 +82,16 @@ type Origin struct {
 type key struct{ room, stream string }
 
 type endedProgram struct {
-	pack  *packager.Packager
-	until time.Time
+	pack   *packager.Packager
+	folder *spill.Folder // nil: none
+	until  time.Time
+}
+
+// close takes away what is on disk.
+func (e *endedProgram) close() {
+	if e.folder != nil {
+		e.folder.Close()
+	}
 }
 
 // Rooms' names are compared without regard to case.
@@ -103,6 +117,11 @@ func New(cfg Config, source Source) (*Origin, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.SegmentDir != "" {
+		if o.disk, err = spill.New(spill.Config{Logger: cfg.Logger, Dir: cfg.SegmentDir, MaxBytes: cfg.MaxSegmentBytes}); err != nil {
+			o.log.Error("viewers can go back only as far as memory holds", "err", err)
+		}
+	}
 	o.base, o.stop = context.WithCancel(context.Background())
 	return o, nil
 }
@@ -111,6 +130,13 @@ func New(cfg Config, source Source) (*Origin, error) {
 func (o *Origin) Run(ctx context.Context) error {
 	t := time.NewTicker(10 * time.Second)
 	defer t.Stop()
+	diskCtx, stopDisk := context.WithCancel(context.Background())
+	var writer sync.WaitGroup
+	defer writer.Wait()
+	defer stopDisk() // after the programs
+	if o.disk != nil {
+		writer.Go(func() { _ = o.disk.Run(diskCtx) }) // it says itself what goes wrong
+	}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -132,6 +158,7 @@ func (o *Origin) forget(now time.Time) {
 	defer o.mu.Unlock()
 	for k, e := range o.ended {
 		if now.After(e.until) {
+			e.close()
 			delete(o.ended, k)
 		}
 	}
@@ -191,7 +218,10 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("starting a stream: %w: %w", ErrBadRequest, err)
 	}
-	delete(o.ended, k)
+	if before, ok := o.ended[k]; ok {
+		before.close()
+		delete(o.ended, k)
+	}
 	o.programs[k] = p
 	ctx, cancel := context.WithCancel(o.base)
 	p.cancel = cancel
@@ -211,7 +241,7 @@ func (o *Origin) retire(k key, p *program) {
 	defer o.mu.Unlock()
 	if o.programs[k] == p {
 		delete(o.programs, k)
-		o.ended[k] = endedProgram{p.pack, time.Now().Add(o.cfg.Linger)}
+		o.ended[k] = endedProgram{p.pack, p.folder, time.Now().Add(o.cfg.Linger)}
 	}
 }
 
@@ -240,16 +270,20 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 		cfg.FirstDiscontinuity, cfg.Continues = max(cfg.FirstDiscontinuity, r.After.Discontinuity), true
 	}
 	log := o.log.With("room", r.Room, "stream", r.Stream)
+	folder := o.window(&cfg, s, length, log)
 	p := &program{
 		about: about{room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now}, log: log, source: o.source,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stage: r.Stage.clone(), mode: s.Layout,
-		options: s.Options, pictures: o.cfg.Pictures,
+		options: s.Options, pictures: o.cfg.Pictures, folder: folder,
 	}
 	if o.cfg.OnState != nil {
 		p.onState = func(st State, why string) { o.cfg.OnState(r.Room, r.Stream, st, why) }
 	}
 	var err error
 	if p.pack, err = packager.New(cfg); err != nil {
+		if folder != nil {
+			folder.Close()
+		}
 		return nil, err
 	}
 	if p.arranger, err = layout.New(s.Width, s.Height); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/compose"
 	"github.com/amphi-sfu/amphi/hls/layout"
 	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/spill"
 	"github.com/amphi-sfu/amphi/hls/wire"
 	"github.com/amphi-sfu/amphi/media/codec"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -60,6 +61,7 @@ type program struct {
 	onState   func(State, string)              // never called under a lock
 	byInput   atomic.Pointer[map[uint32]*feed] // for keyframe requests
 	begun     atomic.Int64                     // runs that began
+	folder    *spill.Folder                    // of old segments; nil: none
 	malformed atomic.Int64                     // access units that the packager refused
 	taps      taps
 	pictures  Pictures // may be nil

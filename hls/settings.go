@@ -35,9 +35,16 @@ type Settings struct {
 	HoldBack time.Duration
 	// Window is how many segments are listed; default 15.
 	Window int
+	// DVR is how far viewers can go back, at most 12 h; 0 is Window. Event lets them go back to the beginning, as far as DVR, whose
+	// default then is 12 h.
+	DVR   time.Duration
+	Event bool
 	// Encoder and Preset as in wire.Start.
 	Encoder, Preset string
 }
+
+// maxDVR bounds how far viewers can go back.
+const maxDVR = 12 * time.Hour
 
 const defaultBitrate = 2_500_000
 
@@ -73,6 +80,9 @@ func (s Settings) withDefaults() (Settings, error) {
 	if s.Part < 200*time.Millisecond || s.Part > time.Second || s.Segment < time.Second || s.Segment > 6*time.Second || s.Segment < s.Part {
 		return s, fmt.Errorf("parts of %v and segments of %v", s.Part, s.Segment)
 	}
+	if s.DVR < 0 || s.DVR > maxDVR {
+		return s, fmt.Errorf("a window of %v", s.DVR)
+	}
 	if err := checkLook(s.Layout, s.Options); err != nil {
 		return s, err
 	}
@@ -105,6 +115,7 @@ func SettingsOf(p *amphiv1.StreamSettings) (Settings, error) {
 		AudioBitrate: int(p.GetAudioBitrateKbps()) * 1000, Background: p.GetBackground(), HideNames: p.GetHideNames(),
 		Part:    time.Duration(p.GetPartMs()) * time.Millisecond,
 		Segment: time.Duration(p.GetSegmentMs()) * time.Millisecond,
+		DVR:     time.Duration(p.GetDvrWindowS()) * time.Second, Event: p.GetEventPlaylist(),
 		Layout:  LayoutOf(p.GetLayout()),
 		Options: p.GetLayoutOptions(),
 	}

@@ -115,6 +115,10 @@ func (s *ProgramStats) Status() *amphiv1.StreamStatus {
 			Name: v.Name, Width: uint32(v.Width), Height: uint32(v.Height), BitrateKbps: uint32(v.Bitrate / 1000),
 		})
 	}
+	out.WindowS, out.DiskBytes = s.Packager.DVR.Length.Seconds(), uint64(s.Packager.DVR.OnDisk)
+	if err := s.Packager.DVR.Failure; err != nil {
+		out.WindowFailure = err.Error()
+	}
 	if c := s.Composer.Compositor; c != nil {
 		out.RssBytes, out.LateTicks = uint64(c.RSSBytes), uint64(c.Late)
 	}

@@ -246,7 +246,11 @@ func (n *Node) newOrigin() (*hls.Origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, OnState: n.streams.reported, Authorizer: authorizer{n}, Pictures: n.picture}, hls.Engine(n.media))
+	segments := filepath.Join(n.cfg.Data, "hls-segments")
+	if n.cfg.Data == "" {
+		segments = filepath.Join(os.TempDir(), "amphi-"+n.cfg.ID+"-segments")
+	}
+	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, SegmentDir: segments, OnState: n.streams.reported, Authorizer: authorizer{n}, Pictures: n.picture}, hls.Engine(n.media))
 }
 
 // compositorName is the program that composes pictures, beside this one or in PATH.

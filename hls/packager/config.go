@@ -36,8 +36,14 @@ type Config struct {
 	SegmentTicks int
 	// PartHoldBack is how far from the end players stay; default three parts.
 	PartHoldBack time.Duration
-	// Window is how many finished segments are listed; default 15.
+	// Window is how many finished segments are listed; default 15. More want a Disk.
 	Window int
+	// Event lists all segments from the first on, as an EVENT playlist, as long as Window does.
+	Event bool
+	// Disk takes segments that are older than 5; nil keeps them in memory.
+	Disk Disk
+	// WindowFailure is why Window is shorter than was wished, for Stats; nil: it is not.
+	WindowFailure error
 	// FirstMSN is the first media sequence number, FirstDiscontinuity the discontinuity
 	// sequence to begin with. Continues says that players come from an earlier epoch:
 	// the first segment then stands behind a discontinuity.
@@ -68,7 +74,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.SegmentTicks = 4 * c.PartTicks
 	}
 	if c.Window == 0 {
-		c.Window = 15
+		c.Window = liveWindow
 	}
 	if c.AudioBitrate == 0 {
 		c.AudioBitrate = 128_000
@@ -82,7 +88,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("segments of %d ticks, parts of %d", c.SegmentTicks, c.PartTicks)
 	case len(c.Variants) == 0 || len(c.Variants) > 6:
 		return c, fmt.Errorf("%d variants", len(c.Variants))
-	case c.Window < 0 || c.Window > 10_000:
+	case c.Window < 0 || c.Window > 50_000:
 		return c, fmt.Errorf("window of %d segments", c.Window)
 	}
 	seen := map[string]bool{AudioName: true}

@@ -194,6 +194,7 @@ func (m *Media) finish() error {
 	gap := len(m.parts) == 0
 	_, length, _ := m.list.Segment(n.MSN)
 	m.rate.segment(length)
+	m.slide()
 	if err := m.list.Finish(n.String(), gap); err != nil {
 		return fmt.Errorf("finishing a segment of %s: %w", m.name, err)
 	}
@@ -201,10 +202,6 @@ func (m *Media) finish() error {
 	m.parts = nil
 	return nil
 }
-
-// keep is how many segments can be fetched: those listed, and those that the oldest
-// playlist in any player's hands may still list (RFC 8216bis section 6.2.2).
-func (m *Media) keep() int { return 2*m.cfg.Window + 1 }
 
 // cut ends what is open, because nothing more comes from where it came from.
 func (m *Media) cut() error {

@@ -53,6 +53,7 @@ type Packager struct {
 	runs    int // that began
 	taps    []*tap
 	cues    uint32 // so far
+	window  window
 }
 
 // New makes a packager; nothing is published until Begin and the first access units.
@@ -61,7 +62,8 @@ func New(cfg Config) (*Packager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring a packager: %w", err)
 	}
-	p := &Packager{cfg: cfg, ready: make(chan struct{}), drops: map[Drop]int64{}}
+	p := &Packager{cfg: cfg, ready: make(chan struct{}), drops: map[Drop]int64{},
+		window: window{segments: cfg.Window, event: cfg.Event, failure: cfg.WindowFailure}}
 	part := cfg.ticks(int64(cfg.PartTicks))
 	for _, v := range cfg.Variants {
 		if err := p.addMedia(v.Name, int64(cfg.PartTicks), part, v.Bitrate); err != nil {
@@ -86,7 +88,7 @@ func (p *Packager) addMedia(name string, units int64, partTarget time.Duration, 
 	}
 	list, err := playlist.New(playlist.Config{
 		SegmentTarget: p.cfg.ticks(int64(p.cfg.SegmentTicks)), PartTarget: partTarget, PartHoldBack: holdBack,
-		Window: p.cfg.Window, FirstMSN: p.cfg.FirstMSN, FirstDiscontinuity: p.cfg.FirstDiscontinuity,
+		Window: p.cfg.Window, Event: p.cfg.Event, FirstMSN: p.cfg.FirstMSN, FirstDiscontinuity: p.cfg.FirstDiscontinuity,
 	})
 	if err != nil {
 		return fmt.Errorf("making the playlist %s: %w", name, err)
@@ -95,7 +97,7 @@ func (p *Packager) addMedia(name string, units int64, partTarget time.Duration, 
 		list.Break()
 	}
 	p.medias = append(p.medias, &Media{
-		packager: p, name: name, uri: "../" + name + "/index.m3u8", cfg: &p.cfg, list: list, store: newStore(),
+		packager: p, name: name, uri: "../" + name + "/index.m3u8", cfg: &p.cfg, list: list, store: newStore(name, p.cfg.Disk),
 		unitsPerPart: units, partTarget: partTarget,
 		// Eight times what the bit rate gives, and room for one great keyframe.
 		maxBytes: 1<<20 + int(8*float64(bitrate)/8*partTarget.Seconds()),

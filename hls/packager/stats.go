@@ -42,7 +42,8 @@ type Stats struct {
 	Drops   map[Drop]int64 // refused access units by reason
 	Objects int            // in memory
 	Bytes   int64          // in memory
-	Reloads int64          // of variants' playlists given to players
+	DVR     DVR
+	Reloads int64 // of variants' playlists given to players
 	// NextMSN and Discontinuity are where a program that follows this one begins.
 	NextMSN       uint64
 	Discontinuity uint64
@@ -52,9 +53,9 @@ type Stats struct {
 func (p *Packager) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Parts: p.parts, Drops: maps.Clone(p.drops)}
+	s := Stats{Parts: p.parts, Drops: maps.Clone(p.drops), DVR: p.dvrLocked()}
 	for _, m := range p.medias {
-		n, b := m.store.size()
+		n, b, _ := m.store.size()
 		s.Objects += n
 		s.Bytes += b
 		s.Gaps += m.gaps

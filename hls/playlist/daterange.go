@@ -10,7 +10,8 @@ import (
 // Limits of a date range, so that timed metadata cannot blow up every playlist.
 const (
 	maxRangeBytes = 2048
-	maxRanges     = 128
+	maxRanges     = 1024
+	maxAllRanges  = 128 << 10 // bytes
 )
 
 // DateRange is timed metadata (EXT-X-DATERANGE, section 4.4.5.1).
@@ -35,20 +36,23 @@ type removedRange struct {
 	msn uint64 // open segment when it was removed
 }
 
-// AddDateRange lists r until it has left the window. It is refused when malformed,
-// too long, a duplicate, or one too many.
+// AddDateRange lists r until it has left the window. It is refused when malformed, too long, or a duplicate. When there
+// are too many, the oldest ones make room.
 func (m *Media) AddDateRange(r DateRange) error {
 	line, err := r.line()
 	if err != nil {
 		return err
 	}
-	if len(m.ranges) >= maxRanges {
-		return fmt.Errorf("playlist has %d date ranges already", maxRanges)
-	}
 	if slices.ContainsFunc(m.ranges, func(o dateRange) bool { return o.id == r.ID }) {
 		return fmt.Errorf("date range %q is there already", r.ID)
 	}
 	m.ranges = append(m.ranges, dateRange{id: r.ID, line: line, end: r.Start.Add(r.Duration), addedMSN: m.OpenMSN()})
+	m.rangeBytes += len(line)
+	for len(m.ranges) > maxRanges || m.rangeBytes > maxAllRanges {
+		m.removed = append(m.removed, removedRange{m.ranges[0].id, m.OpenMSN()})
+		m.rangeBytes -= len(m.ranges[0].line)
+		m.ranges = m.ranges[1:]
+	}
 	return nil
 }
 
@@ -114,6 +118,7 @@ func (m *Media) dropOldRanges() {
 			return false
 		}
 		m.removed = append(m.removed, removedRange{r.id, open})
+		m.rangeBytes -= len(r.line)
 		return true
 	})
 	m.removed = slices.DeleteFunc(m.removed, func(r removedRange) bool { return m.isOld(r.msn) })

@@ -23,6 +23,8 @@ type Config struct {
 	PartHoldBack time.Duration
 	// Window is how many finished segments are listed. Default 15, at least 6.
 	Window int
+	// Event says that nothing leaves (EXT-X-PLAYLIST-TYPE:EVENT), until SetWindow says otherwise.
+	Event bool
 	// FirstMSN is the media sequence number of the first segment.
 	FirstMSN uint64
 	// FirstDiscontinuity is EXT-X-DISCONTINUITY-SEQUENCE at the start.
@@ -60,19 +62,20 @@ type segment struct {
 // Media is one media playlist. Not safe for concurrent use; the snapshots that it
 // renders are immutable.
 type Media struct {
-	cfg       Config
-	target    int // EXT-X-TARGETDURATION, seconds
-	segs      []segment
-	firstMSN  uint64 // of segs[0], or of the segment to come when there is none
-	discSeq   uint64
-	mapURI    string
-	mapShown  string
-	breakNext bool
-	prevParts int // parts of the last finished segment
-	hint      string
-	ended     bool
-	ranges    []dateRange
-	removed   []removedRange
+	cfg        Config
+	target     int // EXT-X-TARGETDURATION, seconds
+	segs       []segment
+	firstMSN   uint64 // of segs[0], or of the segment to come when there is none
+	discSeq    uint64
+	mapURI     string
+	mapShown   string
+	breakNext  bool
+	prevParts  int // parts of the last finished segment
+	hint       string
+	ended      bool
+	ranges     []dateRange
+	rangeBytes int // of their lines
+	removed    []removedRange
 }
 
 var (
@@ -223,12 +226,28 @@ func (m *Media) FinishGap(uri string, start time.Time, d time.Duration) error {
 	return m.Finish(uri, true)
 }
 
+// SetWindow changes how many finished segments are listed from the next one on; event as in Config.
+func (m *Media) SetWindow(n int, event bool) { m.cfg.Window, m.cfg.Event = max(n, 6), event }
+
+// Len is how many segments are listed.
+func (m *Media) Len() int { return len(m.segs) }
+
+// Length is how long they are together.
+func (m *Media) Length() time.Duration {
+	if len(m.segs) == 0 {
+		return 0
+	}
+	last := &m.segs[len(m.segs)-1]
+	return last.start.Add(last.duration).Sub(m.segs[0].start)
+}
+
 // slide drops what has left the window.
 func (m *Media) slide() {
 	n := len(m.segs) - m.cfg.Window
 	if n <= 0 {
 		return
 	}
+	m.cfg.Event = false
 	for _, s := range m.segs[:n] {
 		if s.discontinuity {
 			m.discSeq++

@@ -173,10 +173,20 @@ func TestDateRangeRefused(t *testing.T) {
 		}
 	}
 	for i := range maxRanges + 1 {
-		err := m.AddDateRange(DateRange{ID: fmt.Sprint(i), Start: now})
-		if (err != nil) != (i == maxRanges) {
+		if err := m.AddDateRange(DateRange{ID: fmt.Sprint("n", i), Start: now}); err != nil {
 			t.Errorf("range %d: %v", i, err)
 		}
+	}
+	if len(m.ranges) > maxRanges || m.ranges[0].id != "n1" || len(m.removed) == 0 {
+		t.Errorf("%d ranges, the first %s", len(m.ranges), m.ranges[0].id)
+	}
+	for i := range 100 {
+		if err := m.AddDateRange(DateRange{ID: fmt.Sprint("long", i), Start: now, Attrs: map[string]string{"V": strings.Repeat("x", 1900)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m.rangeBytes > maxAllRanges || m.ranges[len(m.ranges)-1].id != "long99" {
+		t.Errorf("%d bytes of ranges", m.rangeBytes)
 	}
 }
 

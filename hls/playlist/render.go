@@ -123,6 +123,9 @@ func (m *Media) appendHead(b []byte) []byte {
 	b = strconv.AppendUint(b, m.firstMSN, 10)
 	b = append(b, "\n#EXT-X-DISCONTINUITY-SEQUENCE:"...)
 	b = strconv.AppendUint(b, m.discSeq, 10)
+	if m.cfg.Event {
+		b = append(b, "\n#EXT-X-PLAYLIST-TYPE:EVENT"...)
+	}
 	return append(b, '\n')
 }
 

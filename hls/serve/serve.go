@@ -357,7 +357,11 @@ func (h *Handler) object(w http.ResponseWriter, r *http.Request, m *packager.Med
 	default:
 		return ComeBack(w, out)
 	}
-	return h.give(w, r, Answer{ContentType: "video/mp4", Cache: cacheForever, Tag: file, Chunks: o.Chunks})
+	chunks, err := o.Read()
+	if err != nil { // it left the disk this moment
+		return NothingHere(w)
+	}
+	return h.give(w, r, Answer{ContentType: "video/mp4", Cache: cacheForever, Tag: file, Chunks: chunks})
 }
 
 // find looks an object up. The part that the preload hint names is asked for before it
