@@ -15,7 +15,7 @@ import (
 func TestStreamKeepsTheRules(t *testing.T) {
 	t.Parallel()
 	s := runOrigin(t, &room{}, nil)
-	s.start(StartRequest{Room: "demo", Stream: "main", Settings: Settings{Window: 8, Segment: time.Second, Part: 250 * time.Millisecond, Variants: []packager.Variant{
+	s.start(StartRequest{Room: "demo", Stream: "main", Settings: Settings{Window: 8, Captions: []string{"en"}, Segment: time.Second, Part: 250 * time.Millisecond, Variants: []packager.Variant{
 		{Name: "180p", Width: 320, Height: 180, Bitrate: 500_000}, {Name: "low", Width: 320, Height: 180, Bitrate: 500_000},
 	}}})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -37,6 +37,12 @@ func TestStreamKeepsTheRules(t *testing.T) {
 	if err := s.AddDateRange("demo", "main", cue); err != nil {
 		t.Fatal(err)
 	}
+	for _, ago := range []time.Duration{0, 5 * time.Second} {
+		now := time.Now().Add(-ago)
+		if err := s.AddCaption("demo", "main", "en", packager.Caption{Start: now, End: now.Add(2500 * time.Millisecond), Text: "Hello"}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	eventually(t, "more segments", segments(first+5))
 	if err := syscall.Kill(s.Programs()[0].Composer.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -52,7 +58,7 @@ func TestStreamKeepsTheRules(t *testing.T) {
 	}
 	st := c.Stats()
 	t.Logf("%+v", st)
-	if n != 0 || st.Parts < 60 || st.Segments < 20 || st.Deltas < 3 {
+	if n != 0 || st.Parts < 60 || st.Segments < 20 || st.Deltas < 3 || st.Captions < 6 {
 		t.Errorf("%d faults, %+v", n, st)
 	}
 }

@@ -256,7 +256,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	epoch := now.Add(now.Truncate(length).Sub(now.Round(0))) // keeps the monotonic reading
 	cfg := packager.Config{
 		Epoch: uint64(now.UnixMilli()), Start: epoch, FPS: s.FPS, PartTicks: part, SegmentTicks: segment,
-		PartHoldBack: s.HoldBack, Window: s.Window, Variants: s.Variants, AudioBitrate: s.AudioBitrate,
+		PartHoldBack: s.HoldBack, Window: s.Window, Variants: s.Variants, Captions: s.Captions, AudioBitrate: s.AudioBitrate,
 		FirstMSN: uint64(epoch.UnixNano() / int64(length)),
 	}
 	if before != nil {
@@ -344,6 +344,21 @@ func (o *Origin) AddCue(room, stream string, c packager.Cue) error {
 	now := time.Now()
 	c.At = p.programTime(now, c.At)
 	if err := p.pack.AddCue(c, now); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	return nil
+}
+
+// AddCaption puts a caption under a program's pictures; its times are of the wall clock. It returns ErrNotFound or
+// ErrBadRequest, wrapped.
+func (o *Origin) AddCaption(room, stream, language string, c packager.Caption) error {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	c.Start, c.End = p.programTime(now, c.Start), p.programTime(now, c.End)
+	if err := p.pack.AddCaption(language, c); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
 	return nil

@@ -37,8 +37,10 @@ type Settings struct {
 	Window int
 	// DVR is how far viewers can go back, at most 12 h; 0 is Window. Event lets them go back to the beginning, as far as DVR, whose
 	// default then is 12 h.
-	DVR   time.Duration
-	Event bool
+	// Captions are the languages of captions that may come.
+	Captions []string
+	DVR      time.Duration
+	Event    bool
 	// Encoder and Preset as in wire.Start.
 	Encoder, Preset string
 }
@@ -115,7 +117,7 @@ func SettingsOf(p *amphiv1.StreamSettings) (Settings, error) {
 		AudioBitrate: int(p.GetAudioBitrateKbps()) * 1000, Background: p.GetBackground(), HideNames: p.GetHideNames(),
 		Part:    time.Duration(p.GetPartMs()) * time.Millisecond,
 		Segment: time.Duration(p.GetSegmentMs()) * time.Millisecond,
-		DVR:     time.Duration(p.GetDvrWindowS()) * time.Second, Event: p.GetEventPlaylist(),
+		DVR:     time.Duration(p.GetDvrWindowS()) * time.Second, Event: p.GetEventPlaylist(), Captions: p.GetCaptionLanguages(),
 		Layout:  LayoutOf(p.GetLayout()),
 		Options: p.GetLayoutOptions(),
 	}

@@ -116,6 +116,13 @@ func (s *streams) SetLayout(room string, stream *amphiv1.Stream) {
 
 // Cue implements signal.Streams.
 func (s *streams) Cue(room, stream string, cue *amphiv1.StreamCue) {
+	for _, c := range cue.GetCaptions().GetCaptions() {
+		err := s.origin.AddCaption(room, stream, cue.GetCaptions().GetLanguage(), packager.Caption{
+			Start: time.UnixMilli(c.GetStartMs()), End: time.UnixMilli(c.GetEndMs()), Text: c.GetText()})
+		if err != nil && !errors.Is(err, hls.ErrNotFound) {
+			s.log.Warn("putting a caption into a stream", "room", room, "stream", stream, "err", err)
+		}
+	}
 	m := cue.GetMetadata()
 	if m == nil {
 		return

@@ -52,6 +52,8 @@ type Config struct {
 	Continues          bool
 	// Variants are the rungs of the ladder, best first, at least one.
 	Variants []Variant
+	// Captions are the languages of captions (BCP 47), the default first; at most 8.
+	Captions []string
 	// AudioBitrate in bit/s; default 128,000.
 	AudioBitrate int
 }
@@ -93,13 +95,19 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	seen := map[string]bool{AudioName: true}
 	for _, v := range c.Variants {
-		if !nameOK(v.Name) || seen[v.Name] {
+		if !nameOK(v.Name) || seen[v.Name] || strings.HasPrefix(v.Name, captionsPrefix) {
 			return c, fmt.Errorf("variant name %q", v.Name)
 		}
 		if v.Bitrate <= 0 {
 			return c, fmt.Errorf("variant %q of %d bit/s", v.Name, v.Bitrate)
 		}
 		seen[v.Name] = true
+	}
+	for _, l := range c.Captions {
+		if !nameOK(l) || seen[captionsPrefix+l] || len(c.Captions) > 8 {
+			return c, fmt.Errorf("captions in %q", l)
+		}
+		seen[captionsPrefix+l] = true
 	}
 	c.Variants = append([]Variant(nil), c.Variants...)
 	return c, nil

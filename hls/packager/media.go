@@ -36,8 +36,9 @@ type Media struct {
 	silence []byte       // audio: an access unit of it; nil when there is none for the configuration
 	events  []fmp4.Event // cues that wait for their part; video only
 	rate    rate
-	gaps    int64 // parts and segments without anything
-	filled  int64 // parts that one picture stands for, silent access units
+	next    time.Time // of captions: where the next segment begins
+	gaps    int64     // parts and segments without anything
+	filled  int64     // parts that one picture stands for, silent access units
 }
 
 // openPart gathers samples until the grid ends it.
@@ -58,8 +59,13 @@ func (m *Media) Epoch() uint64 { return m.cfg.Epoch }
 // Published is the playlist as it is now.
 func (m *Media) Published() *Published { return m.published.Load() }
 
-// PartLength is how long a part is.
-func (m *Media) PartLength() time.Duration { return m.cfg.ticks(int64(m.cfg.PartTicks)) }
+// PartLength is how long a part is, or a segment where there are no parts.
+func (m *Media) PartLength() time.Duration {
+	if m.unitsPerPart == 0 {
+		return m.partTarget
+	}
+	return m.cfg.ticks(int64(m.cfg.PartTicks))
+}
 
 // CountReload notes that a player was given the playlist.
 func (m *Media) CountReload() { m.reloads.Add(1) }
@@ -247,7 +253,9 @@ func (m *Media) publish(sisters []*Media) {
 			reports = append(reports, playlist.Report{URI: s.uri, MSN: msn, Part: part})
 		}
 	}
-	m.list.Hint(m.objectName(m.list.OpenParts()).String())
+	if m.unitsPerPart > 0 { // captions have no parts
+		m.list.Hint(m.objectName(m.list.OpenParts()).String())
+	}
 	p := &Published{Snapshot: m.list.Render(reports), next: make(chan struct{})}
 	if old := m.published.Swap(p); old != nil {
 		close(old.next)

@@ -13,12 +13,15 @@ type Name struct {
 	MSN   uint64
 	Part  int
 	Init  int
+	Text  bool // WebVTT
 }
 
 func (n Name) String() string {
 	switch {
 	case n.Init >= 0:
 		return fmt.Sprintf("%d-init%d.mp4", n.Epoch, n.Init)
+	case n.Text && n.Part < 0:
+		return fmt.Sprintf("%d-%d.vtt", n.Epoch, n.MSN)
 	case n.Part >= 0:
 		return fmt.Sprintf("%d-%d.%d.m4s", n.Epoch, n.MSN, n.Part)
 	default:
@@ -50,9 +53,10 @@ func ParseName(s string) (n Name, ok bool) {
 		}
 		return n, ok && n.String() == s
 	}
-	rest, ok = strings.CutSuffix(rest, ".m4s")
-	if !ok {
-		return Name{}, false
+	if rest, n.Text = strings.CutSuffix(rest, ".vtt"); !n.Text {
+		if rest, ok = strings.CutSuffix(rest, ".m4s"); !ok {
+			return Name{}, false
+		}
 	}
 	msn, part, isPart := strings.Cut(rest, ".")
 	if n.MSN, err = strconv.ParseUint(msn, 10, 63); err != nil {

@@ -38,9 +38,10 @@ const (
 
 // Packager packages one program. Safe for concurrent use.
 type Packager struct {
-	cfg    Config
-	medias []*Media // variants, then audio
-	ready  chan struct{}
+	cfg      Config
+	medias   []*Media // variants, then audio
+	captions []*captions
+	ready    chan struct{}
 
 	mu      sync.Mutex // guards the fields below and what Media does not share
 	running bool
@@ -75,8 +76,16 @@ func New(cfg Config) (*Packager, error) {
 	if err := p.addMedia(AudioName, units, longest, cfg.AudioBitrate); err != nil {
 		return nil, err
 	}
+	for _, l := range cfg.Captions {
+		if err := p.addCaptions(l); err != nil {
+			return nil, err
+		}
+	}
 	for _, m := range p.medias {
 		m.publish(nil)
+	}
+	for _, t := range p.captions {
+		t.publish(nil)
 	}
 	return p, nil
 }
@@ -113,6 +122,11 @@ func (p *Packager) Media(name string) (*Media, bool) {
 	for _, m := range p.medias {
 		if m.name == name {
 			return m, true
+		}
+	}
+	for _, t := range p.captions {
+		if t.name == name {
+			return t.Media, true
 		}
 	}
 	return nil, false

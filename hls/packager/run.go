@@ -72,6 +72,10 @@ func (p *Packager) cutLocked() error {
 		}
 		m.list.Break()
 	}
+	p.captionsLocked()
+	for _, t := range p.captions {
+		t.list.Break()
+	}
 	p.publishAllLocked()
 	return nil
 }
@@ -131,6 +135,10 @@ func (p *Packager) End() error {
 	p.ended, p.running = true, false
 	for _, m := range p.medias {
 		m.list.End()
+	}
+	for _, t := range p.captions {
+		t.list.End()
+		t.publish(nil)
 	}
 	p.publishAllLocked()
 	p.tellTapsLocked(nil)

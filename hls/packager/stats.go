@@ -27,11 +27,15 @@ func (p *Packager) Multivariant(query string) (b []byte, ok bool) {
 			FrameRate: float64(p.cfg.FPS), Bitrate: average, Peak: peak,
 		})
 	}
+	var texts []playlist.Text
+	for _, t := range p.captions {
+		texts = append(texts, playlist.Text{URI: t.name + "/index.m3u8", Language: t.language})
+	}
 	m := p.medias[len(p.cfg.Variants)]
 	average, peak := m.rate.bandwidth(p.cfg.AudioBitrate)
 	return playlist.Multivariant(variants, &playlist.Audio{
 		URI: AudioName + "/index.m3u8", Codecs: m.init.Codecs, Channels: m.init.Channels, Bitrate: average, Peak: peak,
-	}, query), true
+	}, texts, query), true
 }
 
 // Stats is what happened so far.

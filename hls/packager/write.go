@@ -84,6 +84,7 @@ func (p *Packager) writeLocked(m *Media, at, n int64, s fmp4.Sample) error {
 		p.parts++
 		p.end = max(p.end, m.open.index)
 		m.publish(p.medias)
+		p.captionsLocked()
 		p.checkReadyLocked()
 	}
 	return nil

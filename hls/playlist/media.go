@@ -16,7 +16,7 @@ type Config struct {
 	// SegmentTarget is the length of a full segment on the grid. EXT-X-TARGETDURATION
 	// is it rounded to the nearest second. Required.
 	SegmentTarget time.Duration
-	// PartTarget is the longest part that will ever be added. Required.
+	// PartTarget is the longest part that will ever be added; 0: there are no parts.
 	PartTarget time.Duration
 	// PartHoldBack is how far from the end players of parts stay. At least 2 ×
 	// PartTarget is enforced (section 4.4.3.8); default 3 × PartTarget.
@@ -79,7 +79,7 @@ type Media struct {
 }
 
 var (
-	errNoTarget = errors.New("playlist needs a segment and a part target")
+	errNoTarget = errors.New("playlist needs a segment target")
 	// ErrNotOpen says that a part or an end arrived with no segment open.
 	ErrNotOpen = errors.New("no segment is open")
 	// ErrOpen says that a segment was begun inside another.
@@ -88,7 +88,7 @@ var (
 
 // New makes an empty playlist.
 func New(cfg Config) (*Media, error) {
-	if cfg.SegmentTarget <= 0 || cfg.PartTarget <= 0 {
+	if cfg.SegmentTarget <= 0 || cfg.PartTarget < 0 {
 		return nil, errNoTarget
 	}
 	if cfg.PartTarget > cfg.SegmentTarget {
@@ -239,6 +239,15 @@ func (m *Media) Length() time.Duration {
 	}
 	last := &m.segs[len(m.segs)-1]
 	return last.start.Add(last.duration).Sub(m.segs[0].start)
+}
+
+// FinishWhole adds a segment that never had parts.
+func (m *Media) FinishWhole(uri string, start time.Time, d time.Duration) error {
+	if err := m.Begin(start); err != nil {
+		return err
+	}
+	m.segs[len(m.segs)-1].duration = d
+	return m.Finish(uri, false)
 }
 
 // slide drops what has left the window.

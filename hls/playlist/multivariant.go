@@ -24,11 +24,17 @@ type Audio struct {
 	Peak     int // bit/s
 }
 
-const audioGroup = "audio"
+// Text is a rendition of captions; the first of several is the default.
+type Text struct{ URI, Language string }
+
+const (
+	audioGroup = "audio"
+	textGroup  = "captions"
+)
 
 // Multivariant writes the multivariant playlist (section 4.4.6). query is appended to
 // every URI when it is not empty: it carries a playback token to the child playlists.
-func Multivariant(variants []Variant, audio *Audio, query string) []byte {
+func Multivariant(variants []Variant, audio *Audio, texts []Text, query string) []byte {
 	if query != "" {
 		query = "?" + query
 	}
@@ -38,6 +44,13 @@ func Multivariant(variants []Variant, audio *Audio, query string) []byte {
 		b.WriteString(`#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="` + audioGroup + `",NAME="Main",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="`)
 		b.WriteString(strconv.Itoa(audio.Channels))
 		b.WriteString(`",URI="` + audio.URI + query + "\"\n")
+	}
+	for i, t := range texts {
+		b.WriteString(`#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="` + textGroup + `",NAME="` + t.Language + `",LANGUAGE="` + t.Language + `",AUTOSELECT=YES`)
+		if i == 0 {
+			b.WriteString(",DEFAULT=YES")
+		}
+		b.WriteString(`,URI="` + t.URI + query + "\"\n")
 	}
 	for _, v := range variants {
 		codecs, avg, peak := v.Codecs, v.Bitrate, v.Peak
@@ -52,6 +65,9 @@ func Multivariant(variants []Variant, audio *Audio, query string) []byte {
 		b.WriteString(",FRAME-RATE=" + strconv.FormatFloat(v.FrameRate, 'f', 3, 64))
 		if audio != nil {
 			b.WriteString(`,AUDIO="` + audioGroup + `"`)
+		}
+		if len(texts) > 0 {
+			b.WriteString(`,SUBTITLES="` + textGroup + `"`)
 		}
 		b.WriteString(",CLOSED-CAPTIONS=NONE\n" + v.URI + query + "\n")
 	}

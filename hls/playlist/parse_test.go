@@ -135,7 +135,7 @@ func TestMultivariant(t *testing.T) {
 		{URI: "360p/index.m3u8", Codecs: "avc1.64001e", Width: 640, Height: 360, FrameRate: 30, Bitrate: 600_000, Peak: 700_000},
 	}
 	audio := &Audio{URI: "audio/index.m3u8", Codecs: "mp4a.40.2", Channels: 2, Bitrate: 128_000, Peak: 128_000}
-	b := Multivariant(variants, audio, "token=abc")
+	b := Multivariant(variants, audio, nil, "token=abc")
 	p, err := parser.Unmarshal(b)
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, b)

@@ -89,7 +89,7 @@ func (m *Media) delta(head, ranges, tail []byte, skipped int, v2 bool) []byte {
 
 // advanceLimit is the Advance Part Limit of section 6.2.5.2.
 func advanceLimit(part time.Duration) int {
-	if part >= time.Second {
+	if part >= time.Second || part == 0 {
 		return 3
 	}
 	return int((3*time.Second + part - 1) / part)
@@ -111,14 +111,20 @@ func (m *Media) skippable() int {
 func (m *Media) appendHead(b []byte) []byte {
 	b = append(b, "#EXTM3U\n#EXT-X-VERSION:10\n#EXT-X-TARGETDURATION:"...)
 	b = strconv.AppendInt(b, int64(m.target), 10)
-	b = append(b, "\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK="...)
-	b = appendSeconds(b, m.cfg.PartHoldBack)
+	b = append(b, "\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES"...)
+	if m.cfg.PartTarget > 0 {
+		b = append(b, ",PART-HOLD-BACK="...)
+		b = appendSeconds(b, m.cfg.PartHoldBack)
+	}
 	b = append(b, ",HOLD-BACK="...)
 	b = strconv.AppendInt(b, int64(3*m.target), 10)
 	b = append(b, ",CAN-SKIP-UNTIL="...)
 	b = strconv.AppendInt(b, int64(skipFactor*m.target), 10)
-	b = append(b, ",CAN-SKIP-DATERANGES=YES\n#EXT-X-PART-INF:PART-TARGET="...)
-	b = appendSeconds(b, m.cfg.PartTarget)
+	b = append(b, ",CAN-SKIP-DATERANGES=YES"...)
+	if m.cfg.PartTarget > 0 {
+		b = append(b, "\n#EXT-X-PART-INF:PART-TARGET="...)
+		b = appendSeconds(b, m.cfg.PartTarget)
+	}
 	b = append(b, "\n#EXT-X-MEDIA-SEQUENCE:"...)
 	b = strconv.AppendUint(b, m.firstMSN, 10)
 	b = append(b, "\n#EXT-X-DISCONTINUITY-SEQUENCE:"...)

@@ -357,11 +357,15 @@ func (h *Handler) object(w http.ResponseWriter, r *http.Request, m *packager.Med
 	default:
 		return ComeBack(w, out)
 	}
+	contentType := "video/mp4"
+	if n.Text {
+		contentType = "text/vtt"
+	}
 	chunks, err := o.Read()
 	if err != nil { // it left the disk this moment
 		return NothingHere(w)
 	}
-	return h.give(w, r, Answer{ContentType: "video/mp4", Cache: cacheForever, Tag: file, Chunks: chunks})
+	return h.give(w, r, Answer{ContentType: contentType, Cache: cacheForever, Tag: file, Chunks: chunks})
 }
 
 // find looks an object up. The part that the preload hint names is asked for before it
