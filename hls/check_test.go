@@ -2,6 +2,10 @@ package hls
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -60,5 +64,46 @@ func TestStreamKeepsTheRules(t *testing.T) {
 	t.Logf("%+v", st)
 	if n != 0 || st.Parts < 60 || st.Segments < 20 || st.Deltas < 3 || st.Captions < 6 {
 		t.Errorf("%d faults, %+v", n, st)
+	}
+}
+
+// With a DVR window, viewers go back to what is on disk; the folder is gone when the origin ends.
+func TestDVR(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "segments")
+	s := runOrigin(t, &room{}, func(c *Config) { c.SegmentDir = dir })
+	s.start(StartRequest{Room: "demo", Stream: "main", Settings: Settings{Segment: time.Second, Part: 250 * time.Millisecond, DVR: time.Minute, Event: true}})
+	eventually(t, "an old segment on disk", func() bool {
+		list := s.Programs()
+		return list[0].Packager.DVR.OnDisk > 0 && list[0].Packager.DVR.Length > 9*time.Second
+	})
+	_, body := s.get(mainList)
+	p := s.playlist(mainList)
+	if !strings.Contains(body, "#EXT-X-PLAYLIST-TYPE:EVENT") || len(p.Segments) < 9 {
+		t.Errorf("%s", body)
+	}
+	code, old := s.get("/v1/hls/demo/main/180p/" + p.Segments[0].URI)
+	if code != 200 || !strings.Contains(old, "moof") {
+		t.Errorf("the oldest segment: %d, %d bytes", code, len(old))
+	}
+	if st := s.Programs()[0]; st.Status().GetWindowS() < 9 || st.Status().GetDiskBytes() == 0 || st.Status().GetWindowFailure() != "" {
+		t.Errorf("%v", st.Status())
+	}
+	s.stop()
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder: %v", err)
+	}
+}
+
+func TestDVRWithoutDisk(t *testing.T) {
+	t.Parallel()
+	s := runOrigin(t, &room{}, nil)
+	s.start(StartRequest{Room: "demo", Stream: "main", Settings: Settings{DVR: time.Minute}})
+	st := s.Programs()[0]
+	if got := st.Status().GetWindowFailure(); got != errNoDisk.Error() || st.Packager.DVR.Failure == nil {
+		t.Errorf("failure %q", got)
+	}
+	if _, err := s.Start(context.Background(), StartRequest{Room: "demo", Stream: "b", Settings: Settings{DVR: 13 * time.Hour}}); !errors.Is(err, ErrBadRequest) {
+		t.Error(err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
-	"github.com/amphi-sfu/amphi/signal/room"
 )
 
 // note takes what an event means for the owner itself.
@@ -27,10 +26,10 @@ func (r *owned) note(ev *amphiv1.Event) {
 // cue puts a message into the streams that want its type. It does not wait for the standby: the picture of its moment does
 // not, either.
 func (r *owned) cue(m *amphiv1.Message) {
-	if r.owner.deps.Streams == nil {
+	if r.owner.deps.Streams == nil || r.state == nil {
 		return
 	}
-	cue, streams := room.CueOf(r.template, m)
+	cue, streams := r.state.CueOf(m)
 	for _, name := range streams {
 		r.owner.deps.Streams.Cue(r.name, &amphiv1.StreamCue{Stream: name, Body: &amphiv1.StreamCue_Metadata{Metadata: cue}})
 	}

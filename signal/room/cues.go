@@ -117,14 +117,14 @@ func (c *call) captions(q *pb.Captions, settings *pb.StreamSettings) (*pb.Captio
 	return out, nil
 }
 
-// CueOf is a message as timed metadata of the streams whose template wants its type; nil: of none.
-func CueOf(t *pb.Template, m *pb.Message) (cue *pb.TimedMetadata, streams []string) {
+// CueOf is a message as timed metadata of the streams that run and whose template wants its type; nil: of none.
+func (s *State) CueOf(m *pb.Message) (cue *pb.TimedMetadata, streams []string) {
 	if !broadcast(m.GetTo()) {
 		return nil, nil
 	}
-	for _, s := range t.GetStreams() {
-		if slices.Contains(s.GetMetadataTypes(), m.GetType()) {
-			streams = append(streams, s.GetName())
+	for _, st := range s.template.GetStreams() {
+		if slices.Contains(st.GetMetadataTypes(), m.GetType()) && running(s.streams[st.GetName()]) {
+			streams = append(streams, st.GetName())
 		}
 	}
 	if streams == nil {

@@ -237,6 +237,11 @@ func mistakes() []mistake {
 		{"streams[0].width", func(t *pb.Template) { t.Streams[0].Width = 641 }},
 		{"streams[0].framerate", func(t *pb.Template) { t.Streams[0].Framerate = 60 }},
 		{"streams[0].segment_ms", func(t *pb.Template) { t.Streams[0].PartMs = 700 }},
+		{"streams[0].dvr_window_s", func(t *pb.Template) { t.Streams[0].DvrWindowS = 43201 }},
+		{"streams[0].metadata_types", func(t *pb.Template) { t.Streams[0].MetadataTypes = []string{"chat", "a b"} }},
+		{"streams[0].metadata_types", func(t *pb.Template) { t.Streams[0].MetadataTypes = make([]string, 17) }},
+		{"streams[0].caption_languages", func(t *pb.Template) { t.Streams[0].CaptionLanguages = []string{"en", "en"} }},
+		{"streams[0].caption_languages", func(t *pb.Template) { t.Streams[0].CaptionLanguages = []string{"../x"} }},
 		{"streams[0].background", func(t *pb.Template) { t.Streams[0].Background = "black" }},
 		{"streams[0].layout", func(t *pb.Template) { t.Streams[0].Layout = 99 }},
 		{"streams[0].variants[0].width", func(t *pb.Template) {
