@@ -11,7 +11,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/validate"
 )
 
-func (s *source) captions(t *testing.T, language string, msn int) validate.Captions {
+func (s *source) captions(t testing.TB, language string, msn int) validate.Captions {
 	t.Helper()
 	b := s.object("captions-"+language, fmt.Sprintf("42-%d.vtt", msn))
 	c, err := validate.ParseCaptions(b)

@@ -41,6 +41,8 @@ func (c *Cue) check(now time.Duration, start time.Time) error {
 	switch {
 	case c.ID == "" || len(c.ID) > maxCueName || c.Type == "" || len(c.Type) > maxCueName || len(c.Sender) > 2*maxCueName:
 		return errors.New("cue needs an id and a type, none of them long")
+	case strings.ContainsFunc(c.ID+c.Type, unquotable):
+		return errors.New("cue id or type with a character that a playlist cannot carry")
 	case len(c.Text) > MaxCueText || !utf8.ValidString(c.Text) || !utf8.ValidString(c.Sender):
 		return fmt.Errorf("cue text longer than %d bytes or not UTF-8", MaxCueText)
 	case c.At.Before(start) || c.At.Sub(start) > now+MaxCueAhead || c.Duration < 0 || c.Duration > 24*time.Hour:
