@@ -58,7 +58,7 @@ func newRegistry() *fakeRegistry {
 			},
 			Streams: []*amphiv1.StreamSettings{{Name: "main", Roles: all[:2], Layout: amphiv1.LayoutKind_LAYOUT_KIND_AUTO,
 				MetadataTypes: []string{"chat", "poll"}, CaptionLanguages: []string{"en"}}},
-			Limits:  &amphiv1.RoomLimits{MessageHistory: 50},
+			Limits: &amphiv1.RoomLimits{MessageHistory: 50},
 		}},
 		Rooms: map[string]*amphiv1.Room{
 			"hall":   {Name: "Hall", Template: "concert"},
