@@ -43,6 +43,8 @@ type Config struct {
 	// Linger is how long the playlists of an ended program stay, so that players see its
 	// end; default 60 s.
 	Linger time.Duration
+	// IdleAfter is how long nobody must have asked for a variant until it is encoded at one picture a part only; default 1 min.
+	IdleAfter time.Duration
 	// Pictures are for backgrounds and logos; nil: there are none.
 	Pictures Pictures
 	// SegmentDir is a folder of the Origin's own, for segments that viewers can go back to; empty: there are as many as
@@ -107,6 +109,9 @@ func New(cfg Config, source Source) (*Origin, error) {
 	}
 	if cfg.MaxPrograms == 0 {
 		cfg.MaxPrograms = 16
+	}
+	if cfg.IdleAfter == 0 {
+		cfg.IdleAfter = idleAfter
 	}
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Minute
@@ -274,7 +279,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	p := &program{
 		about: about{room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now}, log: log, source: o.source,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stage: r.Stage.clone(), mode: s.Layout,
-		options: s.Options, pictures: o.cfg.Pictures, folder: folder,
+		options: s.Options, pictures: o.cfg.Pictures, folder: folder, idleAfter: o.cfg.IdleAfter,
 	}
 	if o.cfg.OnState != nil {
 		p.onState = func(st State, why string) { o.cfg.OnState(r.Room, r.Stream, st, why) }

@@ -65,6 +65,7 @@ type program struct {
 	malformed atomic.Int64                     // access units that the packager refused
 	taps      taps
 	pictures  Pictures // may be nil
+	idleAfter time.Duration
 
 	mu      sync.Mutex // guards the fields below
 	stage   Stage
@@ -77,6 +78,7 @@ type program struct {
 // usage is what a program costs and gives, as of lately.
 type usage struct {
 	tiles   int
+	idle    wire.Idle
 	cpu     float64 // cores
 	players int
 }
@@ -119,6 +121,7 @@ func (p *program) run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-t.C:
 		case <-p.wake:
+		case <-p.pack.Wanted():
 		case <-ready: // to be known at once
 			ready = nil
 		}
@@ -179,9 +182,11 @@ func (l *loop) step(now time.Time) {
 	tiles := l.arranger.Arrange(now, stage.arranged(mode, options))
 	wanted := l.wanted(&stage, tiles)
 	l.follow(wanted)
-	l.composer.Set(l.desired(&stage, tiles, options))
+	d := l.desired(&stage, tiles, options)
+	d.Idle = l.idle(now)
+	l.composer.Set(d)
 	l.mu.Lock()
-	l.usage.tiles = len(tiles)
+	l.usage.tiles, l.usage.idle = len(tiles), d.Idle
 	l.mu.Unlock()
 	l.countPlayers(now)
 	l.observe()

@@ -37,10 +37,12 @@ type Settings struct {
 	Window int
 	// DVR is how far viewers can go back, at most 12 h; 0 is Window. Event lets them go back to the beginning, as far as DVR, whose
 	// default then is 12 h.
+	DVR   time.Duration
+	Event bool
 	// Captions are the languages of captions that may come.
 	Captions []string
-	DVR      time.Duration
-	Event    bool
+	// NoIdle keeps variants that nobody looks at at their full rate.
+	NoIdle bool
 	// Encoder and Preset as in wire.Start.
 	Encoder, Preset string
 }

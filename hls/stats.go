@@ -27,7 +27,8 @@ type ProgramStats struct {
 	Latency   time.Duration
 	Composer  compose.Stats
 	Packager  packager.Stats
-	Malformed int64 // access units that the packager refused
+	Malformed int64    // access units that the packager refused
+	Idle      []string // variants that nobody has asked for lately
 }
 
 // Programs lists what is on, in order of room and stream.
@@ -61,6 +62,11 @@ func (p *program) stats() ProgramStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Tiles, s.CPU, s.Players = p.state, p.usage.tiles, p.usage.cpu, p.usage.players
+	for i, v := range p.settings.Variants {
+		if p.usage.idle.Has(i) {
+			s.Idle = append(s.Idle, v.Name)
+		}
+	}
 	s.Settings.Layout, s.Settings.Options = p.mode, p.options
 	return s
 }
@@ -103,6 +109,8 @@ func (s *ProgramStats) Status() *amphiv1.StreamStatus {
 		Drops:     map[string]uint64{},
 		Tiles:     uint32(s.Tiles),
 		Players:   uint32(max(0, s.Players)),
+
+		IdleVariants: s.Idle,
 	}
 	if s.State == Failed {
 		out.Stream.Failure = s.Composer.LastExit

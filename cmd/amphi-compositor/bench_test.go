@@ -43,14 +43,22 @@ func BenchmarkProgram(b *testing.B) {
 		clip     *clip
 		peers    int
 		variants int
+		idle     wire.Idle
+		preset   string
 	}{
-		{"4x360p to 720p", small, 4, 1},
-		{"4x360p to 720+480+360p", small, 4, 3},
-		{"4x720p to 720+480+360p", large, 4, 3},
-		{"9x360p to 720p", small, 9, 1},
+		{"4x360p to 720p", small, 4, 1, 0, ""},
+		{"4x360p to 720p superfast", small, 4, 1, 0, "superfast"},
+		{"4x360p to 720+480+360p", small, 4, 3, 0, ""},
+		{"4x360p to 720+480+360p superfast", small, 4, 3, 0, "superfast"},
+		{"4x360p to 720+480+360p of which 360p is watched", small, 4, 3, 3, ""},
+		{"4x720p to 720+480+360p", large, 4, 3, 0, ""},
+		{"9x360p to 720p", small, 9, 1, 0, ""},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			st := startStage(b, name, newStart(c.variants))
+			start := newStart(c.variants)
+			start.Preset = c.preset
+			st := startStage(b, name, start)
+			st.write(wire.AppendIdle(nil, c.idle))
 			var tiles []wire.Tile
 			var voices []uint32
 			for i := range c.peers {

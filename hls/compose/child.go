@@ -23,6 +23,7 @@ type Child struct {
 
 	current                      atomic.Pointer[life] // the process that takes packets; nil without
 	packets                      atomic.Int64
+	lead                         atomic.Int32 // the first variant that does not idle
 	dropNone, dropFull, dropLong atomic.Int64
 
 	mu        sync.Mutex // guards the fields below; never held while writing to the process
@@ -95,6 +96,11 @@ func (c *Child) Set(d Desired) {
 		Pictures: slices.Clone(d.Pictures), Idle: d.Idle,
 	}
 	c.desired.Scene.Tiles = slices.Clone(d.Scene.Tiles)
+	lead := 0
+	for lead < len(c.cfg.Start.Variants)-1 && d.Idle.Has(lead) {
+		lead++
+	}
+	c.lead.Store(int32(lead))
 	l := c.current.Load()
 	if l == nil {
 		return

@@ -230,7 +230,7 @@ func (r *reader) video(au wire.VideoAU) error {
 		r.c.note(func(s *Stats) { s.State, s.FirstPicture = Running, now.Sub(r.begun) })
 		r.c.log.Info("compositor delivers", "first_tick", au.Tick, "after", now.Sub(r.begun).Round(time.Millisecond))
 	}
-	if au.Variant == 0 {
+	if au.Variant == int(r.c.lead.Load()) {
 		r.c.observe(now, au)
 	}
 	r.c.out.Video(au)

@@ -123,6 +123,7 @@ type sender struct {
 	mu    sync.Mutex // guards the fields below
 	stats wire.Stats
 	asks  []uint32
+	idle  wire.Idle
 }
 
 func (s *sender) end() { s.once.Do(func() { close(s.stop) }) }
@@ -180,6 +181,12 @@ func (s *sender) note(f wire.Frame) error {
 			return err
 		}
 		s.stats.PaintNS = int64(len(sc.Tiles)) // how a test sees the scene
+	case wire.TypeIdle:
+		idle, err := f.Idle()
+		if err != nil {
+			return err
+		}
+		s.idle = idle
 	case wire.TypeAudioMix:
 		m, err := f.AudioMix()
 		if err != nil {
@@ -250,7 +257,13 @@ func (s *sender) ready(tick, sample int64) bool {
 }
 
 func (s *sender) pictures(b []byte, tick int64, i int) []byte {
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
 	for v := range s.start.Variants {
+		if idle.Has(v) && i != 0 && tick%int64(s.start.PartTicks) != 0 {
+			continue
+		}
 		// The clip is far below the limit: no error is possible.
 		b, _ = wire.AppendVideoAU(b, wire.VideoAU{Variant: v, Key: i == 0, Tick: tick, TimeNS: time.Now().UnixNano(), Data: s.clip.Video[i]})
 	}

@@ -20,6 +20,8 @@ type Media struct {
 	store     *store
 	published atomic.Pointer[Published]
 	reloads   atomic.Int64
+	touched   atomic.Int64 // since Config.Start, when it was wanted last
+	idle      atomic.Bool  // nobody wanted it for a while
 
 	unitsPerPart int64         // length of a part in the track's own time units
 	partTarget   time.Duration // longest part
@@ -209,10 +211,13 @@ func (m *Media) finish() error {
 	return nil
 }
 
-// cut ends what is open, because nothing more comes from where it came from.
-func (m *Media) cut() error {
+// cut ends what is open, because nothing more comes from where it came from. Pictures last until end, where those of the variants do.
+func (m *Media) cut(end int64) error {
 	if len(m.open.samples) > 0 {
 		until := m.open.last + 1
+		if !m.isAudio() {
+			until = max(until, end)
+		}
 		if err := m.closePart(until); err != nil {
 			return err
 		}

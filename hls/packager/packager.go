@@ -42,6 +42,7 @@ type Packager struct {
 	medias   []*Media // variants, then audio
 	captions []*captions
 	ready    chan struct{}
+	wanted   chan struct{} // has a token when a variant that idles is wanted
 
 	mu      sync.Mutex // guards the fields below and what Media does not share
 	running bool
@@ -63,7 +64,7 @@ func New(cfg Config) (*Packager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuring a packager: %w", err)
 	}
-	p := &Packager{cfg: cfg, ready: make(chan struct{}), drops: map[Drop]int64{},
+	p := &Packager{cfg: cfg, ready: make(chan struct{}), wanted: make(chan struct{}, 1), drops: map[Drop]int64{},
 		window: window{segments: cfg.Window, event: cfg.Event, failure: cfg.WindowFailure}}
 	part := cfg.ticks(int64(cfg.PartTicks))
 	for _, v := range cfg.Variants {

@@ -59,7 +59,7 @@ func (p *Packager) cutLocked() error {
 		if len(m.open.samples) > 0 {
 			p.end = max(p.end, m.open.index+1)
 		}
-		if err := m.cut(); err != nil {
+		if err := m.cut(p.endLocked(m)); err != nil {
 			return err
 		}
 		if m.list.OpenMSN() > lead.list.OpenMSN() {
@@ -78,6 +78,17 @@ func (p *Packager) cutLocked() error {
 	}
 	p.publishAllLocked()
 	return nil
+}
+
+// endLocked is where the pictures of the part that m has open end: a variant that idles has none of the last ones.
+func (p *Packager) endLocked(m *Media) int64 {
+	end := int64(0)
+	for _, v := range p.medias {
+		if !v.isAudio() && v.open.index == m.open.index && len(v.open.samples) > 0 {
+			end = max(end, v.open.last+1)
+		}
+	}
+	return end
 }
 
 // dropLoneStartsLocked forgets samples that would begin a segment which another media

@@ -288,6 +288,7 @@ func (h *Handler) reload(w http.ResponseWriter, r *http.Request, m *packager.Med
 	if err != nil {
 		return q, nil, Malformed(w, err)
 	}
+	m.Touch(time.Now())
 	p, o := h.until(r, m, q, h.patience(m))
 	switch o {
 	case Sent:

@@ -4719,6 +4719,10 @@ type StreamStatus struct {
 	DiskBytes uint64  `protobuf:"varint,61,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	// Why the window is shorter than the template says; empty: it is not.
 	WindowFailure string `protobuf:"bytes,62,opt,name=window_failure,json=windowFailure,proto3" json:"window_failure,omitempty"`
+	// Variants that nobody has asked for lately: encoded at one picture a part until somebody does.
+	IdleVariants []string `protobuf:"bytes,70,rep,name=idle_variants,json=idleVariants,proto3" json:"idle_variants,omitempty"`
+	// What the stream was expected to need when it was let in; 0 where that was not asked.
+	ExpectedCores float64 `protobuf:"fixed64,71,opt,name=expected_cores,json=expectedCores,proto3" json:"expected_cores,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4856,6 +4860,20 @@ func (x *StreamStatus) GetWindowFailure() string {
 		return x.WindowFailure
 	}
 	return ""
+}
+
+func (x *StreamStatus) GetIdleVariants() []string {
+	if x != nil {
+		return x.IdleVariants
+	}
+	return nil
+}
+
+func (x *StreamStatus) GetExpectedCores() float64 {
+	if x != nil {
+		return x.ExpectedCores
+	}
+	return 0
 }
 
 var File_amphi_v1_api_proto protoreflect.FileDescriptor
@@ -5218,7 +5236,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06output\x18\x02 \x01(\v2\x10.amphi.v1.OutputR\x06output\x12\x16\n" +
 	"\x06frames\x18\x03 \x01(\x04R\x06frames\x12\x18\n" +
-	"\adropped\x18\x04 \x01(\x04R\adropped\"\xb1\x04\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\"\xfd\x04\n" +
 	"\fStreamStatus\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06stream\x18\x02 \x01(\v2\x10.amphi.v1.StreamR\x06stream\x12\x1d\n" +
@@ -5238,7 +5256,9 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\bwindow_s\x18< \x01(\x01R\awindowS\x12\x1d\n" +
 	"\n" +
 	"disk_bytes\x18= \x01(\x04R\tdiskBytes\x12%\n" +
-	"\x0ewindow_failure\x18> \x01(\tR\rwindowFailure\x1a8\n" +
+	"\x0ewindow_failure\x18> \x01(\tR\rwindowFailure\x12#\n" +
+	"\ridle_variants\x18F \x03(\tR\fidleVariants\x12%\n" +
+	"\x0eexpected_cores\x18G \x01(\x01R\rexpectedCores\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

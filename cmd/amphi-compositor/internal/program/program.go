@@ -210,6 +210,12 @@ func (p *Program) handle(ctx context.Context, f wire.Frame) error {
 			p.scenes.want(m)
 		}
 		return nil
+	case wire.TypeIdle:
+		m, err := f.Idle()
+		if err == nil {
+			p.video.unseen.Store(uint32(m))
+		}
+		return err
 	case wire.TypePicture:
 		m, err := f.Picture()
 		if err == nil && !p.scenes.keep(m) {

@@ -30,10 +30,11 @@ type video struct {
 	first    int64
 	force    atomic.Bool // an IDR on the next tick
 	encoders []*encoder
-	level    atomic.Int32 // mix.Level
-	overload mix.Overload // of run
-	shown    *scene       // of run: the last one that was painted
-	fade     fade         // of run
+	level    atomic.Int32  // mix.Level
+	unseen   atomic.Uint32 // wire.Idle
+	overload mix.Overload  // of run
+	shown    *scene        // of run: the last one that was painted
+	fade     fade          // of run
 
 	ticks, late, newest atomic.Int64
 	paintNS             atomic.Int64
@@ -244,10 +245,16 @@ func (v *video) encode(s *sheet, tick int64, key bool) {
 			}
 		}
 	}
-	s.refs += len(v.encoders)
+	s.refs += 1 + len(v.encoders)
 	v.mu.Unlock()
 	began := v.p.clock.now()
-	for _, e := range v.encoders {
+	idle := wire.Idle(v.unseen.Load())
+	for i, e := range v.encoders {
+		if idle.Has(i) && !key && tick%v.p.grid.PartTicks != 0 { // nobody looks: one picture a part keeps the grid
+			v.release(s)
+			continue
+		}
 		e.jobs <- job{s, tick, key, began}
 	}
+	v.release(s)
 }
