@@ -40,6 +40,8 @@ type Config struct {
 	OnState func(room, stream string, s State, reason string)
 	// MaxPrograms at once; default 16.
 	MaxPrograms int
+	// Cores is the CPU for programs: one that would need more, by what this node has learned, is refused. 0: no bound.
+	Cores float64
 	// Linger is how long the playlists of an ended program stay, so that players see its
 	// end; default 60 s.
 	Linger time.Duration
@@ -74,6 +76,7 @@ type Origin struct {
 	base    context.Context // of all programs; ends with Run
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // programs
+	budget  budget
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
@@ -116,7 +119,7 @@ func New(cfg Config, source Source) (*Origin, error) {
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Minute
 	}
-	o := &Origin{cfg: cfg, log: cfg.Logger, source: source, programs: map[key]*program{}, ended: map[key]endedProgram{}}
+	o := &Origin{cfg: cfg, log: cfg.Logger, source: source, budget: budget{cores: cfg.Cores}, programs: map[key]*program{}, ended: map[key]endedProgram{}}
 	var err error
 	o.handler, err = serve.New(serve.Config{Logger: cfg.Logger, Authorizer: cfg.Authorizer, MaxWaiting: cfg.MaxWaiting}, served{o})
 	if err != nil {
@@ -199,7 +202,7 @@ func validName(s string) bool {
 }
 
 // Start begins a program; it does not wait for the first picture. It returns ErrRunning,
-// ErrTooMany, ErrClosed or ErrBadRequest, wrapped.
+// ErrTooMany, ErrClosed, ErrBadRequest or a *NoRoomError, wrapped.
 func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 	if !validName(r.Room) || !validName(r.Stream) {
 		return Info{}, fmt.Errorf("starting stream %q of room %q: %w: name", r.Stream, r.Room, ErrBadRequest)
@@ -216,8 +219,9 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 		return Info{}, ErrClosed
 	case o.programs[k] != nil:
 		return Info{}, ErrRunning
-	case len(o.programs) >= o.cfg.MaxPrograms:
-		return Info{}, ErrTooMany
+	}
+	if err := o.admitLocked(&settings); err != nil {
+		return Info{}, fmt.Errorf("starting a stream: %w", err)
 	}
 	p, err := o.newProgram(r, settings, o.ended[k].pack)
 	if err != nil {
@@ -279,8 +283,9 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	p := &program{
 		about: about{room: r.Room, stream: r.Stream, settings: s, epoch: cfg.Epoch, started: now}, log: log, source: o.source,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), stage: r.Stage.clone(), mode: s.Layout,
-		options: s.Options, pictures: o.cfg.Pictures, folder: folder, idleAfter: o.cfg.IdleAfter,
+		options: s.Options, pictures: o.cfg.Pictures, folder: folder, idleAfter: o.cfg.IdleAfter, budget: &o.budget,
 	}
+	p.expected = o.budget.expect(s.cost(usualPeers, nil))
 	if o.cfg.OnState != nil {
 		p.onState = func(st State, why string) { o.cfg.OnState(r.Room, r.Stream, st, why) }
 	}

@@ -66,6 +66,8 @@ type program struct {
 	taps      taps
 	pictures  Pictures // may be nil
 	idleAfter time.Duration
+	budget    *budget
+	expected  float64 // cores
 
 	mu      sync.Mutex // guards the fields below
 	stage   Stage
@@ -349,7 +351,11 @@ func (l *loop) observe() {
 		if old := l.last; old != nil && u.UptimeNS > old.UptimeNS && u.CPUNS >= old.CPUNS {
 			l.mu.Lock()
 			l.usage.cpu = float64(u.CPUNS-old.CPUNS) / float64(u.UptimeNS-old.UptimeNS)
+			cpu, usage := l.usage.cpu, l.usage
 			l.mu.Unlock()
+			if u.Overload == 0 && old.UptimeNS > int64(learnFrom) {
+				l.budget.learned(cpu, l.settings.cost(usage.tiles, usage.idle.Has))
+			}
 		}
 		l.last = u
 	}

@@ -28,6 +28,7 @@ type ProgramStats struct {
 	Composer  compose.Stats
 	Packager  packager.Stats
 	Malformed int64    // access units that the packager refused
+	Expected  float64  // cores, when it was let in
 	Idle      []string // variants that nobody has asked for lately
 }
 
@@ -56,6 +57,7 @@ func (p *program) stats() ProgramStats {
 	s := ProgramStats{
 		Room: p.room, Stream: p.stream, Path: serve.Prefix + p.room + "/" + p.stream + "/index.m3u8",
 		Started: p.started, Settings: p.settings, Composer: p.composer.Stats(), Packager: p.pack.Stats(), Malformed: p.malformed.Load(),
+		Expected: p.expected,
 	}
 	part, _ := p.settings.grid()
 	s.Latency = playoutDelay + s.Composer.MaxLatency + time.Duration(part)*time.Second/time.Duration(p.settings.FPS)
@@ -110,7 +112,8 @@ func (s *ProgramStats) Status() *amphiv1.StreamStatus {
 		Tiles:     uint32(s.Tiles),
 		Players:   uint32(max(0, s.Players)),
 
-		IdleVariants: s.Idle,
+		IdleVariants:  s.Idle,
+		ExpectedCores: s.Expected,
 	}
 	if s.State == Failed {
 		out.Stream.Failure = s.Composer.LastExit

@@ -16,7 +16,7 @@ type Registry interface {
 	Propose(ctx context.Context, cmd *amphiv1.RegistryCommand) error
 }
 
-// Streams composes and serves a room's streams. Its methods are called one at a time for each stream, of several
+// Streams composes and serves a room's streams. One that also is an owner.Admitter is asked before a stream is accepted. Its methods are called one at a time for each stream, of several
 // streams at once, and may take some seconds.
 type Streams interface {
 	// Start begins a stream with settings from the room's template; an error with a code fails it. The stream's

@@ -8,6 +8,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/signal/owner"
 	"github.com/amphi-sfu/amphi/signal/replica"
 )
 
@@ -86,6 +87,14 @@ func (s *streams) addLocked(t *task, w wish) {
 		t.working = true
 		s.wg.Go(func() { s.work(w.room, t) })
 	}
+}
+
+// Admit implements owner.Admitter.
+func (s *streams) Admit(room string, settings *amphiv1.StreamSettings) error {
+	if a, ok := s.server.deps.Streams.(owner.Admitter); ok {
+		return a.Admit(room, settings)
+	}
+	return nil
 }
 
 // run stops all streams when ctx ends, and waits for them.

@@ -190,6 +190,35 @@ func TestStreamsAreCarriedOut(t *testing.T) {
 	}
 }
 
+// fullStreams has no room.
+type fullStreams struct{ *fakeStreams }
+
+func (fullStreams) Admit(string, *amphiv1.StreamSettings) error {
+	e := proto.Errorf(proto.StreamFailed, "no room for it")
+	e.Details = map[string]string{"needs_cores": "0.50"}
+	return e
+}
+
+func TestStreamIsRefusedWhereThereIsNoRoom(t *testing.T) {
+	t.Parallel()
+	origin := &fakeStreams{diary: newDiary()}
+	w := newWorld(t, func(_ *Config, d *Deps) { d.Streams = fullStreams{origin} })
+	ann, vera := w.enter(t, "steward", "Ann"), w.enter(t, "field", "Vera")
+	if ans := vera.do(control(amphiv1.ControlStream_ACTION_START, 0)); ans.GetError().GetCode() != string(proto.PermissionDenied) {
+		t.Errorf("a viewer was answered %v", ans)
+	}
+	ans := ann.do(control(amphiv1.ControlStream_ACTION_START, 0))
+	if e := ans.GetError(); e.GetCode() != string(proto.StreamFailed) || e.GetDetails()["needs_cores"] != "0.50" {
+		t.Errorf("answered %v", ans)
+	}
+	if ans := ann.do(control(amphiv1.ControlStream_ACTION_LAYOUT, amphiv1.LayoutKind_LAYOUT_KIND_GRID)); ans.GetError() != nil {
+		t.Error(ans.GetError())
+	}
+	if len(origin.lines) != 0 {
+		t.Errorf("%q", origin.lines)
+	}
+}
+
 func TestStreamThatCannotStartFails(t *testing.T) {
 	t.Parallel()
 	origin := &fakeStreams{diary: newDiary(), fail: proto.Errorf(proto.StreamFailed, "no room for it")}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -63,6 +64,8 @@ type Config struct {
 	// Storage says where recordings go, Webhooks who is told what happens.
 	Storage  StorageConfig
 	Webhooks []webhook.Target
+	// CompositorCores is the CPU for live streams; one that would need more is refused. 0: as many cores as the machine has.
+	CompositorCores float64
 	// Cluster joins the node to others; nil: it is alone, unless the two below say otherwise.
 	Cluster *ClusterConfig
 	// Directory knows the owner of each room, and Carrier brings room messages to other nodes, whose Deliver
@@ -250,7 +253,13 @@ func (n *Node) newOrigin() (*hls.Origin, error) {
 	if n.cfg.Data == "" {
 		segments = filepath.Join(os.TempDir(), "amphi-"+n.cfg.ID+"-segments")
 	}
-	return hls.New(hls.Config{Logger: n.log, CompositorPath: path, SegmentDir: segments, OnState: n.streams.reported, Authorizer: authorizer{n}, Pictures: n.picture}, hls.Engine(n.media))
+	cores := n.cfg.CompositorCores
+	if cores == 0 {
+		cores = float64(runtime.NumCPU())
+	}
+	return hls.New(hls.Config{
+		Logger: n.log, CompositorPath: path, SegmentDir: segments, OnState: n.streams.reported, Authorizer: authorizer{n}, Pictures: n.picture, Cores: cores,
+	}, hls.Engine(n.media))
 }
 
 // compositorName is the program that composes pictures, beside this one or in PATH.

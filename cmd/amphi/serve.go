@@ -74,6 +74,7 @@ func nodeConfig(f nodefile.Config, logger *slog.Logger) (Config, error) {
 	c := Config{
 		Now: clock, Logger: logger, ID: f.Node, Region: f.Region, HTTPAddr: f.HTTP, MetricsAddr: f.Metrics, Data: f.Data,
 		MediaUDPAddr: f.MediaUDP, MediaTCPAddr: f.MediaTCP, RTMPAddr: f.RTMP,
+		CompositorCores: f.CompositorCores,
 	}
 	if c.TURNAddr, err = turnAddr(f.HTTP, f.TURNPort); err != nil {
 		return c, err

@@ -91,9 +91,29 @@ func (s *streams) run(room string, settings *amphiv1.StreamSettings, stream *amp
 	return info, nil
 }
 
+// Admit implements owner.Admitter: a stream that this node has no room for is refused before anything is started.
+func (s *streams) Admit(room string, settings *amphiv1.StreamSettings) error {
+	options, err := hls.SettingsOf(settings)
+	if err != nil || s.origin == nil {
+		return nil // Start tells what is wrong with them
+	}
+	if err := s.origin.Admit(options); err != nil {
+		return s.refusal(room, err)
+	}
+	return nil
+}
+
 // refusal is an origin's error in words for the room.
 func (s *streams) refusal(room string, err error) error {
+	var full *hls.NoRoomError
 	switch {
+	case errors.As(err, &full):
+		e := proto.Errorf(proto.StreamFailed, "%v", full)
+		e.Details = map[string]string{
+			"needs_cores": fmt.Sprintf("%.2f", full.Needs), "taken_cores": fmt.Sprintf("%.2f", full.Taken),
+			"cores": fmt.Sprintf("%.2f", full.Cores), "streams": fmt.Sprint(full.Programs),
+		}
+		return e
 	case errors.Is(err, hls.ErrTooMany):
 		return proto.Errorf(proto.StreamFailed, "this node composes as many streams as it can")
 	case errors.Is(err, hls.ErrRunning):

@@ -66,6 +66,12 @@ type Events interface {
 	Happened(room, session string, ev *amphiv1.Event, who *amphiv1.Attendance)
 }
 
+// Admitter is a Streams that knows whether there is room for one more.
+type Admitter interface {
+	// Admit answers an error with a code where a stream could not be composed now. It must not block.
+	Admit(room string, settings *amphiv1.StreamSettings) error
+}
+
 // Deps are an Owner's neighbours.
 type Deps struct {
 	Carrier   exchange.Carrier

@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/amphi-sfu/amphi/proto"
@@ -110,12 +111,27 @@ func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) (*am
 		return errorResult(proto.Errorf(proto.NotFound, "this node does not make the room's outputs")), nil
 	}
 	actor := room.Actor{PeerID: q.GetPeerId(), Node: from, Management: q.GetPeerId() == "" && asManagement(q.GetCommand())}
+	actor.NoRoom = r.admit(q.GetCommand().GetControlStream())
 	result, events := r.state.Apply(now, actor, q.GetCommand())
 	r.seat(now, from, result, q.GetCommand().GetPeerConnection())
 	if cue := result.GetStreamCue().GetCue(); cue != nil && r.owner.deps.Streams != nil {
 		r.owner.deps.Streams.Cue(r.name, cue)
 	}
 	return result, events
+}
+
+// admit asks whether there is room for the stream that a command starts.
+func (r *owned) admit(w *amphiv1.ControlStream) error {
+	a, ok := r.owner.deps.Streams.(Admitter)
+	if !ok || w.GetAction() != amphiv1.ControlStream_ACTION_START {
+		return nil
+	}
+	for _, s := range r.template.GetStreams() {
+		if s.GetName() == cmp.Or(w.GetName(), room.DefaultStream) {
+			return a.Admit(r.name, s)
+		}
+	}
+	return nil
 }
 
 // asManagement tells commands of the management API from those that nodes give on their own account: a request

@@ -53,6 +53,8 @@ type Actor struct {
 	Management bool
 	// Node is the node that the command came through.
 	Node string
+	// NoRoom is why the stream that the command starts could not be composed; nil when it could.
+	NoRoom error
 }
 
 // State is the owner's side of one session of a room.

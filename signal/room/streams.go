@@ -82,6 +82,9 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 			return err
 		}
 		if !running(had) {
+			if c.from.NoRoom != nil {
+				return c.from.NoRoom
+			}
 			beginStream(c, s)
 			return nil
 		}

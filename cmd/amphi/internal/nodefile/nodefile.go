@@ -67,6 +67,8 @@ type Config struct {
 	RTMP string
 	// TURNPort and TURNTLSPort; 0: none.
 	TURNPort, TURNTLSPort uint16
+	// CompositorCores is the CPU for live streams; 0: as many cores as the machine has.
+	CompositorCores float64
 	// TLSCert and TLSKey are files of a certificate for HTTPS; both empty: plain HTTP.
 	TLSCert, TLSKey string
 	// Drain is how long the node takes at most to move everything away when it is told to end.
@@ -266,6 +268,7 @@ func (r *reader) ports(s *section, c *Config) {
 	c.MediaUDP, c.MediaTCP = r.address(media, "udp", "", true), r.address(media, "tcp", "", true)
 	media.end()
 	c.RTMP = r.address(s, "rtmp", "", true)
+	c.CompositorCores = s.decimal("compositor_cores", 0.1, 1024, 0)
 	turn := s.sub("turn")
 	c.TURNPort = uint16(turn.number("port", 0, 65535, defaultTURN))
 	c.TURNTLSPort = uint16(turn.number("tls_port", 0, 65535, defaultTURNTLS))

@@ -162,6 +162,20 @@ func (s *section) flag(key string) bool {
 	}
 }
 
+// decimal is number for what may be a fraction.
+func (s *section) decimal(key string, low, high, fallback float64) float64 {
+	text := s.text(key, "")
+	if text == "" {
+		return fallback
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(n >= low && n <= high) {
+		s.bad(key, "%.80q is not a number from %g to %g", text, low, high)
+		return fallback
+	}
+	return n
+}
+
 // texts is a list of values.
 func (s *section) texts(key string) []string {
 	v := s.get(key)
