@@ -41,6 +41,9 @@ type director struct {
 	put     func(ctx context.Context, o *amphiv1.StreamOrigin) error
 	owns    func(room string) bool
 	report  func(room string, stream *amphiv1.Stream)
+	// moved is told which node makes a stream now; cue puts something into a stream that a node makes. cue does not block.
+	moved func(room, stream, node string)
+	cue   func(node, room, stream string, c *amphiv1.StreamCue)
 
 	base context.Context // of all streams; ends with run
 	end  context.CancelFunc
@@ -235,6 +238,9 @@ func (d *director) keep(ctx context.Context, x *direction) {
 			lost = now
 		}
 		err := d.replace(ctx, x)
+		if err == nil {
+			d.moved(x.room, x.name, x.origin.GetNode())
+		}
 		if err != nil {
 			d.log.Warn("a stream has no other origin yet", "room", x.room, "stream", x.name, "err", err)
 			pause(ctx, keepEvery/4)
@@ -305,6 +311,23 @@ func (d *director) SetLayout(room string, stream *amphiv1.Stream) {
 	if _, err := d.try(d.base, node, d.ordered(x, amphiv1.OriginOrder_ACTION_LAYOUT, epoch)); err != nil {
 		d.log.Warn("setting a layout", "room", room, "stream", stream.GetName(), "origin", node, "err", err)
 	}
+}
+
+// Cue implements signal.Streams.
+func (d *director) Cue(room, stream string, c *amphiv1.StreamCue) {
+	if node := d.at(room, stream); node != "" {
+		d.cue(node, room, stream, c)
+	}
+}
+
+// at is the node that makes a stream of a room that this node owns; empty: none does.
+func (d *director) at(room, stream string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if x := d.made[registry.OriginKey(room, stream)]; x != nil {
+		return x.origin.GetNode()
+	}
+	return ""
 }
 
 // Stop implements signal.Streams. A stream of a room that another node owns by now is that one's to stop.

@@ -59,8 +59,7 @@ var thirdParty = map[string][]string{
 	"github.com/hashicorp/raft":         {"cluster/group"}, // not in cluster/registry, which stays a pure state machine
 	"github.com/hashicorp/raft-boltdb":  {"cluster/group"},
 	"go.etcd.io/bbolt":                  {"cluster/group"},
-	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager", "hls/push", "hls/tracks"},
-	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager", "hls/push", "hls/rtmp"},
+	"github.com/bluenviron/mediacommon": {"hls/fmp4", "hls/packager", "hls/push", "hls/tracks", "hls/rtmp"},
 	"github.com/minio/minio-go":         {"hls/storage"},
 	"github.com/bluenviron/gortmplib":   {"hls/push", "hls/rtmp"},
 	"github.com/datarhei/gosrt":         {"hls/push"},

@@ -40,8 +40,45 @@ func (m *mesh) direct(s *streams) signal.Streams {
 			m.node.signal.ReportStream(room, stream)
 		}
 	}
+	d.cue = func(node, room, stream string, c *amphiv1.StreamCue) {
+		if node == m.self.GetId() {
+			s.Cue(room, stream, c)
+			return
+		}
+		m.tellOutput(node, &amphiv1.OutputOrder{Action: amphiv1.OutputOrder_ACTION_CUE, Room: room, Stream: stream, Cue: c})
+	}
 	m.director = d
 	return d
+}
+
+// directOutputs makes what has outputs made where their streams are, in place of this node alone.
+func (m *mesh) directOutputs(local *outputs) signal.Outputs {
+	f := &farOutputs{node: m.self.GetId(), log: m.log, local: local, at: map[string]*farOutput{}, send: m.tellOutput,
+		report: func(room string, o *amphiv1.Output) { m.node.signal.ReportOutput(room, o) },
+		cue:    func(room, stream string, c *amphiv1.StreamCue) { m.node.streams.Cue(room, stream, c) },
+		origin: m.director.at}
+	f.call = func(ctx context.Context, node string, o *amphiv1.OutputOrder) error {
+		question, err := protobuf.Marshal(o)
+		if err == nil {
+			_, err = m.link.Call(ctx, node, kindOutput, question)
+		}
+		return err
+	}
+	m.link.OnCall(kindOutput, f.answer)
+	m.link.OnMessage(kindOutputNews, f.hear)
+	local.told, m.director.moved = f.told, f.moved
+	return f
+}
+
+// tellOutput sends a node something about an output or a stream. It does not block.
+func (m *mesh) tellOutput(node string, o *amphiv1.OutputOrder) {
+	b, err := protobuf.Marshal(o)
+	if err == nil {
+		err = m.link.Send(node, kindOutputNews, b)
+	}
+	if err != nil {
+		m.log.Warn("a node was not told about an output", "node", node, "room", o.GetRoom(), "err", err)
+	}
 }
 
 // roles are the node's: without the program that composes it makes no streams.

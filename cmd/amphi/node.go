@@ -150,6 +150,7 @@ func (n *Node) open() error {
 	}
 	if n.mesh != nil {
 		deps.Streams = n.mesh.direct(n.streams)
+		deps.Outputs = n.mesh.directOutputs(n.outputs)
 	}
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,

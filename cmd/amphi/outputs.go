@@ -26,7 +26,9 @@ type outputs struct {
 	recordings *recordings
 	base       context.Context // of all pushes; ends with Run
 	stop       context.CancelFunc
-	wg         sync.WaitGroup // pushes
+	// told tells another node, whose room it is, how an output does; nil: there is no other.
+	told func(node, room string, o *amphiv1.Output)
+	wg   sync.WaitGroup // pushes
 
 	mu    sync.Mutex // guards the fields below
 	made  map[string]*made
@@ -47,6 +49,9 @@ type made struct {
 	over   chan struct{}
 	// retired: the room has ended it, or has it made anew, and hears no more of this one.
 	retired bool
+	// by is the node whose room it is, where that is another one. stopping: it was told to end.
+	by       string
+	stopping bool
 	// Of a recording: its id at the recorder, or what records tracks.
 	recording string
 	tracks    *trackRecorder
@@ -89,12 +94,22 @@ func (o *outputs) CheckURL(url string) (string, error) {
 }
 
 // Start implements signal.Outputs.
-func (o *outputs) Start(s signal.OutputStart) error {
-	m := &made{room: s.Room, output: s.Output, state: amphiv1.OutputState_OUTPUT_STATE_STARTING, since: time.Now()}
+func (o *outputs) Start(s signal.OutputStart) error { return o.startFor("", s) }
+
+// startFor begins an output of a room that node by owns, empty: this one. One that is made already goes on, and by hears how it does.
+func (o *outputs) startFor(by string, s signal.OutputStart) error {
+	m := &made{room: s.Room, output: s.Output, state: amphiv1.OutputState_OUTPUT_STATE_STARTING, since: time.Now(), by: by}
 	o.mu.Lock()
 	if o.ended {
 		o.mu.Unlock()
 		return proto.Errorf(proto.Shutdown, "the node is shutting down")
+	}
+	if had := o.made[s.Output.GetId()]; had != nil && !had.retired && !had.stopping && had.by != by {
+		had.by = by
+		state, why := had.state, had.why
+		o.mu.Unlock()
+		o.tell(by, s.Room, &amphiv1.Output{Id: s.Output.GetId(), State: state, Failure: why})
+		return nil
 	}
 	o.made[s.Output.GetId()] = m
 	o.mu.Unlock()
@@ -208,12 +223,40 @@ func (o *outputs) report(m *made, state amphiv1.OutputState, why string, bytes u
 			delete(o.made, m.output.GetId())
 		}
 	}
-	retired := m.retired
+	retired, by := m.retired, m.by
 	o.mu.Unlock()
 	if retired {
 		return
 	}
-	o.server.ReportOutput(m.room, &amphiv1.Output{Id: m.output.GetId(), State: state, Failure: why, Bytes: bytes, Retries: retries})
+	o.tell(by, m.room, &amphiv1.Output{Id: m.output.GetId(), State: state, Failure: why, Bytes: bytes, Retries: retries})
+}
+
+// tell tells the room how an output does.
+func (o *outputs) tell(by, room string, out *amphiv1.Output) {
+	if by != "" && o.told != nil {
+		o.told(by, room, out)
+		return
+	}
+	o.server.ReportOutput(room, out)
+}
+
+// retire ends an output, made for a room of node by, of which the room is to hear no more. It does not wait.
+func (o *outputs) retire(by, id string) {
+	o.mu.Lock()
+	m := o.made[id]
+	if m == nil || m.by != by {
+		o.mu.Unlock()
+		return
+	}
+	m.retired = true
+	cancel := m.cancel
+	o.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		o.forget(id, m)
+		return
+	}
+	o.recordings.change(m, o.recordings.end)
 }
 
 // Pause implements signal.Outputs.
@@ -236,8 +279,19 @@ func (o *outputs) Resume(room, id string) {
 }
 
 // Stop implements signal.Outputs.
-func (o *outputs) Stop(room, id string) {
-	m := o.find(id)
+func (o *outputs) Stop(room, id string) { o.stopFor("", room, id) }
+
+// stopFor ends an output that is made for a room of node by, empty: this one. Where another node owns the room by now, that one says
+// when it ends.
+func (o *outputs) stopFor(by, room, id string) {
+	o.mu.Lock()
+	m := o.made[id]
+	if m != nil && m.by == by {
+		m.stopping = true
+	} else {
+		m = nil
+	}
+	o.mu.Unlock()
 	switch {
 	case m == nil:
 	case m.tracks != nil:
