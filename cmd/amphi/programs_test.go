@@ -14,24 +14,7 @@ import (
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
-	"github.com/amphi-sfu/amphi/signal/auth"
 )
-
-// manager calls the management API of the development room's node.
-func manager(t *testing.T) connect.ClientOption {
-	t.Helper()
-	now := time.Now()
-	token, err := auth.Signer{KeyID: devKey, Secret: devSecret}.Mint(auth.Grant{Type: auth.Management, IssuedAt: now, ExpiresAt: now.Add(time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			req.Header().Set("Authorization", "Bearer "+token)
-			return next(ctx, req)
-		}
-	}))
-}
 
 // Two programs of one room at once, from one template: one wide with all roles, one upright with the speakers alone; each with
 // its own layout, which the API changes while they run.
