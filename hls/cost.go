@@ -32,7 +32,7 @@ func presetCost(encoder, preset string) float64 {
 	case "ultrafast":
 		return 0.45
 	case "superfast":
-		return 0.67
+		return 0.7
 	case "faster":
 		return 1.9
 	case "fast":

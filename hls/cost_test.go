@@ -20,14 +20,16 @@ func TestCostIsWhatWasMeasured(t *testing.T) {
 	t.Parallel()
 	full := Settings{Width: 1920, Height: 1080, Preset: "superfast", Variants: append([]packager.Variant{{Bitrate: 4_500_000}}, ladder().Variants...)}
 	full.Variants[1].Width, full.Variants[1].Height = 1280, 720
+	fine := ladder()
+	fine.Preset = "veryfast"
 	for name, c := range map[string]struct {
 		s     Settings
 		peers int
 		want  float64
 	}{
-		"4 to 720p":                      {Settings{Width: 1280, Height: 720}, 4, 0.29},
-		"9 to 720p":                      {Settings{Width: 1280, Height: 720}, 9, 0.36},
-		"9 to 720+480+360p":              {ladder(), 9, 0.51},
+		"4 to 720p":                      {Settings{Width: 1280, Height: 720, Preset: "veryfast"}, 4, 0.29},
+		"9 to 720p":                      {Settings{Width: 1280, Height: 720, Preset: "veryfast"}, 9, 0.36},
+		"9 to 720+480+360p":              {fine, 9, 0.51},
 		"4 to 1080+720+480+360 superfst": {full, 4, 0.63},
 	} {
 		s, err := c.s.withDefaults()
@@ -68,7 +70,7 @@ func TestBudgetLearns(t *testing.T) {
 // A node takes programs until its cores are used up; then the refusal has the numbers, and what ends makes room.
 func TestNoRoomForOneMore(t *testing.T) {
 	t.Parallel()
-	s := runOrigin(t, &room{}, func(c *Config) { c.Cores = 1.2 })
+	s := runOrigin(t, &room{}, func(c *Config) { c.Cores = 1 })
 	start := func(stream string) error {
 		r := StartRequest{Room: "demo", Stream: stream, Settings: ladder()}
 		_, err := s.Start(context.Background(), r)
@@ -83,7 +85,7 @@ func TestNoRoomForOneMore(t *testing.T) {
 		}
 	}
 	var full *NoRoomError
-	if err := s.Admit(ladder()); !errors.As(err, &full) || full.Programs != 2 || full.Cores != 1.2 || full.Needs < 0.4 || full.Taken < 0.8 {
+	if err := s.Admit(ladder()); !errors.As(err, &full) || full.Programs != 2 || full.Cores != 1 || full.Needs < 0.35 || full.Taken < 0.7 {
 		t.Errorf("%v", err)
 	}
 	if err := start("c"); !errors.As(err, &full) {
@@ -95,7 +97,7 @@ func TestNoRoomForOneMore(t *testing.T) {
 	if err := start("c"); err != nil {
 		t.Error(err)
 	}
-	if st := s.Programs()[0]; st.Expected < 0.4 || st.Status().GetExpectedCores() != st.Expected {
+	if st := s.Programs()[0]; st.Expected < 0.35 || st.Status().GetExpectedCores() != st.Expected {
 		t.Errorf("expected %v", st.Expected)
 	}
 	if err := s.Admit(Settings{Layout: "cinema"}); !errors.Is(err, ErrBadRequest) {
