@@ -62,7 +62,7 @@ func (p *paths) take(node string, msg []byte, now time.Duration) bool {
 			if ms := t.GetRttMs(); ms > 0 && ms < maxRTT {
 				rtt = time.Duration(ms * float64(time.Millisecond))
 			}
-			if was := before[t.GetNode()]; was > 0 && (rtt-was).Abs() < max(steadyRTT, was/steadyShare) {
+			if was := before[t.GetNode()]; was > 0 && rtt >= 0 && (rtt-was).Abs() < max(steadyRTT, was/steadyShare) {
 				rtt = was
 			}
 		}

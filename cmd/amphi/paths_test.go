@@ -46,6 +46,11 @@ func TestPathsBetweenOthers(t *testing.T) {
 	p.take("a", said(t, up("b", math.NaN())), 6*time.Second)
 	check("a round trip that is no number is not known", 6*time.Second, 100*time.Millisecond)
 	check("what was said is old", 6*time.Second+pathsFor, 0)
+	p.take("c", said(t, up("d", 1)), time.Minute)
+	p.take("c", said(t, &amphiv1.TrunkStatus{Node: "d", State: "down"}), time.Minute+time.Second)
+	if got := p.rtt("c", "d", time.Minute+time.Second); got >= 0 {
+		t.Errorf("a short way that is cut counts as %v", got)
+	}
 	for name, bad := range map[string][]byte{
 		"garbage": {0xff, 1, 2}, "too much": make([]byte, maxPathsSize+1), "too many": said(t, make([]*amphiv1.TrunkStatus, maxPaths+1)...),
 	} {
@@ -53,6 +58,30 @@ func TestPathsBetweenOthers(t *testing.T) {
 			t.Errorf("%s was taken", name)
 		}
 	}
+}
+
+// FuzzPaths has nodes say anything: what is known stays sane.
+func FuzzPaths(f *testing.F) {
+	for _, s := range []*amphiv1.NodeStatus{
+		{}, {Trunks: []*amphiv1.TrunkStatus{{Node: "b", State: "up", RttMs: 80}, {Node: "b", State: "down"}, {State: "up", RttMs: math.Inf(-1)}}},
+	} {
+		b, err := protobuf.Marshal(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte{0xff, 1, 2})
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		p := newPaths()
+		for i := range 2 {
+			now := time.Duration(i) * time.Second
+			p.take("a", msg, now)
+			if rtt := p.rtt("a", "b", now); rtt < -1 || rtt > time.Duration(maxRTT*float64(time.Millisecond)) {
+				t.Fatalf("a round trip of %v", rtt)
+			}
+		}
+	})
 }
 
 func TestOwnPaths(t *testing.T) {
