@@ -82,23 +82,33 @@ func (c *recording) run(done <-chan struct{}) (reason string, aborted bool) {
 	for {
 		select {
 		case <-c.queue.ready:
-			items, dropped := c.queue.take()
-			for i := range items {
-				switch items[i].do {
-				case stop:
-					return "", false
-				case ended:
-					return "the stream has ended", false
-				}
-				c.handle(&items[i])
+			if reason, over := c.work(); over {
+				return reason, false
 			}
-			c.report(dropped)
 		case <-tick.C:
 			c.sync()
 		case <-done:
-			return "", true
+			// What has come until now is not lost.
+			reason, over := c.work()
+			return reason, !over
 		}
 	}
+}
+
+// work does what is in the queue; over: the recording has ended with it, for reason where it did by itself.
+func (c *recording) work() (reason string, over bool) {
+	items, dropped := c.queue.take()
+	for i := range items {
+		switch items[i].do {
+		case stop:
+			return "", true
+		case ended:
+			return "the stream has ended", true
+		}
+		c.handle(&items[i])
+	}
+	c.report(dropped)
+	return "", false
 }
 
 func (c *recording) handle(i *item) {
