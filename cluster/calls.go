@@ -51,15 +51,12 @@ func (c *Cluster) askOnce(ctx context.Context, elected <-chan struct{}, call *pb
 	if !c.running() {
 		return nil, errNoLeader
 	}
-	ctx, cancel := context.WithTimeout(ctx, attempt)
-	defer cancel()
 	to := c.group.Leader()
-	if to == "" {
-		to = c.leaderByVoters(ctx)
-	}
 	if to == "" {
 		return nil, errNoLeader
 	}
+	ctx, cancel := context.WithTimeout(ctx, attempt)
+	defer cancel()
 	if to == c.id {
 		return c.handle(ctx, c.id, call), nil
 	}

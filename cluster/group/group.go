@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -70,7 +69,6 @@ type Group struct {
 	heartbeat time.Duration // set by Start
 	notify    chan bool
 	leaders   chan raft.Observation
-	reload    sync.Mutex // held while time-outs are changed
 }
 
 // New opens what the directory holds, and starts nothing.
@@ -324,8 +322,6 @@ func (g *Group) Change(c Change) error {
 
 // SetHeartbeat changes the time-out of a running group; it is never below that of Start.
 func (g *Group) SetHeartbeat(d time.Duration) error {
-	g.reload.Lock()
-	defer g.reload.Unlock()
 	d = max(d, g.heartbeat)
 	c := g.raft.ReloadableConfig()
 	if c.HeartbeatTimeout == d {
@@ -333,30 +329,6 @@ func (g *Group) SetHeartbeat(d time.Duration) error {
 	}
 	c.HeartbeatTimeout, c.ElectionTimeout = d, d
 	return g.raft.ReloadConfig(c)
-}
-
-// Silence is how long the leader has not been heard here, and what the time-out is for that; 0 while this node leads or
-// knows of no leader.
-func (g *Group) Silence() (silent, timeout time.Duration) {
-	timeout = g.raft.ReloadableConfig().HeartbeatTimeout
-	if g.raft.State() != raft.Follower || g.Leader() == "" {
-		return 0, timeout
-	}
-	return time.Since(g.raft.LastContact()), timeout
-}
-
-// Doubt makes a follower look at once whether the leader's time has run out, and stand for election if it has and it has
-// a vote. By itself it looks when a random timer has run, which may be three time-outs after the last word.
-func (g *Group) Doubt() error {
-	g.reload.Lock()
-	defer g.reload.Unlock()
-	c := g.raft.ReloadableConfig()
-	as := c
-	as.HeartbeatTimeout, as.ElectionTimeout = as.HeartbeatTimeout+1, as.ElectionTimeout+1
-	if err := g.raft.ReloadConfig(as); err != nil {
-		return err
-	}
-	return g.raft.ReloadConfig(c) // a time-out that has become shorter has it look
 }
 
 // Stats are what operators see.
