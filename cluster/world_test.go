@@ -24,7 +24,7 @@ type world struct {
 	set  func(*cluster.NodeConfig)
 	wait time.Duration
 
-	mu    sync.Mutex // guards the field below
+	mu    sync.RWMutex // guards the field below
 	nodes map[string]*member
 }
 
@@ -110,8 +110,8 @@ func (w *world) rolesOf(id string) []string {
 }
 
 func (w *world) ids() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.mu.RLock()
+	defer w.mu.RUnlock()
 	var ids []string
 	for id := range w.nodes {
 		ids = append(ids, id)
@@ -121,8 +121,8 @@ func (w *world) ids() []string {
 }
 
 func (w *world) node(id string) *member {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.mu.RLock()
+	defer w.mu.RUnlock()
 	return w.nodes[id]
 }
 
