@@ -175,22 +175,24 @@ func (k *keeper) wait() {
 	}
 }
 
-// lastWrites bounds what is left when the node ends.
+// lastWrites is for how long a node that ends tries to write what is left.
 const lastWrites = 2 * time.Second
 
-// run works until ctx ends, and then through what is left.
-func (k *keeper) run(ctx context.Context) error {
+// run works until ctx ends, and then through what is left. From leaving's end on it has lastWrites: others, who end before, wait for what
+// they have put, and a registry without quorum does not answer.
+func (k *keeper) run(ctx, leaving context.Context) error {
 	defer close(k.over)
+	patience, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(leaving, func() { time.AfterFunc(lastWrites, cancel) })()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-k.wake:
-			k.work(ctx)
+			k.work(patience)
 		}
 	}
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrites)
-	defer cancel()
-	k.work(late)
+	k.work(patience)
 	return nil
 }
 

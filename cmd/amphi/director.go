@@ -41,6 +41,8 @@ type director struct {
 	put     func(ctx context.Context, o *amphiv1.StreamOrigin) error
 	owns    func(room string) bool
 	report  func(room string, stream *amphiv1.Stream)
+	// admit says whether this node has room for a stream.
+	admit func(room string, settings *amphiv1.StreamSettings) error
 	// moved is told which node makes a stream now; cue puts something into a stream that a node makes. cue does not block.
 	moved func(room, stream, node string)
 	cue   func(node, room, stream string, c *amphiv1.StreamCue)
@@ -97,6 +99,14 @@ func (d *director) Start(room string, settings *amphiv1.StreamSettings, stream *
 		defer close(x.done)
 		d.keep(ctx, x)
 	})
+	return nil
+}
+
+// Admit implements owner.Admitter: only where no other node could make the stream is it known before that there is no room for it.
+func (d *director) Admit(room string, settings *amphiv1.StreamSettings) error {
+	if fit := d.candidates(""); len(fit) == 1 && fit[0] == d.node {
+		return d.admit(room, settings)
+	}
 	return nil
 }
 

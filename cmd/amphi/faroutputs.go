@@ -150,6 +150,22 @@ func (f *farOutputs) moved(room, stream, node string) {
 	}
 }
 
+// chat notes a message in the recordings of a room of this node, wherever they are made. It does not block.
+func (f *farOutputs) chat(room string, m *amphiv1.Message) {
+	f.local.chat(room, m)
+	others := map[string]bool{}
+	f.mu.Lock()
+	for _, x := range f.at {
+		if x.start.Room == room && x.node != f.node && x.start.Output.GetKind() == amphiv1.OutputKind_OUTPUT_KIND_RECORDING {
+			others[x.node] = true
+		}
+	}
+	f.mu.Unlock()
+	for node := range others {
+		f.send(node, &amphiv1.OutputOrder{Action: amphiv1.OutputOrder_ACTION_NOTE, Room: room, Message: m})
+	}
+}
+
 // answer carries out another node's order.
 func (f *farOutputs) answer(_ context.Context, from string, question []byte) ([]byte, error) {
 	o := &amphiv1.OutputOrder{}
@@ -171,7 +187,8 @@ func (f *farOutputs) answer(_ context.Context, from string, question []byte) ([]
 	return nil, nil
 }
 
-// hear takes what another node tells: how an output of a room of this node does, a cue, or that it makes an output no more.
+// hear takes what another node tells: how an output of a room of this node does, a cue or a message of its room, or that an output is to
+// end of which it wants to hear no more.
 // It does not block.
 func (f *farOutputs) hear(from string, message []byte) {
 	o := &amphiv1.OutputOrder{}
@@ -190,6 +207,8 @@ func (f *farOutputs) hear(from string, message []byte) {
 		}
 	case amphiv1.OutputOrder_ACTION_CUE:
 		f.cue(o.GetRoom(), o.GetStream(), o.GetCue())
+	case amphiv1.OutputOrder_ACTION_NOTE:
+		f.local.chat(o.GetRoom(), o.GetMessage())
 	case amphiv1.OutputOrder_ACTION_STOP:
 		f.local.retire(from, id)
 	}

@@ -69,6 +69,14 @@ func TestARecordingFollowsItsStream(t *testing.T) {
 		_, list, err := w.get("720p/index.m3u8")
 		return err == nil && strings.Contains(list, "#EXT-X-DATERANGE") && strings.Contains(list, "quiz")
 	})
+	chatter := join(ctx, t, owner.Node, "host", "Chatter")
+	say := func(text string) {
+		t.Helper()
+		if _, err := chatter.Command(ctx, &amphiv1.Command{Body: &amphiv1.Command_Send{Send: &amphiv1.SendMessage{Type: "chat", Text: text}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("before")
 	c.end(first)
 	var second *clusterNode
 	c.until("the next origin records", func() bool {
@@ -83,6 +91,7 @@ func TestARecordingFollowsItsStream(t *testing.T) {
 		t.Fatal("a node without compositor records")
 	}
 	c.until("the room knows again", func() bool { return known() == amphiv1.OutputState_OUTPUT_STATE_ACTIVE })
+	say("after")
 	if _, err := records.PauseRecording(ctx, connect.NewRequest(&amphiv1.OutputRequest{Room: devRoom, Id: id})); err != nil {
 		t.Fatal(err)
 	}
@@ -90,13 +99,15 @@ func TestARecordingFollowsItsStream(t *testing.T) {
 	if _, err := records.StopRecording(ctx, connect.NewRequest(&amphiv1.OutputRequest{Room: devRoom, Id: id})); err != nil {
 		t.Fatal(err)
 	}
-	c.until("another part", func() (there bool) {
+	c.until("another part, with what was said", func() bool {
+		there := map[amphiv1.AssetType]bool{}
 		owner.registry.Read(func(r *amphiv1.Registry) {
 			for _, a := range r.GetAssets() {
-				there = there || a.GetOutputId() == id && a.GetPart() >= 2 && a.GetNode() == second.cfg.ID &&
-					a.GetType() == amphiv1.AssetType_ASSET_TYPE_PROGRAM && a.GetState() == amphiv1.AssetState_ASSET_STATE_READY
+				if a.GetOutputId() == id && a.GetPart() >= 2 && a.GetNode() == second.cfg.ID && a.GetState() == amphiv1.AssetState_ASSET_STATE_READY {
+					there[a.GetType()] = true
+				}
 			}
 		})
-		return there
+		return there[amphiv1.AssetType_ASSET_TYPE_PROGRAM] && there[amphiv1.AssetType_ASSET_TYPE_CHAT]
 	})
 }

@@ -40,6 +40,7 @@ func (m *mesh) direct(s *streams) signal.Streams {
 			m.node.signal.ReportStream(room, stream)
 		}
 	}
+	d.admit = s.Admit
 	d.cue = func(node, room, stream string, c *amphiv1.StreamCue) {
 		if node == m.self.GetId() {
 			s.Cue(room, stream, c)
@@ -52,7 +53,7 @@ func (m *mesh) direct(s *streams) signal.Streams {
 }
 
 // directOutputs makes what has outputs made where their streams are, in place of this node alone.
-func (m *mesh) directOutputs(local *outputs) signal.Outputs {
+func (m *mesh) directOutputs(local *outputs) *farOutputs {
 	f := &farOutputs{node: m.self.GetId(), log: m.log, local: local, at: map[string]*farOutput{}, send: m.tellOutput,
 		report: func(room string, o *amphiv1.Output) { m.node.signal.ReportOutput(room, o) },
 		cue:    func(room, stream string, c *amphiv1.StreamCue) { m.node.streams.Cue(room, stream, c) },

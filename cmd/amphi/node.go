@@ -150,7 +150,8 @@ func (n *Node) open() error {
 	}
 	if n.mesh != nil {
 		deps.Streams = n.mesh.direct(n.streams)
-		deps.Outputs = n.mesh.directOutputs(n.outputs)
+		far := n.mesh.directOutputs(n.outputs)
+		deps.Outputs, deps.Chat = far, far.chat
 	}
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,7 +105,7 @@ func (o *outputs) startFor(by string, s signal.OutputStart) error {
 		o.mu.Unlock()
 		return proto.Errorf(proto.Shutdown, "the node is shutting down")
 	}
-	if had := o.made[s.Output.GetId()]; had != nil && !had.retired && !had.stopping && had.by != by {
+	if had := o.made[s.Output.GetId()]; had != nil && !had.retired && !had.stopping && (by != "" || had.by != "") {
 		had.by = by
 		state, why := had.state, had.why
 		o.mu.Unlock()
@@ -178,12 +179,14 @@ func (o *outputs) variantOf(room string, out *amphiv1.Output) (int, error) {
 	if out.GetVariant() == "" {
 		return 0, nil
 	}
-	for _, s := range o.server.Stage(room).Template.GetStreams() {
-		if s.GetName() != out.GetStream() {
-			continue
-		}
-		if i := slices.IndexFunc(s.GetVariants(), func(v *amphiv1.StreamVariant) bool { return v.GetName() == out.GetVariant() }); i >= 0 {
-			return i, nil
+	if view := o.server.Stage(room); view != nil {
+		for _, s := range view.Template.GetStreams() {
+			if s.GetName() != out.GetStream() {
+				continue
+			}
+			if i := slices.IndexFunc(s.GetVariants(), func(v *amphiv1.StreamVariant) bool { return strings.EqualFold(v.GetName(), out.GetVariant()) }); i >= 0 {
+				return i, nil
+			}
 		}
 	}
 	return 0, proto.Errorf(proto.NotFound, "the stream has no variant %q", out.GetVariant())

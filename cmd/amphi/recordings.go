@@ -123,7 +123,8 @@ func (r *recordings) Run(ctx context.Context) error {
 	}
 	r.recoverTracks()
 	close(r.recovered)
-	err := runAll(ctx, []service{{"the records of recordings", r.keeper.run}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}}, func() {})
+	keep := func(own context.Context) error { return r.keeper.run(own, ctx) }
+	err := runAll(ctx, []service{{"the records of recordings", keep}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}}, func() {})
 	r.close()
 	return err
 }

@@ -36,6 +36,8 @@ const (
 	OutputOrder_ACTION_REPORT OutputOrder_Action = 5
 	// Puts the cue into the stream.
 	OutputOrder_ACTION_CUE OutputOrder_Action = 6
+	// Notes the message in what is recorded of the room.
+	OutputOrder_ACTION_NOTE OutputOrder_Action = 7
 )
 
 // Enum value maps for OutputOrder_Action.
@@ -48,6 +50,7 @@ var (
 		4: "ACTION_STOP",
 		5: "ACTION_REPORT",
 		6: "ACTION_CUE",
+		7: "ACTION_NOTE",
 	}
 	OutputOrder_Action_value = map[string]int32{
 		"ACTION_UNSPECIFIED": 0,
@@ -57,6 +60,7 @@ var (
 		"ACTION_STOP":        4,
 		"ACTION_REPORT":      5,
 		"ACTION_CUE":         6,
+		"ACTION_NOTE":        7,
 	}
 )
 
@@ -97,8 +101,10 @@ type OutputOrder struct {
 	// Of a push, with its secrets: nodes talk to each other over TLS.
 	Url string `protobuf:"bytes,5,opt,name=url,proto3" json:"url,omitempty"`
 	// Of ACTION_CUE.
-	Stream        string     `protobuf:"bytes,6,opt,name=stream,proto3" json:"stream,omitempty"`
-	Cue           *StreamCue `protobuf:"bytes,7,opt,name=cue,proto3" json:"cue,omitempty"`
+	Stream string     `protobuf:"bytes,6,opt,name=stream,proto3" json:"stream,omitempty"`
+	Cue    *StreamCue `protobuf:"bytes,7,opt,name=cue,proto3" json:"cue,omitempty"`
+	// Of ACTION_NOTE.
+	Message       *Message `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,11 +188,18 @@ func (x *OutputOrder) GetCue() *StreamCue {
 	return nil
 }
 
+func (x *OutputOrder) GetMessage() *Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
 var File_amphi_v1_order_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_order_proto_rawDesc = "" +
 	"\n" +
-	"\x14amphi/v1/order.proto\x12\bamphi.v1\x1a\x12amphi/v1/cue.proto\x1a\x15amphi/v1/output.proto\"\xfa\x02\n" +
+	"\x14amphi/v1/order.proto\x12\bamphi.v1\x1a\x12amphi/v1/cue.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xb8\x03\n" +
 	"\vOutputOrder\x124\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x1c.amphi.v1.OutputOrder.ActionR\x06action\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x18\n" +
@@ -194,7 +207,8 @@ const file_amphi_v1_order_proto_rawDesc = "" +
 	"\x06output\x18\x04 \x01(\v2\x10.amphi.v1.OutputR\x06output\x12\x10\n" +
 	"\x03url\x18\x05 \x01(\tR\x03url\x12\x16\n" +
 	"\x06stream\x18\x06 \x01(\tR\x06stream\x12%\n" +
-	"\x03cue\x18\a \x01(\v2\x13.amphi.v1.StreamCueR\x03cue\"\x8b\x01\n" +
+	"\x03cue\x18\a \x01(\v2\x13.amphi.v1.StreamCueR\x03cue\x12+\n" +
+	"\amessage\x18\b \x01(\v2\x11.amphi.v1.MessageR\amessage\"\x9c\x01\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fACTION_START\x10\x01\x12\x10\n" +
@@ -203,7 +217,8 @@ const file_amphi_v1_order_proto_rawDesc = "" +
 	"\vACTION_STOP\x10\x04\x12\x11\n" +
 	"\rACTION_REPORT\x10\x05\x12\x0e\n" +
 	"\n" +
-	"ACTION_CUE\x10\x06B3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
+	"ACTION_CUE\x10\x06\x12\x0f\n" +
+	"\vACTION_NOTE\x10\aB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
 var (
 	file_amphi_v1_order_proto_rawDescOnce sync.Once
@@ -224,16 +239,18 @@ var file_amphi_v1_order_proto_goTypes = []any{
 	(*OutputOrder)(nil),     // 1: amphi.v1.OutputOrder
 	(*Output)(nil),          // 2: amphi.v1.Output
 	(*StreamCue)(nil),       // 3: amphi.v1.StreamCue
+	(*Message)(nil),         // 4: amphi.v1.Message
 }
 var file_amphi_v1_order_proto_depIdxs = []int32{
 	0, // 0: amphi.v1.OutputOrder.action:type_name -> amphi.v1.OutputOrder.Action
 	2, // 1: amphi.v1.OutputOrder.output:type_name -> amphi.v1.Output
 	3, // 2: amphi.v1.OutputOrder.cue:type_name -> amphi.v1.StreamCue
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 3: amphi.v1.OutputOrder.message:type_name -> amphi.v1.Message
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_order_proto_init() }
@@ -242,6 +259,7 @@ func file_amphi_v1_order_proto_init() {
 		return
 	}
 	file_amphi_v1_cue_proto_init()
+	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

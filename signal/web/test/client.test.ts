@@ -226,6 +226,27 @@ test("a peer that is asked to move goes on at the other node without losing a co
   }
 });
 
+test("addresses of streams are renewed over another connection", async () => {
+  const reconnecting = record("reconnecting");
+  const stream = { name: "main", state: 2, url: "/v1/hls/demo/main/index.m3u8" };
+  const playback = (token: string) => [{ stream: "main", url: `${stream.url}?token=${token}` }];
+  let joins = 0;
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume" && !(message.body.case === "command" && message.body.value.body.case === "join")) return false;
+    const joined = { requestId: message.id, peerId: "pe_self", resumeToken: `resume-${++joins}`, playback: playback(String(joins)) };
+    connection.send({ case: "joined", value: joins === 1 ? { ...joined, state: { streams: [stream] } } : { ...joined, resumed: true } });
+    return true;
+  };
+  await room.join({ name: "Ada" });
+  const url = (): string => room.state.streams.get("main")!.url;
+  assert.match(url(), /token=1$/);
+  (room as unknown as { client: { renew(olderThanMs: number): boolean } }).client.renew(0);
+  await until("it has come back", () => room.state.phase === "joined" && joins === 2);
+  assert.match(url(), /token=2$/);
+  assert.equal(server.messages("resume").length, 1);
+  assert.equal(reconnecting.length, 1);
+});
+
 test("a peer stays where it is when the node that it is sent to does not answer", async () => {
   await room.join({ name: "Ada" });
   server.last.send({ case: "move", value: { url: "http://127.0.0.1:9" } });

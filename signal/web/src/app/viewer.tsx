@@ -9,10 +9,10 @@ import { Button, Spinner } from "./ui.js";
 /** The live-stream audience's view: the program through LL-HLS. */
 export function Viewer() {
   const stream = useRoomState(ownStream);
-  const url = stream?.phase === "live" || stream?.phase === "starting" ? stream.url : "";
+  const live = stream?.phase === "live" && stream.url !== "";
   return (
     <section class="viewer" aria-label="Live stream" data-testid="viewer" data-stream={stream?.phase ?? "none"}>
-      {url && stream?.phase === "live" ? <Player key={url} /> : <Waiting starting={stream?.phase === "starting"} failed={stream?.phase === "failed"} />}
+      {live ? <Player key={stream.name} /> : <Waiting starting={stream?.phase === "starting"} failed={stream?.phase === "failed"} />}
     </section>
   );
 }

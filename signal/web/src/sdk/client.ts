@@ -80,7 +80,7 @@ export class Client {
     this.socket?.probe();
   }
 
-  /** Replaces a connection that began longer ago, as its relay credentials may end. False when it need not be. */
+  /** Replaces a connection that began longer ago, as its relay credentials or playback tokens may end. False when it need not be. */
   renew(olderThanMs: number): boolean {
     if (this.state !== "joined" || this.config.platform.now() - this.joinedMs < olderThanMs) return false;
     this.socket?.giveUp();

@@ -31,13 +31,9 @@ export class HlsPlayback implements Playback {
       liveSyncOnStallIncrease: 0,
       backBufferLength: 30,
       startFragPrefetch: true,
-      capLevelToPlayerSize: true,
-      renderTextTracksNatively: true,
+      capLevelToPlayerSize: true, // of what it chooses itself
     }));
-    hls.on(Hls.Events.MANIFEST_PARSED, () => {
-      events.levels();
-      hls.subtitleDisplay = true;
-    });
+    hls.on(Hls.Events.MANIFEST_PARSED, () => events.levels());
     hls.on(Hls.Events.SUBTITLE_TRACKS_UPDATED, () => events.captions());
     hls.on(Hls.Events.LEVEL_UPDATED, (_name, { details }) => this.updated(details));
     hls.on(Hls.Events.ERROR, (_name, data) => this.failed(data));
@@ -92,8 +88,6 @@ export class HlsPlayback implements Playback {
 
   setLevel(index: number): void {
     this.hls.nextLevel = index;
-    // Who asks for a quality gets it, whatever the size on the screen.
-    this.hls.autoLevelCapping = -1;
   }
 
   setCaption(index: number): void {

@@ -275,7 +275,12 @@ export class Room {
     const { StreamPlayer } = await import("./player.js");
     const player = new StreamPlayer(element, url, {
       clockOffsetMs: () => this.client.clockOffsetMs,
-      refreshUrl: async () => this.streamUrl(name),
+      refreshUrl: async () => {
+        // Who comes back gets another playback token.
+        this.client.renew(0);
+        await this.connected();
+        return this.streamUrl(name);
+      },
     });
     const ready = (): void => this.handover.ready("hls");
     player.events.on("playing", () => {
@@ -313,6 +318,20 @@ export class Room {
   /** Round trip to the server in milliseconds, by the newest ping. */
   get rttMs(): number {
     return this.client.rttMs;
+  }
+
+  /** Waits while the connection is being made anew. */
+  private connected(): Promise<void> {
+    return new Promise((resolve) => {
+      let stop: (() => void) | undefined;
+      const look = (): void => {
+        if (this.state.phase === "reconnecting") return;
+        stop?.();
+        resolve();
+      };
+      stop = this.subscribe(look);
+      look();
+    });
   }
 
   private streamUrl(name: string | undefined): string {

@@ -8,6 +8,8 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { StreamCue, StreamCueJson } from "./cue_pb.js";
 import { file_amphi_v1_cue } from "./cue_pb.js";
+import type { Message as Message$1, MessageJson } from "./model_pb.js";
+import { file_amphi_v1_model } from "./model_pb.js";
 import type { Output, OutputJson } from "./output_pb.js";
 import { file_amphi_v1_output } from "./output_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -16,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/order.proto.
  */
 export const file_amphi_v1_order: GenFile = /*@__PURE__*/
-  fileDesc("ChRhbXBoaS92MS9vcmRlci5wcm90bxIIYW1waGkudjEiyQIKC091dHB1dE9yZGVyEiwKBmFjdGlvbhgBIAEoDjIcLmFtcGhpLnYxLk91dHB1dE9yZGVyLkFjdGlvbhIMCgRyb29tGAIgASgJEg8KB3Nlc3Npb24YAyABKAkSIAoGb3V0cHV0GAQgASgLMhAuYW1waGkudjEuT3V0cHV0EgsKA3VybBgFIAEoCRIOCgZzdHJlYW0YBiABKAkSIAoDY3VlGAcgASgLMhMuYW1waGkudjEuU3RyZWFtQ3VlIosBCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEAoMQUNUSU9OX1NUQVJUEAESEAoMQUNUSU9OX1BBVVNFEAISEQoNQUNUSU9OX1JFU1VNRRADEg8KC0FDVElPTl9TVE9QEAQSEQoNQUNUSU9OX1JFUE9SVBAFEg4KCkFDVElPTl9DVUUQBkIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_cue, file_amphi_v1_output]);
+  fileDesc("ChRhbXBoaS92MS9vcmRlci5wcm90bxIIYW1waGkudjEi/gIKC091dHB1dE9yZGVyEiwKBmFjdGlvbhgBIAEoDjIcLmFtcGhpLnYxLk91dHB1dE9yZGVyLkFjdGlvbhIMCgRyb29tGAIgASgJEg8KB3Nlc3Npb24YAyABKAkSIAoGb3V0cHV0GAQgASgLMhAuYW1waGkudjEuT3V0cHV0EgsKA3VybBgFIAEoCRIOCgZzdHJlYW0YBiABKAkSIAoDY3VlGAcgASgLMhMuYW1waGkudjEuU3RyZWFtQ3VlEiIKB21lc3NhZ2UYCCABKAsyES5hbXBoaS52MS5NZXNzYWdlIpwBCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASEAoMQUNUSU9OX1NUQVJUEAESEAoMQUNUSU9OX1BBVVNFEAISEQoNQUNUSU9OX1JFU1VNRRADEg8KC0FDVElPTl9TVE9QEAQSEQoNQUNUSU9OX1JFUE9SVBAFEg4KCkFDVElPTl9DVUUQBhIPCgtBQ1RJT05fTk9URRAHQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_cue, file_amphi_v1_model, file_amphi_v1_output]);
 
 /**
  * OutputOrder is about an output or a cue of a stream that another node than the room's owner makes.
@@ -62,6 +64,13 @@ export type OutputOrder = Message<"amphi.v1.OutputOrder"> & {
    * @generated from field: amphi.v1.StreamCue cue = 7;
    */
   cue?: StreamCue | undefined;
+
+  /**
+   * Of ACTION_NOTE.
+   *
+   * @generated from field: amphi.v1.Message message = 8;
+   */
+  message?: Message$1 | undefined;
 };
 
 /**
@@ -108,6 +117,13 @@ export type OutputOrderJson = {
    * @generated from field: amphi.v1.StreamCue cue = 7;
    */
   cue?: StreamCueJson;
+
+  /**
+   * Of ACTION_NOTE.
+   *
+   * @generated from field: amphi.v1.Message message = 8;
+   */
+  message?: MessageJson;
 };
 
 /**
@@ -161,12 +177,19 @@ export enum OutputOrder_Action {
    * @generated from enum value: ACTION_CUE = 6;
    */
   CUE = 6,
+
+  /**
+   * Notes the message in what is recorded of the room.
+   *
+   * @generated from enum value: ACTION_NOTE = 7;
+   */
+  NOTE = 7,
 }
 
 /**
  * @generated from enum amphi.v1.OutputOrder.Action
  */
-export type OutputOrder_ActionJson = "ACTION_UNSPECIFIED" | "ACTION_START" | "ACTION_PAUSE" | "ACTION_RESUME" | "ACTION_STOP" | "ACTION_REPORT" | "ACTION_CUE";
+export type OutputOrder_ActionJson = "ACTION_UNSPECIFIED" | "ACTION_START" | "ACTION_PAUSE" | "ACTION_RESUME" | "ACTION_STOP" | "ACTION_REPORT" | "ACTION_CUE" | "ACTION_NOTE";
 
 /**
  * Describes the enum amphi.v1.OutputOrder.Action.
