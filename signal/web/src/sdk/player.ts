@@ -63,8 +63,8 @@ const followWithinS = 6;
 const watchIntervalMs = 250;
 const statsEveryMs = 1_000;
 const reloadPausesMs = [500, 1_000, 2_000, 3_000];
-// Seeking to the oldest picture itself would lose to the window that moves on.
-const windowMarginS = 1;
+// Seeking to the oldest picture itself would lose to the window that moves on, by a segment at a time.
+const windowMarginS = 4;
 
 /**
  * Plays a room's low-latency HLS stream in a video element, for as long as it is attached: waits for a playlist that
@@ -89,6 +89,7 @@ export class StreamPlayer {
   private wantsPause = false;
   private chosenLevel = -1;
   private chosenLanguage: string | undefined;
+  private shownMs: number | undefined; // date of the picture that moved last
   private returnToMs: number | undefined; // date to go back to after starting over
 
   private lastTime = -1;
@@ -334,7 +335,7 @@ export class StreamPlayer {
     if (this.closed) return;
     this.movedMs = Date.now();
     this.reloads++;
-    if (!this.following) this.returnToMs = this.playback?.dateMs ?? this.returnToMs;
+    if (!this.following) this.returnToMs = this.shownMs;
     this.playback?.close();
     this.playback = undefined;
     if (refresh && this.config.refreshUrl) {
@@ -369,6 +370,8 @@ export class StreamPlayer {
       this.movedMs = now;
       this.jumped = false;
       if (paused) return;
+      // Not while it waits to go back, nor of an element that somebody has emptied: its time is 0.
+      if (this.returnToMs === undefined && currentTime > 0) this.shownMs = this.playback?.dateMs ?? this.shownMs;
       this.endStall();
       this.stayNear(now);
       return;
