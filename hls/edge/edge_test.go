@@ -54,7 +54,7 @@ func newMaker(t testing.TB, epoch, msn uint64) *maker {
 	m := &maker{t: t, clip: clip, asked: map[string]int{}}
 	m.pack, err = packager.New(packager.Config{
 		Epoch: epoch, Start: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), FirstMSN: msn,
-		Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}},
+		Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}}, Captions: []string{"en"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -243,6 +243,25 @@ func TestOneUpstreamRequestForAll(t *testing.T) {
 	s := w.edge.Stats()
 	if most != 1 || s.Playlists != 2 || s.Hits != 1 || s.Misses != 1 || s.Shared != each-1 || s.Waiting != 0 {
 		t.Errorf("%d playlist requests at once, %+v", most, s)
+	}
+}
+
+// A playlist without parts is followed segment by segment, too.
+func TestCaptionsAreFollowed(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t, 9, 100)
+	m.parts(5)
+	w := newWorld(t, edge.Config{}, m)
+	if a := w.get("captions-en/index.m3u8"); a.Code != 200 || !strings.Contains(a.Body.String(), "9-100.vtt") {
+		t.Fatalf("%d %s", a.Code, a.Body)
+	}
+	for msn := 101; msn < 104; msn++ {
+		next := w.later(fmt.Sprintf("captions-en/index.m3u8?_HLS_msn=%d", msn))
+		w.until("it waits", func() bool { return w.edge.Stats().Waiting == 1 })
+		m.parts(4)
+		if a := <-next; a.Code != 200 || !strings.Contains(a.Body.String(), fmt.Sprintf("9-%d.vtt", msn)) {
+			t.Fatalf("segment %d: %d %s", msn, a.Code, a.Body)
+		}
 	}
 }
 

@@ -51,14 +51,15 @@ func (p Position) Check(r Reload) Verdict {
 }
 
 // Has says whether the playlist contains the part, or for part < 0 the whole segment,
-// or something later. A part index beyond a finished segment means the next one's first part.
+// or something later. A part index beyond a finished segment means the next one's first part; one in a segment that never
+// had parts means that segment.
 func (p Position) Has(msn uint64, part int) bool {
 	switch {
 	case p.Empty || msn > p.OpenMSN:
 		return false
 	case msn == p.OpenMSN:
 		return part >= 0 && part < p.OpenParts
-	case msn+1 == p.OpenMSN && part >= p.PrevParts && part >= 0:
+	case msn+1 == p.OpenMSN && p.PrevParts > 0 && part >= p.PrevParts:
 		return p.OpenParts > 0
 	default:
 		return true

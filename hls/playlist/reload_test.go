@@ -76,6 +76,11 @@ func TestCheck(t *testing.T) {
 	between := m.Render(nil)
 	m.End()
 	ended := m.Render(nil)
+	whole := media(t, Config{FirstMSN: 10})
+	if err := whole.FinishWhole("10.vtt", time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), 2*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	partless := whole.Render(nil)
 	for _, c := range []struct {
 		name string
 		s    *Snapshot
@@ -102,6 +107,8 @@ func TestCheck(t *testing.T) {
 		{"between, next whole", between, 13, -1, Wait},
 		{"between, too far", between, 14, -1, TooFar},
 		{"ended", ended, 99, 0, Ready},
+		{"without parts, first part of a finished one", partless, 10, 0, Ready},
+		{"without parts, next", partless, 11, 0, Wait},
 	} {
 		if got := c.s.Check(Reload{Blocking: true, MSN: c.msn, Part: c.part}); got != c.want {
 			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
