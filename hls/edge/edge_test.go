@@ -1,6 +1,7 @@
 package edge_test
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -15,12 +16,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/amphi-sfu/amphi/hls/edge"
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/serve"
 	"github.com/amphi-sfu/amphi/proto"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -442,6 +445,60 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// Names that players make up take no place among what is followed.
+func TestMadeUpNames(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t, 9, 100)
+	m.parts(5)
+	w := newWorld(t, edge.Config{}, m)
+	for i := range 20 {
+		if a := w.get(fmt.Sprintf("x%d/index.m3u8", i)); a.Code != 404 {
+			t.Fatalf("%d %s", a.Code, a.Body)
+		}
+	}
+	if a := w.get("720p/index.m3u8"); a.Code != 200 {
+		t.Fatal(a.Code)
+	}
+	w.until("one is left", func() bool { return w.edge.Stats().Playlists == 1 })
+	for _, name := range []string{"x", "9-1", "9-01.m4s", `9-1.m4s"`} {
+		if a := w.get("720p/" + name); a.Code != 404 {
+			t.Errorf("%s: %d", name, a.Code)
+		}
+	}
+	if s := w.edge.Stats(); s.Misses != 0 {
+		t.Errorf("names that no object has went upstream: %+v", s)
+	}
+}
+
+// An origin where too many wait says so at once: it is not asked without a pause.
+func TestBusyOrigin(t *testing.T) {
+	t.Parallel()
+	var text bytes.Buffer
+	z := gzip.NewWriter(&text)
+	_, _ = io.WriteString(z, "#EXTM3U\n")
+	_ = z.Close()
+	list, err := protobuf.Marshal(&amphiv1.EdgePlaylist{Full: text.Bytes(), OpenMsn: 7, AdvanceParts: 6, WaitMs: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery != "" {
+			serve.ComeBack(w, serve.TooMany)
+			return
+		}
+		_, _ = w.Write(list)
+	}))
+	t.Cleanup(web.Close)
+	w := newWorld(t, edge.Config{}, nil)
+	w.place(&edge.Origin{ID: "x", URL: web.URL})
+	if a := w.get("720p/index.m3u8?_HLS_msn=7&_HLS_part=0"); a.Code != 503 { // after 1.1 s
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	if s := w.edge.Stats(); s.Requests > 30 {
+		t.Errorf("%d upstream requests", s.Requests)
+	}
+}
+
 // An origin that answers nonsense hurts nobody.
 func TestNonsenseFromUpstream(t *testing.T) {
 	t.Parallel()
@@ -460,7 +517,7 @@ func TestNonsenseFromUpstream(t *testing.T) {
 	t.Cleanup(web.Close)
 	w := newWorld(t, edge.Config{Patience: 200 * time.Millisecond}, nil)
 	w.place(&edge.Origin{ID: "x", URL: web.URL})
-	for _, path := range []string{"720p/index.m3u8", "zip/index.m3u8", "720p/long"} {
+	for _, path := range []string{"720p/index.m3u8", "zip/index.m3u8", "long/9-1.m4s"} {
 		if a := w.get(path); a.Code != 503 {
 			t.Errorf("%s: %d %s", path, a.Code, a.Body)
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
 )
@@ -169,6 +170,9 @@ func pause(ctx context.Context, d time.Duration) {
 
 // object answers with a part, a segment or an init section.
 func (e *Edge) object(w http.ResponseWriter, r *http.Request, p serve.Path) serve.Outcome {
+	if _, ok := packager.ParseName(p.File); !ok {
+		return serve.NothingHere(w) // as the origin would say
+	}
 	key := keyOf(p)
 	o, ok := e.cache.get(key)
 	if ok {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -52,22 +51,26 @@ type snapshot struct {
 
 // form is one text of a playlist.
 type form struct {
-	zipped []byte
-	once   sync.Once
-	plain  []byte
-	tag    string
+	zipped, plain []byte
+	tag           string
 }
 
-func (f *form) text() []byte {
-	f.once.Do(func() {
-		z, err := gzip.NewReader(bytes.NewReader(f.zipped))
-		if err != nil {
-			return // it was checked when it came
-		}
-		f.plain, _ = io.ReadAll(io.LimitReader(z, maxText))
-		f.tag = playlist.Tag(f.plain)
-	})
-	return f.plain
+// unzip checks one form of a playlist that came compressed.
+func unzip(zipped []byte) (*form, error) {
+	z, err := gzip.NewReader(bytes.NewReader(zipped))
+	if err != nil {
+		return nil, err
+	}
+	plain, err := io.ReadAll(io.LimitReader(z, maxText+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(plain) > maxText:
+		return nil, errTooLarge
+	case !bytes.HasPrefix(plain, []byte("#EXTM3U")):
+		return nil, errNoPlaylist
+	}
+	return &form{zipped, plain, playlist.Tag(plain)}, nil
 }
 
 // follower finds or starts the following of a playlist.
@@ -92,11 +95,13 @@ func (e *Edge) follower(p serve.Path) *followed {
 // maxLists bounds the playlists that are followed at once.
 const maxLists = 4096
 
-// idle ends the following of a playlist that nobody asks for.
+// idle ends the following of a playlist that nobody asks for, or that is not there: names that players make up must take
+// no place. Whoever asks next has it looked for anew.
 func (e *Edge) idle(key string, l *followed) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if time.Since(time.Unix(0, l.asked.Load())) < e.cfg.Idle && !e.closed {
+	gone := l.current.Load().status == http.StatusNotFound
+	if !gone && time.Since(time.Unix(0, l.asked.Load())) < e.cfg.Idle && !e.closed {
 		return false
 	}
 	delete(e.lists, key)
@@ -110,7 +115,6 @@ func (e *Edge) follow(ctx context.Context, key string, l *followed) {
 		o, ok := e.origins.Origin(l.path.Room, l.path.Stream)
 		if !ok || o.Local {
 			l.publish(&snapshot{status: http.StatusNotFound, local: o.Local})
-			pause(ctx, endedEvery)
 			continue
 		}
 		s := l.current.Load()
@@ -132,8 +136,11 @@ func (e *Edge) follow(ctx context.Context, key string, l *followed) {
 		default:
 			l.lost.Store(false)
 			origin = o.ID
-			if s := l.current.Load(); s.status != http.StatusOK || s.at.Ended {
+			switch s := l.current.Load(); {
+			case s.status == http.StatusOK && s.at.Ended:
 				pause(ctx, endedEvery)
+			case a.status == http.StatusServiceUnavailable: // at once, where too many wait there
+				pause(ctx, retryAfter)
 			}
 		}
 	}
@@ -141,14 +148,14 @@ func (e *Edge) follow(ctx context.Context, key string, l *followed) {
 
 // take makes a snapshot of what the origin answered.
 func (l *followed) take(a *answer, blocked bool) error {
-	l.seen.Store(time.Now().UnixNano())
 	switch a.status {
 	case http.StatusOK:
 	case http.StatusNotFound:
 		l.publish(&snapshot{status: a.status})
 		return nil
-	case http.StatusServiceUnavailable:
-		return nil // nothing new yet
+	case http.StatusServiceUnavailable: // nothing new yet
+		l.seen.Store(time.Now().UnixNano())
+		return nil
 	default:
 		// The origin's program is another one than that which was followed: it is asked for all.
 		return fmt.Errorf("the origin answers %d", a.status)
@@ -157,6 +164,7 @@ func (l *followed) take(a *answer, blocked bool) error {
 	if err != nil {
 		return fmt.Errorf("reading a playlist (blocked: %v): %w", blocked, err)
 	}
+	l.seen.Store(time.Now().UnixNano())
 	l.publish(s)
 	return nil
 }
@@ -177,9 +185,9 @@ func read(b []byte) (*snapshot, error) {
 			s.forms[i] = s.forms[i-1]
 			continue
 		}
-		f := &form{zipped: zipped}
-		if !bytes.HasPrefix(f.text(), []byte("#EXTM3U")) {
-			return nil, errNoPlaylist
+		f, err := unzip(zipped)
+		if err != nil {
+			return nil, err
 		}
 		s.forms[i] = f
 	}
@@ -219,7 +227,7 @@ func (e *Edge) playlist(w http.ResponseWriter, r *http.Request, p serve.Path, q 
 			case playlist.Ready:
 				f := s.forms[q.Skip]
 				return e.give(w, r, serve.PlaylistAnswer(r, serve.CacheOf(open, q.Blocking), f.tag,
-					f.text, func() []byte { return f.zipped }))
+					func() []byte { return f.plain }, func() []byte { return f.zipped }))
 			case playlist.TooFar:
 				return serve.TooFar(w)
 			}
