@@ -53,6 +53,7 @@ func (m *Media) AddDateRange(r DateRange) error {
 		m.rangeBytes -= len(m.ranges[0].line)
 		m.ranges = m.ranges[1:]
 	}
+	m.forgetRemoved()
 	return nil
 }
 
@@ -121,13 +122,17 @@ func (m *Media) dropOldRanges() {
 		m.rangeBytes -= len(r.line)
 		return true
 	})
-	m.removed = slices.DeleteFunc(m.removed, func(r removedRange) bool { return m.isOld(r.msn) })
+	m.forgetRemoved()
 }
 
-// isOld says whether something of that time is beyond the skip boundary.
-func (m *Media) isOld(msn uint64) bool {
-	return msn < m.firstMSN+uint64(m.skippable())
+// forgetRemoved drops what every client that may take a delta knows to be removed.
+func (m *Media) forgetRemoved() {
+	recent := m.recentMSN()
+	m.removed = slices.DeleteFunc(m.removed, func(r removedRange) bool { return r.msn < recent })
 }
+
+// recentMSN is the oldest segment that is not beyond the skip boundary.
+func (m *Media) recentMSN() uint64 { return m.firstMSN + uint64(m.skippable()) }
 
 func (m *Media) appendRanges(b []byte) []byte {
 	for _, r := range m.ranges {
@@ -138,8 +143,9 @@ func (m *Media) appendRanges(b []byte) []byte {
 
 // appendRecentRanges leaves out those that a client with a fresh enough playlist has.
 func (m *Media) appendRecentRanges(b []byte) []byte {
+	recent := m.recentMSN()
 	for _, r := range m.ranges {
-		if !m.isOld(r.addedMSN) {
+		if r.addedMSN >= recent {
 			b = append(b, r.line...)
 		}
 	}

@@ -190,6 +190,25 @@ func TestDateRangeRefused(t *testing.T) {
 	}
 }
 
+// However long the window is, deltas name only what was removed lately.
+func TestRemovedRangesAreForgotten(t *testing.T) {
+	t.Parallel()
+	m := media(t, Config{Window: 1000})
+	n := 0
+	for range 50 {
+		grow(t, m, 4)
+		for range 100 {
+			n++
+			if err := m.AddDateRange(DateRange{ID: fmt.Sprint("n", n), Start: time.Unix(1, 0)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(m.removed) == 0 || len(m.removed) > 8*100 { // the skip boundary is 6 segments from the end
+		t.Errorf("%d removed ranges are named", len(m.removed))
+	}
+}
+
 func BenchmarkRender(b *testing.B) {
 	for _, window := range []int{15, 1800} {
 		b.Run(fmt.Sprint(window), func(b *testing.B) {
