@@ -19,13 +19,17 @@ const playbackLife = 24 * time.Hour
 
 // AuthorizePlayback decides about a request for a playlist of a stream, whatever node makes it: open streams are for
 // everybody, others for who has a playback token of the deployment, or one that an API key has signed. An error has the
-// code unauthenticated, token_expired, or permission_denied for a token of another stream.
+// code unauthenticated, token_expired, permission_denied for a token of another stream, or not_found. A stream that nobody
+// knows any more, whose last minute may still be served, takes the tokens that it took.
 func (s *Server) AuthorizePlayback(_ *http.Request, room, stream, token string) (open bool, err error) {
 	settings, err := s.records.streamSettings(room, stream)
-	if err != nil || settings.GetOpenPlayback() {
-		return true, nil // what is not there has nothing to hide
-	}
-	if token == "" {
+	switch {
+	case err == nil && settings.GetOpenPlayback():
+		return true, nil
+	case token != "":
+	case err != nil:
+		return false, err
+	default:
 		return false, proto.Errorf(proto.Unauthenticated, "this stream takes a playback token")
 	}
 	p, err := s.openPlayback(token)

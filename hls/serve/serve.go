@@ -25,7 +25,7 @@ type Programs interface {
 // asked about: their names hold the program's epoch and come from a playlist only, and
 // an answer of theirs must be the same for all, or no cache could keep it.
 type Authorizer interface {
-	// AuthorizePlayback returns nil to allow; an error's code is unauthenticated, token_expired or permission_denied.
+	// AuthorizePlayback returns nil to allow; an error's code is unauthenticated, token_expired, permission_denied or not_found.
 	// token is the query parameter "token", which the multivariant playlist hands down to the media playlists; empty when
 	// there is none. open: everybody may, and so caches may keep the answer for everybody.
 	AuthorizePlayback(r *http.Request, room, stream, token string) (open bool, err error)
@@ -224,7 +224,11 @@ func NothingHere(w http.ResponseWriter) Outcome {
 // Refuse says why playback is not allowed: with the authorizer's code, if it is one for that.
 func Refuse(w http.ResponseWriter, err error) Outcome {
 	code := proto.CodeOf(err)
-	if status := code.HTTPStatus(); status != http.StatusUnauthorized && status != http.StatusForbidden {
+	switch code.HTTPStatus() {
+	case http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusNotFound:
+		return NothingHere(w)
+	default:
 		code = proto.Unauthenticated
 	}
 	return fail(w, Unauthorized, cacheNever, proto.Errorf(code, "playback is not allowed with this token"))

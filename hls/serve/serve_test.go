@@ -326,6 +326,8 @@ func (p password) AuthorizePlayback(_ *http.Request, _, _, token string) (bool, 
 		return false, nil
 	case "old":
 		return false, fmt.Errorf("checking: %w", proto.Errorf(proto.TokenExpired, "for the log"))
+	case "":
+		return false, proto.Errorf(proto.NotFound, "for the log")
 	}
 	return false, errors.New("wrong")
 }
@@ -334,7 +336,7 @@ func TestAuthorizer(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, serve.Config{Authorizer: password("x")})
 	s.parts(4)
-	s.want(base+"index.m3u8", 401, "no-store")
+	s.want(base+"index.m3u8", 404, short)
 	s.want(base+"720p/index.m3u8?token=y", 401, "no-store")
 	s.want("/v1/hls/other/main/index.m3u8?token=y", 401, "no-store")
 	if w := s.get(base + "index.m3u8?token=old"); w.Code != 401 || !strings.Contains(w.Body.String(), `"token_expired"`) {
