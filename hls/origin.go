@@ -4,6 +4,8 @@ package hls
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -264,7 +266,7 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	// origin's program of the same stream then has the same grid and higher numbers.
 	epoch := now.Add(now.Truncate(length).Sub(now.Round(0))) // keeps the monotonic reading
 	cfg := packager.Config{
-		Epoch: uint64(now.UnixMilli()), Start: epoch, FPS: s.FPS, PartTicks: part, SegmentTicks: segment,
+		Epoch: newEpoch(now), Start: epoch, FPS: s.FPS, PartTicks: part, SegmentTicks: segment,
 		PartHoldBack: s.HoldBack, Window: s.Window, Variants: s.Variants, Captions: s.Captions, AudioBitrate: s.AudioBitrate,
 		FirstMSN: uint64(epoch.UnixNano() / int64(length)),
 	}
@@ -304,6 +306,15 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 		Start: s.start(), Epoch: epoch, FirstTick: p.firstTick,
 	}, output{p})
 	return p, err
+}
+
+// newEpoch is higher than one of an earlier millisecond, and not to be guessed from when the program began: who has no
+// playlist shall not find the names of its objects, for which nobody is asked for a token.
+func newEpoch(now time.Time) uint64 {
+	var chance [4]byte
+	_, _ = rand.Read(chance[:]) // never fails
+	const bits = 22
+	return uint64(now.UnixMilli())<<bits | uint64(binary.BigEndian.Uint32(chance[:])>>(32-bits))
 }
 
 // Stop ends a program and waits until its compositor has gone. Its playlists linger, so

@@ -162,6 +162,22 @@ func TestProgramIsServed(t *testing.T) {
 	}
 }
 
+func TestEpochsAreNotGuessed(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	seen := map[uint64]bool{}
+	for range 16 {
+		e := newEpoch(now)
+		seen[e] = true
+		if later := newEpoch(now.Add(time.Millisecond)); later <= e || e>>22 != uint64(now.UnixMilli()) {
+			t.Errorf("%d, later %d", e, later)
+		}
+	}
+	if len(seen) < 10 {
+		t.Errorf("%d of 16 epochs of one moment differ", len(seen))
+	}
+}
+
 func TestCompositorKilled(t *testing.T) {
 	t.Parallel()
 	s := runOrigin(t, &room{}, nil)
