@@ -109,7 +109,11 @@ func (p *Packager) AddCue(c Cue, now time.Time) error {
 	if p.ended {
 		return ErrEnded
 	}
-	if len(p.medias[0].events) >= maxPending {
+	variants, waiting := p.medias[:len(p.cfg.Variants)], maxPending
+	for _, m := range variants {
+		waiting = min(waiting, len(m.events))
+	}
+	if waiting >= maxPending {
 		return ErrTooManyCues
 	}
 	r := c.dateRange()
@@ -119,8 +123,11 @@ func (p *Packager) AddCue(c Cue, now time.Time) error {
 		}
 	}
 	p.cues++
-	for _, m := range p.medias[:len(p.cfg.Variants)] {
-		scale := int64(p.cfg.FPS) * videoUnit
+	scale := int64(p.cfg.FPS) * videoUnit
+	for _, m := range variants {
+		if len(m.events) >= maxPending { // it makes no parts that would take them, as others do
+			m.events = m.events[1:]
+		}
 		m.events = append(m.events, fmp4.Event{
 			Time: uint64(units(c.At.Sub(p.cfg.Start), scale)), Duration: uint32(min(units(c.Duration, scale), 1<<32-2)), ID: p.cues, Tag: tag,
 		})

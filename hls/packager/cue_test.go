@@ -99,6 +99,49 @@ func TestCuesRefused(t *testing.T) {
 	t.Error("cues without bound")
 }
 
+// A variant without pictures neither keeps cues without bound nor has them refused for the others.
+func TestCuesOfAVariantWithoutPictures(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, packager.Config{Window: 60})
+	s.begin(0)
+	s.video(0, 1)
+	for tick := range int64(60 * 20) {
+		if tick > 0 {
+			if err := s.p.WriteVideo(0, tick, s.clip.Video[tick%60]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if tick%5 == 4 {
+			at := start.Add(time.Duration(tick) * time.Second / 30)
+			if err := s.p.AddCue(packager.Cue{ID: fmt.Sprint(tick), Type: "x", At: at}, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.p.WriteVideo(1, 60*20, s.clip.Video[0]); err != nil {
+		t.Fatal(err)
+	}
+	count := func(name string) (n int) {
+		init, err := validate.ParseInit(s.object(name, "42-init0.mp4"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for msn := range 20 {
+			list, err := validate.ParseFragments(s.object(name, fmt.Sprintf("42-%d.m4s", msn)), init)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range list {
+				n += len(f.Events)
+			}
+		}
+		return n
+	}
+	if first, second := count("720p"), count("360p"); first < 200 || second != 128 {
+		t.Errorf("%d and %d events", first, second)
+	}
+}
+
 // What the multivariant playlist says about bit rates bounds what was made.
 func TestBandwidthIsMeasured(t *testing.T) {
 	t.Parallel()
