@@ -136,8 +136,11 @@ func (f *follower) follow(ctx context.Context, name string) {
 		if now.Ended {
 			return
 		}
-		if !now.Control.Block {
+		switch {
+		case !now.Control.Block:
 			pause(ctx, time.Duration(now.Target)*time.Second)
+		case len(now.Segments) == 0 || p != nil && now.sameEnd(p): // a server that should have waited, but did not
+			pause(ctx, 250*time.Millisecond)
 		}
 		p = now
 	}

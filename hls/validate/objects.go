@@ -221,6 +221,9 @@ func (c *Checker) rate(t *track, x span, s *Segment) {
 	}
 }
 
+// clockTurn is after what time the 90 kHz clock of X-TIMESTAMP-MAP begins anew: it has 33 bits.
+const clockTurn = time.Duration(1<<33) * time.Second / 90_000
+
 // captions judges a WebVTT segment or part.
 func (c *Checker) captions(t *track, s *Segment, part int, body []byte) {
 	t.captions = true
@@ -239,8 +242,10 @@ func (c *Checker) captions(t *track, s *Segment, part int, body []byte) {
 		from := time.Duration(float64(x.from) / float64(x.scale) * 1e9)
 		to := time.Duration(float64(x.to) / float64(x.scale) * 1e9)
 		for _, cue := range v.Cues {
-			if v.Media(cue.End) < from-tolerance || v.Media(cue.Start) > to+tolerance {
-				c.fault(ruleCaptions, t.name, "cue at %v is not in segment %d at %v", v.Media(cue.Start), s.MSN, from)
+			start, end := v.Media(cue.Start), v.Media(cue.End)
+			turns := (from - start).Round(clockTurn)
+			if end+turns < from-tolerance || start+turns > to+tolerance {
+				c.fault(ruleCaptions, t.name, "cue at %v is not in segment %d at %v", start, s.MSN, from)
 			}
 		}
 		return

@@ -1,11 +1,16 @@
 package validate_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -393,12 +398,42 @@ func TestCaptions(t *testing.T) {
 	x.check(func(_ string, b []byte) []byte { return b })
 	x.c.Media("s", time.Now(), whole, []byte(list))
 	x.c.Object("s", 101, -1, []byte("WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000\n\n00:02.500 --> 00:03.000\nHi\n"))
+	// The clock of the map has begun anew since.
+	x.c.Object("s", 101, -1, []byte("WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:8589034592,LOCAL:00:00:00.000\n\n00:12.500 --> 00:13.000\nHi\n"))
 	if got := rulesOf(x.c); len(got) != 0 {
 		t.Error(got)
 	}
 	x.c.Object("s", 101, -1, []byte("WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000\n\n00:07.500 --> 00:08.000\nHi\n"))
 	if got := rulesOf(x.c); !slices.Equal(got, []string{"captions"}) {
 		t.Error(got)
+	}
+}
+
+// A server that promises to wait and does not is not asked without a pause.
+func TestFollowDoesNotSpin(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/m.m3u8":
+			_, _ = io.WriteString(w, "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nempty.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=1\nstuck.m3u8\n")
+			return
+		case "/stuck.m3u8":
+			defer func() { _, _ = io.WriteString(w, "#EXTINF:2,\na\n") }()
+		}
+		asked.Add(1)
+		_, _ = io.WriteString(w, "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n")
+	}))
+	t.Cleanup(srv.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	client := srv.Client()
+	defer client.CloseIdleConnections()
+	if _, err := validate.Follow(ctx, validate.Config{URL: srv.URL + "/m.m3u8", Client: client, PlaylistsOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	if n := asked.Load(); n > 40 {
+		t.Errorf("%d requests in 2 s", n)
 	}
 }
 
