@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/hls/packager"
-	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
 )
 
@@ -253,12 +252,7 @@ func (e *Edge) multivariant(w http.ResponseWriter, r *http.Request, p serve.Path
 			}
 		}
 	}
-	text := h.text
-	if token != "" {
-		text = playlist.WithQuery(text, serve.TokenQuery(token))
-	}
-	return e.give(w, r, serve.Answer{ContentType: serve.PlaylistType, Cache: serve.CacheOfMultivariant(open, token),
-		Tag: playlist.Tag(text), Chunks: [][]byte{text}})
+	return e.give(w, r, serve.MultivariantAnswer(h.text, open, token))
 }
 
 func (e *Edge) keepHead(key string, h *head) {

@@ -148,7 +148,7 @@ func TestBandwidthIsMeasured(t *testing.T) {
 	s := newSource(t, packager.Config{Variants: []packager.Variant{{Name: "720p", Bitrate: 50_000}, {Name: "360p", Bitrate: 5_000_000}}})
 	s.begin(0)
 	s.play(0, 60*8)
-	b, _ := s.p.Multivariant("")
+	b, _ := s.p.Multivariant()
 	p, faults := validate.Parse("", b)
 	if len(faults) > 0 || len(p.Variants) != 2 || !slices.ContainsFunc(p.Renditions, func(r validate.Rendition) bool { return r.Type == "AUDIO" }) {
 		t.Fatalf("%v %+v", faults, p)

@@ -418,12 +418,12 @@ func TestReadyAndMultivariant(t *testing.T) {
 	s := newSource(t, packager.Config{})
 	s.begin(0)
 	s.video(0, 20)
-	if _, ok := s.p.Multivariant(""); ok {
+	if _, ok := s.p.Multivariant(); ok {
 		t.Error("ready without audio")
 	}
 	s.sound(20)
 	<-s.p.Ready()
-	b, ok := s.p.Multivariant("token=x")
+	b, ok := s.p.Multivariant()
 	if !ok {
 		t.Fatal("not ready")
 	}
@@ -432,7 +432,7 @@ func TestReadyAndMultivariant(t *testing.T) {
 		t.Fatalf("%v in\n%s", err, b)
 	}
 	v := p.(*parser.Multivariant).Variants
-	if len(v) != 2 || v[0].Resolution != "320x180" || strings.Join(v[0].Codecs, ",") != "avc1.64000d,mp4a.40.2" || v[1].URI != "360p/index.m3u8?token=x" {
+	if len(v) != 2 || v[0].Resolution != "320x180" || strings.Join(v[0].Codecs, ",") != "avc1.64000d,mp4a.40.2" || v[1].URI != "360p/index.m3u8" {
 		t.Errorf("%s", b)
 	}
 }

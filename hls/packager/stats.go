@@ -10,9 +10,9 @@ import (
 // a second, a segment two, and boxes come on top.
 const peakFactor = 1.25
 
-// Multivariant is the multivariant playlist; query is appended to its URIs. ok is false
+// Multivariant is the multivariant playlist. ok is false
 // until every media playlist has begun, because the codecs are not known before.
-func (p *Packager) Multivariant(query string) (b []byte, ok bool) {
+func (p *Packager) Multivariant() (b []byte, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.isReady {
@@ -35,7 +35,7 @@ func (p *Packager) Multivariant(query string) (b []byte, ok bool) {
 	average, peak := m.rate.bandwidth(p.cfg.AudioBitrate)
 	return playlist.Multivariant(variants, &playlist.Audio{
 		URI: AudioName + "/index.m3u8", Codecs: m.init.Codecs, Channels: m.init.Channels, Bitrate: average, Peak: peak,
-	}, texts, query), true
+	}, texts), true
 }
 
 // Stats is what happened so far.

@@ -1,6 +1,7 @@
 package playlist
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 )
@@ -32,25 +33,21 @@ const (
 	textGroup  = "captions"
 )
 
-// Multivariant writes the multivariant playlist (section 4.4.6). query is appended to
-// every URI when it is not empty: it carries a playback token to the child playlists.
-func Multivariant(variants []Variant, audio *Audio, texts []Text, query string) []byte {
-	if query != "" {
-		query = "?" + query
-	}
+// Multivariant writes the multivariant playlist (section 4.4.6).
+func Multivariant(variants []Variant, audio *Audio, texts []Text) []byte {
 	var b strings.Builder
 	b.WriteString("#EXTM3U\n#EXT-X-VERSION:10\n#EXT-X-INDEPENDENT-SEGMENTS\n")
 	if audio != nil {
 		b.WriteString(`#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="` + audioGroup + `",NAME="Main",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="`)
 		b.WriteString(strconv.Itoa(audio.Channels))
-		b.WriteString(`",URI="` + audio.URI + query + "\"\n")
+		b.WriteString(`",URI="` + audio.URI + "\"\n")
 	}
 	for i, t := range texts {
 		b.WriteString(`#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="` + textGroup + `",NAME="` + t.Language + `",LANGUAGE="` + t.Language + `",AUTOSELECT=YES`)
 		if i == 0 {
 			b.WriteString(",DEFAULT=YES")
 		}
-		b.WriteString(`,URI="` + t.URI + query + "\"\n")
+		b.WriteString(`,URI="` + t.URI + "\"\n")
 	}
 	for _, v := range variants {
 		codecs, avg, peak := v.Codecs, v.Bitrate, v.Peak
@@ -69,7 +66,38 @@ func Multivariant(variants []Variant, audio *Audio, texts []Text, query string) 
 		if len(texts) > 0 {
 			b.WriteString(`,SUBTITLES="` + textGroup + `"`)
 		}
-		b.WriteString(",CLOSED-CAPTIONS=NONE\n" + v.URI + query + "\n")
+		b.WriteString(",CLOSED-CAPTIONS=NONE\n" + v.URI + "\n")
 	}
 	return []byte(b.String())
+}
+
+// WithQuery appends a query, as "token=x", to every URI of a multivariant playlist: it carries a playback token to the
+// child playlists.
+func WithQuery(text []byte, query string) []byte {
+	if query == "" {
+		return text
+	}
+	out := make([]byte, 0, len(text)+16*(len(query)+1))
+	for line := range bytes.Lines(text) {
+		body := bytes.TrimRight(line, "\r\n")
+		uri, rest := body, []byte(nil)
+		if len(body) == 0 || body[0] == '#' {
+			_, after, ok := bytes.Cut(body, []byte(`URI="`))
+			end := bytes.IndexByte(after, '"')
+			if !ok || end < 0 {
+				out = append(out, line...)
+				continue
+			}
+			rest = after[end:]
+			uri = body[:len(body)-len(rest)]
+		}
+		out = append(out, uri...)
+		if bytes.IndexByte(uri[bytes.LastIndexByte(uri, '"')+1:], '?') >= 0 {
+			out = append(out, '&')
+		} else {
+			out = append(out, '?')
+		}
+		out = append(append(append(out, query...), rest...), line[len(body):]...)
+	}
+	return out
 }

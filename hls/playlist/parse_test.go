@@ -135,13 +135,13 @@ func TestMultivariant(t *testing.T) {
 		{URI: "360p/index.m3u8", Codecs: "avc1.64001e", Width: 640, Height: 360, FrameRate: 30, Bitrate: 600_000, Peak: 700_000},
 	}
 	audio := &Audio{URI: "audio/index.m3u8", Codecs: "mp4a.40.2", Channels: 2, Bitrate: 128_000, Peak: 128_000}
-	b := Multivariant(variants, audio, nil, "token=abc")
+	b := WithQuery(Multivariant(variants, audio, []Text{{URI: "captions-en/index.m3u8", Language: "en"}}), "token=abc")
 	p, err := parser.Unmarshal(b)
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, b)
 	}
 	mv := p.(*parser.Multivariant)
-	if len(mv.Variants) != 2 || len(mv.Renditions) != 1 {
+	if len(mv.Variants) != 2 || len(mv.Renditions) != 2 {
 		t.Fatalf("got %d variants, %d renditions", len(mv.Variants), len(mv.Renditions))
 	}
 	v := mv.Variants[0]
@@ -149,8 +149,8 @@ func TestMultivariant(t *testing.T) {
 		v.URI != "720p/index.m3u8?token=abc" || v.Audio != mv.Renditions[0].GroupID || len(v.Codecs) != 2 {
 		t.Errorf("variant %+v", v)
 	}
-	if *mv.Renditions[0].URI != "audio/index.m3u8?token=abc" {
-		t.Errorf("rendition %+v", mv.Renditions[0])
+	if *mv.Renditions[0].URI != "audio/index.m3u8?token=abc" || *mv.Renditions[1].URI != "captions-en/index.m3u8?token=abc" {
+		t.Errorf("renditions %+v %+v", mv.Renditions[0], mv.Renditions[1])
 	}
 }
 

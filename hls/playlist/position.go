@@ -1,7 +1,6 @@
 package playlist
 
 import (
-	"bytes"
 	"hash/fnv"
 	"strconv"
 )
@@ -71,34 +70,4 @@ func Tag(text []byte) string {
 	h := fnv.New64a()
 	_, _ = h.Write(text) // a hash takes everything
 	return strconv.FormatUint(h.Sum64(), 36)
-}
-
-// WithQuery appends a query, as "token=x", to every URI of a multivariant playlist.
-func WithQuery(text []byte, query string) []byte {
-	if query == "" {
-		return text
-	}
-	out := make([]byte, 0, len(text)+16*(len(query)+1))
-	for line := range bytes.Lines(text) {
-		body := bytes.TrimRight(line, "\r\n")
-		uri, rest := body, []byte(nil)
-		if len(body) == 0 || body[0] == '#' {
-			_, after, ok := bytes.Cut(body, []byte(`URI="`))
-			end := bytes.IndexByte(after, '"')
-			if !ok || end < 0 {
-				out = append(out, line...)
-				continue
-			}
-			rest = after[end:]
-			uri = body[:len(body)-len(rest)]
-		}
-		out = append(out, uri...)
-		if bytes.IndexByte(uri[bytes.LastIndexByte(uri, '"')+1:], '?') >= 0 {
-			out = append(out, '&')
-		} else {
-			out = append(out, '?')
-		}
-		out = append(append(append(out, query...), rest...), line[len(body):]...)
-	}
-	return out
 }

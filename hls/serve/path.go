@@ -1,9 +1,6 @@
 package serve
 
-import (
-	"net/url"
-	"strings"
-)
+import "strings"
 
 // maxPath is longer than any path of ours.
 const maxPath = 512
@@ -39,6 +36,3 @@ func ParsePath(path string) (Path, bool) {
 		return Path{}, false
 	}
 }
-
-// TokenQuery is the query that hands a token down to a playlist.
-func TokenQuery(token string) string { return "token=" + url.QueryEscape(token) }

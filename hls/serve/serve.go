@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -95,7 +96,8 @@ func New(cfg Config, programs Programs) (*Handler, error) {
 // Caching. Objects never change; a blocking answer belongs to its (msn, part) query and
 // may be kept while anybody can still ask for it; everything else is short.
 const (
-	cacheForever  = "public, max-age=31536000, immutable"
+	// CacheForever is for objects, whose names never mean two contents.
+	CacheForever  = "public, max-age=31536000, immutable"
 	cacheBlocking = "public, max-age=6"
 	cacheShort    = "public, max-age=1"
 	cacheNever    = "no-store"
@@ -112,17 +114,6 @@ func CacheOf(open, blocking bool) string {
 	}
 	return cacheShort
 }
-
-// CacheOfMultivariant is that of a multivariant playlist; with a token it is one viewer's own.
-func CacheOfMultivariant(open bool, token string) string {
-	if !open || token != "" {
-		return cacheNever
-	}
-	return cacheShort
-}
-
-// CacheForever is for objects, whose names never mean two contents.
-const CacheForever = cacheForever
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -207,13 +198,26 @@ func (h *Handler) patience(m *packager.Media) time.Duration { return m.PartLengt
 
 // PlaylistAnswer is a playlist in the encoding that the client understands.
 func PlaylistAnswer(r *http.Request, cache, tag string, plain, zipped func() []byte) Answer {
-	a := Answer{ContentType: PlaylistType, Cache: cache, Tag: tag, Negotiated: true, Gzip: AcceptsGzip(r)}
+	a := Answer{ContentType: playlistType, Cache: cache, Tag: tag, Negotiated: true, Gzip: AcceptsGzip(r)}
 	if a.Gzip {
 		a.Chunks = [][]byte{zipped()}
 	} else {
 		a.Chunks = [][]byte{plain()}
 	}
 	return a
+}
+
+// MultivariantAnswer is a multivariant playlist whose children get the viewer's token, if there is one; then it is that
+// viewer's own.
+func MultivariantAnswer(text []byte, open bool, token string) Answer {
+	cache := cacheShort
+	if !open || token != "" {
+		cache = cacheNever
+	}
+	if token != "" {
+		text = playlist.WithQuery(text, "token="+url.QueryEscape(token))
+	}
+	return Answer{ContentType: playlistType, Cache: cache, Tag: playlist.Tag(text), Chunks: [][]byte{text}}
 }
 
 // NothingHere says that there is nothing to play at a path.
@@ -269,22 +273,18 @@ func (h *Handler) multivariant(w http.ResponseWriter, r *http.Request, p *packag
 			return ComeBack(w, o)
 		}
 	}
-	query := ""
-	if token != "" {
-		query = TokenQuery(token)
-	}
-	b, ok := p.Multivariant(query)
+	b, ok := p.Multivariant()
 	if !ok {
 		return ComeBack(w, TimedOut)
 	}
-	return h.give(w, r, Answer{ContentType: PlaylistType, Cache: CacheOfMultivariant(open, token), Tag: playlist.Tag(b), Chunks: [][]byte{b}})
+	return h.give(w, r, MultivariantAnswer(b, open, token))
 }
 
 // IndexName is that of all playlists.
 const IndexName = "index.m3u8"
 
-// PlaylistType is the media type of playlists.
-const PlaylistType = "application/vnd.apple.mpegurl"
+// playlistType is the media type of playlists.
+const playlistType = "application/vnd.apple.mpegurl"
 
 // reload waits for the playlist that a request asks for; nil: the request has been answered.
 func (h *Handler) reload(w http.ResponseWriter, r *http.Request, m *packager.Media) (playlist.Reload, *packager.Published, Outcome) {
@@ -370,7 +370,7 @@ func (h *Handler) object(w http.ResponseWriter, r *http.Request, m *packager.Med
 	if err != nil { // it left the disk this moment
 		return NothingHere(w)
 	}
-	return h.give(w, r, Answer{ContentType: contentType, Cache: cacheForever, Tag: file, Chunks: chunks})
+	return h.give(w, r, Answer{ContentType: contentType, Cache: CacheForever, Tag: file, Chunks: chunks})
 }
 
 // find looks an object up. The part that the preload hint names is asked for before it

@@ -274,7 +274,7 @@ func newProgram(t testing.TB) *program {
 // check shows the program to a Checker; change may spoil what it sees.
 func (x *program) check(change func(what string, b []byte) []byte) {
 	x.t.Helper()
-	multi, ok := x.p.Multivariant("")
+	multi, ok := x.p.Multivariant()
 	if !ok {
 		x.t.Fatal("not ready")
 	}
