@@ -99,15 +99,15 @@ func (c *Crowd) follow(ctx context.Context, p *playing, counts func() bool) erro
 	if err != nil {
 		return err
 	}
-	epoch, at, per, err := m.edge()
+	epoch, newest, per, err := m.edge()
 	if err != nil {
 		return err
 	}
-	if _, err := p.download(ctx, m.init); err != nil {
+	if _, err := p.download(ctx, newest.init); err != nil {
 		return err
 	}
 	p.res.Started, p.res.Startup = true, time.Since(p.begun)
-	for {
+	for at := (place{newest.msn, newest.index}); ; {
 		if at.index++; at.index == per {
 			at = place{at.msn + 1, 0}
 		}
@@ -123,26 +123,13 @@ func (c *Crowd) follow(ctx context.Context, p *playing, counts func() bool) erro
 	}
 }
 
-// edge is the epoch in the objects' names, the newest part's place, and how many parts a segment has.
-func (m *media) edge() (epoch string, at place, per int, err error) {
-	if m.ended {
-		return "", at, 0, errEnded
+// epochOf is what the names of a program's objects begin with; empty: it is none of ours.
+func epochOf(uri string) string {
+	epoch, _, _ := strings.Cut(uri, "-")
+	if _, err := strconv.ParseUint(epoch, 10, 64); err != nil {
+		return ""
 	}
-	finished := 0
-	for _, s := range m.segments {
-		if s.uri != "" {
-			finished++
-			per = max(per, len(s.parts)) // the first segment of a program may be shorter than the others
-		}
-		for _, x := range s.parts {
-			at = place{x.msn, x.index}
-			epoch, _, _ = strings.Cut(x.uri, "-")
-		}
-	}
-	if _, bad := strconv.ParseUint(epoch, 10, 64); bad != nil || per == 0 || finished < 2 {
-		return "", at, 0, errors.New("the playlist has no parts by which to know the next ones' names")
-	}
-	return epoch, at, per, nil
+	return epoch
 }
 
 // drain asks for a playlist, as compressed as it comes, and throws it away.

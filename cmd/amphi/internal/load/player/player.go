@@ -127,10 +127,10 @@ func (p *playing) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if m.ended {
+		if m.Ended {
 			return errEnded
 		}
-		if !m.canBlock || !progress {
+		if !m.Control.Block || !progress {
 			pause(ctx, p.cfg.Poll)
 		}
 	}
@@ -146,26 +146,25 @@ func blocking(target string, msn int64, index int) string {
 
 // take downloads what is new in m. It reports whether anything was.
 func (p *playing) take(ctx context.Context, m *media) (bool, error) {
-	parts := m.allParts()
-	if len(parts) == 0 {
+	if len(m.parts) == 0 {
 		return false, nil
 	}
-	if m.init != p.init {
-		if _, err := p.download(ctx, m.init); err != nil {
-			return false, err
-		}
-		p.init = m.init
-	}
-	if p.msn < 0 || parts[0].msn > p.msn {
+	if p.msn < 0 || m.parts[0].msn > p.msn {
 		// Start, or start again after falling out of the window: hold back from the live edge.
-		first := m.startPart(parts)
-		p.msn, p.index = parts[first].msn, parts[first].index
-		p.head.jump(parts[first].start, m)
+		first := m.parts[m.startPart()]
+		p.msn, p.index = first.msn, first.index
+		p.head.jump(first.start, m)
 	}
 	progress := false
-	for _, x := range parts {
+	for _, x := range m.parts {
 		if x.msn < p.msn || x.msn == p.msn && x.index < p.index {
 			continue
+		}
+		if x.init != p.init {
+			if _, err := p.download(ctx, x.init); err != nil {
+				return progress, err
+			}
+			p.init = x.init
 		}
 		if !x.gap {
 			if _, err := p.download(ctx, x.uri); err != nil {
@@ -176,7 +175,7 @@ func (p *playing) take(ctx context.Context, m *media) (bool, error) {
 		p.res.Edge.Add(now.Sub(x.start))
 		p.head.have(now, x.start.Add(x.duration), p.begun, &p.res)
 		p.msn, p.index = x.msn, x.index+1
-		if m.complete(x) {
+		if x.last {
 			p.msn, p.index = x.msn+1, 0
 		}
 		progress = true
@@ -202,21 +201,21 @@ func (p *playing) download(ctx context.Context, uri string) (int64, error) {
 	return n, nil
 }
 
-func (p *playing) get(ctx context.Context, target string) (string, error) {
+func (p *playing) get(ctx context.Context, target string) ([]byte, error) {
 	res, err := p.request(ctx, target)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxPlaylist+1))
 	if err != nil {
-		return "", fmt.Errorf("reading a playlist: %w", err)
+		return nil, fmt.Errorf("reading a playlist: %w", err)
 	}
 	if len(data) > maxPlaylist {
-		return "", fmt.Errorf("a playlist of more than %d bytes", maxPlaylist)
+		return nil, fmt.Errorf("a playlist of more than %d bytes", maxPlaylist)
 	}
 	p.res.Bytes += int64(len(data))
-	return string(data), nil
+	return data, nil
 }
 
 func (p *playing) request(ctx context.Context, target string, header ...string) (*http.Response, error) {
@@ -250,48 +249,4 @@ func resolve(base, ref string) (string, error) {
 		return "", fmt.Errorf("parsing %q: %w", ref, err)
 	}
 	return r.String(), nil
-}
-
-// allParts lists what can be downloaded: parts, or whole segments where these have none.
-func (m *media) allParts() []part {
-	var out []part
-	for _, s := range m.segments {
-		if len(s.parts) == 0 {
-			out = append(out, part{uri: s.uri, duration: s.duration, start: s.start, msn: s.msn})
-			continue
-		}
-		out = append(out, s.parts...)
-	}
-	return out
-}
-
-// complete tells whether x is the last part of a finished segment.
-func (m *media) complete(x part) bool {
-	for _, s := range m.segments {
-		if s.msn == x.msn {
-			return s.uri != "" && x.index >= len(s.parts)-1
-		}
-	}
-	return false
-}
-
-// startPart is the index of the newest part that lies at least the hold-back behind the live edge.
-func (m *media) startPart(parts []part) int {
-	want := m.holdBack()
-	i := len(parts) - 1
-	for behind := parts[i].duration; i > 0 && behind < want; {
-		i--
-		behind += parts[i].duration
-	}
-	return i
-}
-
-func (m *media) holdBack() time.Duration {
-	switch {
-	case m.partHoldBack > 0:
-		return m.partHoldBack
-	case m.partTarget > 0:
-		return 3 * m.partTarget
-	}
-	return 3 * m.target
 }

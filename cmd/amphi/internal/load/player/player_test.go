@@ -37,29 +37,29 @@ s42.m4s
 
 func TestParseMedia(t *testing.T) {
 	t.Parallel()
-	m, err := parseMedia(sample)
+	m, err := parseMedia([]byte(sample))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.target != 2*time.Second || m.holdBack() != 1500*time.Millisecond || !m.canBlock || m.init != "init.mp4" || m.ended {
+	if m.Target != 2 || m.holdBack() != 1500*time.Millisecond || !m.Control.Block || m.Ended {
 		t.Errorf("head: %+v", m)
 	}
-	parts := m.allParts()
-	if len(parts) != 6 || parts[0].uri != "s41.m4s" || parts[3].msn != 42 || !parts[3].gap || parts[5].msn != 43 || parts[5].index != 0 {
+	parts := m.parts
+	if len(parts) != 6 || parts[0].uri != "s41.m4s" || parts[3].msn != 42 || !parts[3].gap || parts[5].msn != 43 || parts[5].index != 0 || parts[5].init != "init.mp4" {
 		t.Fatalf("parts: %+v", parts)
 	}
 	base := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	if got := parts[5].start.Sub(base); got != 4*time.Second {
 		t.Errorf("the last part begins %v after the first segment", got)
 	}
-	if !m.complete(parts[4]) || m.complete(parts[1]) || m.complete(parts[5]) {
+	if !parts[0].last || !parts[4].last || parts[1].last || parts[5].last {
 		t.Error("which part ends a segment is wrong")
 	}
-	if i := m.startPart(parts); parts[i].uri != "s42.2.m4s" {
+	if i := m.startPart(); parts[i].uri != "s42.2.m4s" {
 		t.Errorf("it starts at %+v", parts[i])
 	}
 	for _, bad := range []string{"", "<html>", "#EXTM3U\n#EXT-X-PART:DURATION=x", "#EXTM3U\n#EXTINF:-1,", "#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:?"} {
-		if _, err := parseMedia(bad); err == nil {
+		if _, err := parseMedia([]byte(bad)); err == nil {
 			t.Errorf("%q was parsed", bad)
 		}
 	}
@@ -70,14 +70,14 @@ func FuzzParse(f *testing.F) {
 	f.Add("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nv.m3u8")
 	f.Add(`#EXTM3U` + "\n" + `#EXT-X-PART:DURATION=1,URI="a`)
 	f.Fuzz(func(t *testing.T, text string) {
-		_, _ = parseMultivariant(text)
-		m, err := parseMedia(text)
+		_, _ = parseMultivariant([]byte(text))
+		m, err := parseMedia([]byte(text))
 		if err != nil {
 			return
 		}
-		if parts := m.allParts(); len(parts) > 0 {
-			if i := m.startPart(parts); i < 0 || i >= len(parts) {
-				t.Fatalf("starts at %d of %d", i, len(parts))
+		if len(m.parts) > 0 {
+			if i := m.startPart(); i < 0 || i >= len(m.parts) {
+				t.Fatalf("starts at %d of %d", i, len(m.parts))
 			}
 		}
 	})
@@ -134,7 +134,7 @@ func (l *live) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (l *live) playlist(w http.ResponseWriter) {
 	n := l.available()
 	first := max(0, n/4-3)
-	fmt.Fprintf(w, "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.3\n"+
+	fmt.Fprintf(w, "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:1\n#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.3\n"+
 		"#EXT-X-PART-INF:PART-TARGET=0.1\n#EXT-X-MEDIA-SEQUENCE:%d\n#EXT-X-MAP:URI=\"init.mp4\"\n", first)
 	for msn := first; msn*4 < n; msn++ {
 		fmt.Fprintf(w, "#EXT-X-PROGRAM-DATE-TIME:%s\n", l.start.Add(time.Duration(msn*4)*partLen).Format(time.RFC3339Nano))

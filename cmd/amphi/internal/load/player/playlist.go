@@ -5,213 +5,140 @@ package player
 import (
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/amphi-sfu/amphi/hls/validate"
 )
 
-// Limits on what is read from the server.
-const (
-	maxPlaylist = 1 << 20
-	maxLines    = 50_000
-)
+// maxPlaylist bounds what is read of a playlist, in bytes.
+const maxPlaylist = 8 << 20
 
-// part is a partial segment.
+// part is what a player downloads: a partial segment, or a whole one that has none.
 type part struct {
 	uri      string
+	init     string // its init section
 	duration time.Duration
-	// start is the wall-clock time of its first sample.
+	// start is the wall-clock time of its first sample; zero where the playlist has no dates.
 	start time.Time
 	// msn and index say which it is.
 	msn   int64
 	index int
 	gap   bool
+	last  bool // of a segment that is complete
 }
 
-// segment is a segment that is complete, or has announced parts.
-type segment struct {
-	msn      int64
-	uri      string // "" while only parts of it are there
-	duration time.Duration
-	start    time.Time // zero without EXT-X-PROGRAM-DATE-TIME
-	parts    []part
-}
-
-// media is a media playlist (RFC 8216bis section 4).
+// media is a media playlist, and what can be downloaded of it.
 type media struct {
-	target       time.Duration
-	partTarget   time.Duration
-	partHoldBack time.Duration
-	canBlock     bool
-	init         string
-	segments     []segment
-	ended        bool
+	*validate.Playlist
+	parts []part
+}
+
+// parse reads a playlist; any fault is an error.
+func parse(text []byte) (*validate.Playlist, error) {
+	p, faults := validate.Parse("playlist", text)
+	if len(faults) > 0 {
+		return nil, errors.New(faults[0].String())
+	}
+	return p, nil
 }
 
 // parseMultivariant returns the URIs of the variants in their order.
-func parseMultivariant(text string) ([]string, error) {
-	lines, err := split(text)
+func parseMultivariant(text []byte) ([]string, error) {
+	p, err := parse(text)
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	variant := false
-	for _, l := range lines {
-		switch {
-		case strings.HasPrefix(l, "#EXT-X-STREAM-INF:"):
-			variant = true
-		case !strings.HasPrefix(l, "#") && variant:
-			out = append(out, l)
-			variant = false
-		}
-	}
-	if len(out) == 0 {
+	if len(p.Variants) == 0 {
 		return nil, errors.New("a multivariant playlist without variants")
 	}
-	return out, nil
-}
-
-func split(text string) ([]string, error) {
-	if !strings.HasPrefix(text, "#EXTM3U") {
-		return nil, errors.New("not a playlist: it does not begin with #EXTM3U")
-	}
-	var out []string
-	for l := range strings.Lines(text) {
-		if l = strings.TrimSpace(l); l != "" {
-			out = append(out, l)
-		}
-		if len(out) > maxLines {
-			return nil, fmt.Errorf("a playlist of more than %d lines", maxLines)
-		}
+	out := make([]string, len(p.Variants))
+	for i, v := range p.Variants {
+		out[i] = v.URI
 	}
 	return out, nil
 }
 
 // parseMedia reads a media playlist.
-func parseMedia(text string) (*media, error) {
-	lines, err := split(text)
+func parseMedia(text []byte) (*media, error) {
+	p, err := parse(text)
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{m: &media{}}
-	for _, l := range lines {
-		if err := p.line(l); err != nil {
-			return nil, fmt.Errorf("playlist line %q: %w", l, err)
+	m := &media{Playlist: p}
+	var next time.Time // of the next segment, where it has no date of its own
+	for i := range p.Segments {
+		s := &p.Segments[i]
+		if s.Date.IsZero() {
+			s.Date = next
 		}
+		m.add(s)
+		next = after(s.Date, s.Duration)
 	}
-	p.flush("")
-	return p.m, nil
+	return m, nil
 }
 
-// parser holds what is known of the segment that the next lines complete.
-type parser struct {
-	m    *media
-	msn  int64
-	cur  segment
-	next time.Time // start of the next sample
-}
-
-func (p *parser) line(l string) error {
-	if !strings.HasPrefix(l, "#") {
-		p.flush(l)
-		return nil
+// add lists what can be downloaded of a segment.
+func (m *media) add(s *validate.Segment) {
+	at := s.Date
+	for i, x := range s.Parts {
+		m.parts = append(m.parts, part{
+			uri: x.URI, init: s.Map, duration: x.Duration, start: at, msn: int64(s.MSN), index: i, gap: x.Gap,
+			last: !s.Open() && i == len(s.Parts)-1,
+		})
+		at = after(at, x.Duration)
 	}
-	name, value, _ := strings.Cut(l, ":")
-	var err error
-	switch name {
-	case "#EXT-X-TARGETDURATION":
-		p.m.target, err = seconds(value)
-	case "#EXT-X-MEDIA-SEQUENCE":
-		p.msn, err = strconv.ParseInt(value, 10, 64)
-	case "#EXT-X-PART-INF":
-		p.m.partTarget, err = seconds(attributes(value)["PART-TARGET"])
-	case "#EXT-X-SERVER-CONTROL":
-		a := attributes(value)
-		p.m.canBlock = a["CAN-BLOCK-RELOAD"] == "YES"
-		if v := a["PART-HOLD-BACK"]; v != "" {
-			p.m.partHoldBack, err = seconds(v)
-		}
-	case "#EXT-X-MAP":
-		p.m.init = attributes(value)["URI"]
-	case "#EXT-X-PROGRAM-DATE-TIME":
-		p.cur.start, err = time.Parse(time.RFC3339Nano, value)
-		p.next = p.cur.start
-	case "#EXT-X-PART":
-		err = p.part(attributes(value))
-	case "#EXTINF":
-		d, _, _ := strings.Cut(value, ",")
-		p.cur.duration, err = seconds(d)
-	case "#EXT-X-ENDLIST":
-		p.m.ended = true
-	}
-	return err
-}
-
-func (p *parser) part(a map[string]string) error {
-	d, err := seconds(a["DURATION"])
-	if err != nil {
-		return err
-	}
-	if a["URI"] == "" {
-		return errors.New("a part without URI")
-	}
-	p.cur.parts = append(p.cur.parts, part{
-		uri: a["URI"], duration: d, start: p.next, msn: p.msn, index: len(p.cur.parts), gap: a["GAP"] == "YES",
-	})
-	if !p.next.IsZero() {
-		p.next = p.next.Add(d)
-	}
-	return nil
-}
-
-// flush ends a segment: with its URI, or at the end of the playlist with parts only.
-func (p *parser) flush(uri string) {
-	s := p.cur
-	p.cur = segment{}
-	if uri == "" && len(s.parts) == 0 {
-		return
-	}
-	s.uri, s.msn = uri, p.msn
-	if s.start.IsZero() && !p.next.IsZero() {
-		s.start = p.next
-		for _, x := range s.parts {
-			s.start = s.start.Add(-x.duration)
-		}
-	}
-	p.m.segments = append(p.m.segments, s)
-	if uri != "" {
-		p.msn++
-		if !s.start.IsZero() {
-			p.next = s.start.Add(s.duration)
-		}
+	if len(s.Parts) == 0 && !s.Open() {
+		m.parts = append(m.parts, part{uri: s.URI, init: s.Map, duration: s.Duration, start: at, msn: int64(s.MSN), gap: s.Gap, last: true})
 	}
 }
 
-func seconds(s string) (time.Duration, error) {
-	f, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || f < 0 || f > 86_400 {
-		return 0, fmt.Errorf("%q is no duration", s)
+// after is d later, if the time is known.
+func after(t time.Time, d time.Duration) time.Time {
+	if t.IsZero() {
+		return t
 	}
-	return time.Duration(f * float64(time.Second)), nil
+	return t.Add(d)
 }
 
-// attributes reads an attribute list (RFC 8216bis section 4.2).
-func attributes(s string) map[string]string {
-	out := make(map[string]string)
-	for s != "" && len(out) < 64 {
-		name, rest, ok := strings.Cut(s, "=")
-		if !ok {
-			break
-		}
-		var value string
-		if strings.HasPrefix(rest, `"`) {
-			value, rest, _ = strings.Cut(rest[1:], `"`)
-			rest = strings.TrimPrefix(rest, ",")
-		} else {
-			value, rest, _ = strings.Cut(rest, ",")
-		}
-		out[strings.TrimSpace(name)] = value
-		s = rest
+// startPart is the index of the newest part that lies at least the hold-back behind the live edge.
+func (m *media) startPart() int {
+	want := m.holdBack()
+	i := len(m.parts) - 1
+	for behind := m.parts[i].duration; i > 0 && behind < want; {
+		i--
+		behind += m.parts[i].duration
 	}
-	return out
+	return i
+}
+
+func (m *media) holdBack() time.Duration {
+	switch {
+	case m.Control.PartHoldBack > 0:
+		return m.Control.PartHoldBack
+	case m.PartTarget > 0:
+		return 3 * m.PartTarget
+	}
+	return 3 * time.Duration(m.Target) * time.Second
+}
+
+// edge is the epoch in the objects' names, the newest part, and how many parts a segment has.
+func (m *media) edge() (epoch string, at part, per int, err error) {
+	if m.Ended {
+		return "", at, 0, errEnded
+	}
+	finished := 0
+	for i := range m.Segments {
+		if s := &m.Segments[i]; !s.Open() {
+			finished++
+			per = max(per, len(s.Parts)) // the first segment of a program may be shorter than the others
+		}
+	}
+	if len(m.parts) > 0 {
+		at = m.parts[len(m.parts)-1]
+		epoch = epochOf(at.uri)
+	}
+	if epoch == "" || per == 0 || finished < 2 {
+		return "", at, 0, fmt.Errorf("the playlist has no parts by which to know the next ones' names: %d of %d segments are whole", finished, len(m.Segments))
+	}
+	return epoch, at, per, nil
 }
