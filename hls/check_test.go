@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/hls/packager"
-	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/validate"
 )
 
@@ -37,8 +36,7 @@ func TestStreamKeepsTheRules(t *testing.T) {
 	}
 	eventually(t, "a playlist", func() bool { p := s.playlist(mainList); return p != nil && len(p.Segments) > 0 })
 	first := s.playlist(mainList).MediaSequence
-	cue := playlist.DateRange{ID: "cue", Start: time.Now(), Attrs: map[string]string{"TEXT": "hello"}}
-	if err := s.AddDateRange("demo", "main", cue); err != nil {
+	if err := s.AddCue("demo", "main", packager.Cue{ID: "cue", Type: "test", Text: "hello", At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, ago := range []time.Duration{0, 5 * time.Second} {

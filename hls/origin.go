@@ -18,7 +18,6 @@ import (
 	"github.com/amphi-sfu/amphi/hls/compose"
 	"github.com/amphi-sfu/amphi/hls/layout"
 	"github.com/amphi-sfu/amphi/hls/packager"
-	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
 	"github.com/amphi-sfu/amphi/hls/spill"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -380,18 +379,6 @@ func (o *Origin) AddCaption(room, stream, language string, c packager.Caption) e
 	now := time.Now()
 	c.Start, c.End = p.programTime(now, c.Start), p.programTime(now, c.End)
 	if err := p.pack.AddCaption(language, c); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadRequest, err)
-	}
-	return nil
-}
-
-// AddDateRange puts timed metadata into a program's playlists from the next part on.
-func (o *Origin) AddDateRange(room, stream string, r playlist.DateRange) error {
-	p, err := o.find(room, stream)
-	if err != nil {
-		return err
-	}
-	if err := p.pack.AddDateRange(r); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
 	return nil

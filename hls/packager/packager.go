@@ -228,15 +228,3 @@ func (p *Packager) WriteAudio(at int64, data []byte) error {
 	}
 	return p.writeLocked(m, at, samplesPerAU, fmp4.Sample{Data: append([]byte(nil), data...), Duration: samplesPerAU, Key: true})
 }
-
-// AddDateRange lists timed metadata in every playlist from the next part on.
-func (p *Packager) AddDateRange(r playlist.DateRange) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, m := range p.medias {
-		if err := m.list.AddDateRange(r); err != nil {
-			return fmt.Errorf("adding a date range: %w", err)
-		}
-	}
-	return nil
-}

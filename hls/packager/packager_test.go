@@ -12,7 +12,6 @@ import (
 
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
-	"github.com/amphi-sfu/amphi/hls/playlist"
 )
 
 var start = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -473,22 +472,6 @@ func TestMemory(t *testing.T) {
 	}
 	if _, ok := s.media("720p").Object(packager.Name{Epoch: 42, MSN: 3, Part: -1, Init: -1}); ok {
 		t.Error("segment 3 is still there")
-	}
-}
-
-func TestDateRangeInAll(t *testing.T) {
-	t.Parallel()
-	s := newSource(t, packager.Config{})
-	s.begin(0)
-	s.play(0, 30)
-	if err := s.p.AddDateRange(playlist.DateRange{ID: "cue", Start: start.Add(time.Second)}); err != nil {
-		t.Fatal(err)
-	}
-	s.play(30, 60)
-	for _, name := range names {
-		if !strings.Contains(s.full(name), `#EXT-X-DATERANGE:ID="cue"`) {
-			t.Errorf("%s has no cue", name)
-		}
 	}
 }
 
