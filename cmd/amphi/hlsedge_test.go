@@ -104,7 +104,7 @@ func TestEveryNodeServesEveryStream(t *testing.T) {
 		}
 		if s := n.mesh.edge.Stats(); s.Requests > 0 {
 			edges++
-			if s.Hits == 0 || s.Objects == 0 || s.Failures > 0 {
+			if s.Hits == 0 || s.Objects == 0 {
 				t.Errorf("node %s: %+v", n.cfg.ID, s)
 			}
 		}

@@ -65,7 +65,8 @@ func newMaker(t testing.TB, epoch, msn uint64) *maker {
 	if err := errors.Join(m.pack.SetAudioConfig(hlstest.AudioConfig()), m.pack.Begin(0)); err != nil {
 		t.Fatal(err)
 	}
-	h, err := serve.New(serve.Config{}, m)
+	// Longer than the machine may need for the test's players, so that no request has to be made twice.
+	h, err := serve.New(serve.Config{Grace: 8 * time.Second}, m)
 	if err != nil {
 		t.Fatal(err)
 	}
