@@ -195,7 +195,6 @@ func TestACrowdFollowsTheLiveEdge(t *testing.T) {
 	cancel()
 	wg.Wait()
 	for i, res := range results {
-
 		if !res.Started || res.Failures > 0 || res.Spread.Count() < 9 || res.Spread.Quantile(0.5) > 2*time.Second {
 			t.Errorf("player %d: %+v, %d parts, spread of %v", i, res.LastError, res.Spread.Count(), res.Spread.Quantile(0.5))
 		}
