@@ -169,14 +169,14 @@ func pause(ctx context.Context, d time.Duration) {
 
 // object answers with a part, a segment or an init section.
 func (e *Edge) object(w http.ResponseWriter, r *http.Request, p serve.Path) serve.Outcome {
-	if _, ok := packager.ParseName(p.File); !ok {
-		return serve.NothingHere(w) // as the origin would say
-	}
 	key := keyOf(p)
 	o, ok := e.cache.get(key)
 	if ok {
 		e.stats.hits.Add(1)
 		return e.giveObject(w, r, p, o.contentType, o.body)
+	}
+	if _, ok := packager.ParseName(p.File); !ok {
+		return serve.NothingHere(w) // as the origin would say
 	}
 	f, joined := e.fly(key, p, func(a *answer) { e.cache.put(&object{key, a.contentType, a.body}) })
 	if f == nil {
