@@ -54,8 +54,6 @@ type Config struct {
 	// memory holds. MaxSegmentBytes bounds it; default as in spill.Config.
 	SegmentDir      string
 	MaxSegmentBytes int64
-	// MaxWaiting bounds waiting HTTP requests; default as in serve.Config.
-	MaxWaiting int
 }
 
 // Errors that callers branch on.
@@ -122,7 +120,7 @@ func New(cfg Config, source Source) (*Origin, error) {
 	}
 	o := &Origin{cfg: cfg, log: cfg.Logger, source: source, budget: budget{cores: cfg.Cores}, programs: map[key]*program{}, ended: map[key]endedProgram{}}
 	var err error
-	o.handler, err = serve.New(serve.Config{Logger: cfg.Logger, Authorizer: cfg.Authorizer, MaxWaiting: cfg.MaxWaiting}, served{o})
+	o.handler, err = serve.New(serve.Config{Authorizer: cfg.Authorizer}, served{o})
 	if err != nil {
 		return nil, err
 	}

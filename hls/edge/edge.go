@@ -49,8 +49,6 @@ type Config struct {
 	// Patience is how long players wait while there is no origin, or it does not answer; default 8 s, which players take
 	// for a slow answer and not for an error.
 	Patience time.Duration
-	// Idle is for how long a playlist is followed that nobody asks for; default 10 s.
-	Idle time.Duration
 }
 
 // Edge is a cache in front of the origins of all streams. Safe for concurrent use.
@@ -109,7 +107,6 @@ func New(cfg Config, local http.Handler, origins Origins) (*Edge, error) {
 	cfg.MaxWaiting = cmp.Or(cfg.MaxWaiting, 20_000)
 	cfg.MaxUpstream = cmp.Or(cfg.MaxUpstream, 256)
 	cfg.Patience = cmp.Or(cfg.Patience, 8*time.Second)
-	cfg.Idle = cmp.Or(cfg.Idle, 10*time.Second)
 	e := &Edge{
 		cfg: cfg, log: cfg.Logger, local: local, origins: origins, cache: newCache(cfg.CacheBytes),
 		flights: map[string]*flight{}, lists: map[string]*followed{}, heads: map[string]*head{}, asks: map[*asking]struct{}{},

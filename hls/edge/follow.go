@@ -24,6 +24,8 @@ const (
 	longestWait = 10 * time.Second
 	// margin is how much longer than the origin's own patience things may take on the way.
 	margin = time.Second
+	// idleAfter is for how long a playlist is followed that nobody asks for.
+	idleAfter = 10 * time.Second
 	// endedEvery is how often a playlist that has ended is looked at again: the stream may start anew.
 	endedEvery = time.Second
 )
@@ -101,7 +103,7 @@ func (e *Edge) idle(key string, l *followed) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	gone := l.current.Load().status == http.StatusNotFound
-	if !gone && time.Since(time.Unix(0, l.asked.Load())) < e.cfg.Idle && !e.closed {
+	if !gone && time.Since(time.Unix(0, l.asked.Load())) < idleAfter && !e.closed {
 		return false
 	}
 	delete(e.lists, key)

@@ -4,7 +4,6 @@ package serve
 
 import (
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -34,7 +33,6 @@ type Authorizer interface {
 
 // Config of a Handler.
 type Config struct {
-	Logger *slog.Logger // default: slog.Default
 	// Authorizer is asked for every playlist; nil lets everybody in.
 	Authorizer Authorizer
 	// MaxWaiting bounds the requests that wait for something at once; one more is told to
@@ -49,7 +47,6 @@ type Config struct {
 type Handler struct {
 	cfg      Config
 	programs Programs
-	log      *slog.Logger
 	waiting  atomic.Int64
 	served   [len(outcomes)]atomic.Int64
 	sent     atomic.Int64
@@ -81,16 +78,13 @@ func New(cfg Config, programs Programs) (*Handler, error) {
 	if programs == nil {
 		return nil, errors.New("serving HLS: no programs")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
 	if cfg.MaxWaiting == 0 {
 		cfg.MaxWaiting = 20_000
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = time.Second
 	}
-	return &Handler{cfg: cfg, programs: programs, log: cfg.Logger}, nil
+	return &Handler{cfg: cfg, programs: programs}, nil
 }
 
 // Caching. Objects never change; a blocking answer belongs to its (msn, part) query and

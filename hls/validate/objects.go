@@ -125,6 +125,9 @@ func (c *Checker) Object(name string, msn uint64, part int, body []byte) {
 		return
 	}
 	x := j.object(t, s, at, list, init)
+	if independent := t.last.Independent || c.multi != nil && c.multi.Independent; part < 0 && independent && !list[0].Key {
+		j.fault(ruleIndependent, "segment %d begins without a keyframe", msn)
+	}
 	x.bytes = len(body)
 	t.objects.put(at, x)
 	if part < 0 {
@@ -145,14 +148,11 @@ func (j *judge) object(t *track, s *Segment, at place, list []Fragment, init Ini
 		}
 		x.to = f.Base + f.Duration
 	}
-	key := list[0].Key
 	if at.part >= 0 {
 		x.length = s.Parts[at.part].Duration
-		if s.Parts[at.part].Independent && !key {
+		if s.Parts[at.part].Independent && !list[0].Key {
 			j.fault(ruleIndependent, "part %d.%d begins without a keyframe", at.msn, at.part)
 		}
-	} else if !key {
-		j.fault(ruleIndependent, "segment %d begins without a keyframe", at.msn)
 	}
 	long := time.Duration(float64(x.to-x.from) / float64(x.scale) * 1e9)
 	if (long - x.length).Abs() > tolerance {

@@ -39,7 +39,6 @@ type Playlist struct {
 
 // Control is EXT-X-SERVER-CONTROL.
 type Control struct {
-	Given                             bool
 	Block, SkipRanges                 bool
 	HoldBack, PartHoldBack, SkipUntil time.Duration
 }
@@ -90,7 +89,7 @@ type Range struct {
 
 // Rendition is EXT-X-MEDIA.
 type Rendition struct {
-	Type, Group, Name, URI, Language   string
+	Type, Group, Name, URI             string
 	Default, Autoselect, HasAutoselect bool
 }
 
@@ -239,7 +238,7 @@ func (p *parser) headTag(name, value string) {
 	case "#EXT-X-SERVER-CONTROL":
 		a := p.attributes(name, value)
 		p.out.Control = Control{
-			Given: true, Block: a["CAN-BLOCK-RELOAD"] == "YES", SkipRanges: a["CAN-SKIP-DATERANGES"] == "YES",
+			Block: a["CAN-BLOCK-RELOAD"] == "YES", SkipRanges: a["CAN-SKIP-DATERANGES"] == "YES",
 			HoldBack: p.seconds(ruleControl, a, "HOLD-BACK", false), PartHoldBack: p.seconds(ruleControl, a, "PART-HOLD-BACK", false),
 			SkipUntil: p.seconds(ruleControl, a, "CAN-SKIP-UNTIL", false),
 		}
@@ -351,7 +350,7 @@ func (p *parser) multivariantTag(name, value string) {
 	if name == "#EXT-X-MEDIA" {
 		_, has := a["AUTOSELECT"]
 		p.out.Renditions = append(p.out.Renditions, Rendition{
-			Type: a["TYPE"], Group: a["GROUP-ID"], Name: a["NAME"], URI: a["URI"], Language: a["LANGUAGE"],
+			Type: a["TYPE"], Group: a["GROUP-ID"], Name: a["NAME"], URI: a["URI"],
 			Default: a["DEFAULT"] == "YES", Autoselect: a["AUTOSELECT"] == "YES", HasAutoselect: has,
 		})
 		return

@@ -374,6 +374,21 @@ func TestRulesAboutObjects(t *testing.T) {
 			t.Errorf("%s: %v", c.rule, got)
 		}
 	}
+	// That a segment begins with a keyframe is a rule only where the playlist promises it.
+	for promised, change := range map[bool]func(string, []byte) []byte{
+		true: func(_ string, b []byte) []byte { return b }, false: replace("multivariant", "#EXT-X-INDEPENDENT-SEGMENTS\n", ""),
+	} {
+		x := newProgram(t)
+		x.check(func(what string, b []byte) []byte {
+			if what == "v 101" {
+				b = b[strings.Index(string(b[8:]), "moof")+4:]
+			}
+			return change(what, b)
+		})
+		if got := slices.Contains(rulesOf(x.c), "independent"); got != promised {
+			t.Errorf("promised %v, fault %v", promised, got)
+		}
+	}
 	x = newProgram(t)
 	x.c.Missing("v", "x", "status 404")
 	if got := rulesOf(x.c); !slices.Equal(got, []string{"missing"}) {
