@@ -138,7 +138,7 @@ func Greet(w http.ResponseWriter, r *http.Request) (o Outcome, done bool) {
 		return Sent, true
 	}
 	hd.Set("Allow", "GET, HEAD, OPTIONS")
-	return failStatus(w, BadMethod, http.StatusMethodNotAllowed, cacheNever, proto.Errorf(proto.InvalidMessage, "only GET, HEAD and OPTIONS are answered here")), true
+	return failStatus(w, BadMethod, http.StatusMethodNotAllowed, cacheNever, proto.Errorf(proto.InvalidArgument, "only GET, HEAD and OPTIONS are answered here")), true
 }
 
 // serve answers a player, or a node that serves players.

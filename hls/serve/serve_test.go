@@ -117,7 +117,7 @@ func (s *stage) wantError(path string, w *httptest.ResponseRecorder) *amphiv1.Er
 		err = protojson.Unmarshal(body["error"], e)
 	}
 	want := map[int]proto.Code{
-		400: proto.InvalidArgument, 401: proto.Unauthenticated, 404: proto.NotFound, 405: proto.InvalidMessage, 503: proto.Unavailable,
+		400: proto.InvalidArgument, 401: proto.Unauthenticated, 404: proto.NotFound, 405: proto.InvalidArgument, 503: proto.Unavailable,
 	}[w.Code]
 	if err != nil || len(body) != 1 || e.GetCode() != string(want) || e.GetMessage() == "" || e.GetRetryable() != (w.Code == 503) ||
 		w.Header().Get("Content-Type") != "application/json" {

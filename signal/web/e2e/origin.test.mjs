@@ -38,7 +38,7 @@ class Player {
         if (uri !== had) {
           const body = await (await this.ask(path + media + "/" + uri)).arrayBuffer();
           had = uri;
-          if (media === "720p") this.arrivals.push({ at: Date.now(), epoch: Number(epoch), msn: Number(msn), bytes: body.byteLength });
+          if (media === "720p") this.arrivals.push({ at: Date.now(), epoch: BigInt(epoch), msn: Number(msn), bytes: body.byteLength });
         }
         query = `?_HLS_msn=${msn}&_HLS_part=${Number(index) + 1}`;
       } catch {
