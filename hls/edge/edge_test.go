@@ -250,6 +250,38 @@ func TestOneUpstreamRequestForAll(t *testing.T) {
 	}
 }
 
+// Who asked first and goes away takes nothing from those who ask for the same; a room is one however it is written.
+func TestTheFirstGoesAway(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t, 9, 100)
+	m.parts(5)
+	w := newWorld(t, edge.Config{}, m)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, base+"720p/9-101.1.m4s", nil)
+		w.edge.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	w.until("the first waits", func() bool { return w.edge.Stats().Waiting == 1 })
+	second := make(chan *httptest.ResponseRecorder, 1)
+	go func() {
+		rec := httptest.NewRecorder()
+		w.edge.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/v1/hls/DEMO/main/720p/9-101.1.m4s?token=x", nil))
+		second <- rec
+	}()
+	w.until("both wait", func() bool { return w.edge.Stats().Waiting == 2 })
+	cancel()
+	<-gone
+	m.parts(1)
+	if a := <-second; a.Code != 200 || a.Body.Len() == 0 {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	if s := w.edge.Stats(); s.Misses != 1 || s.Shared != 1 || s.Answers[serve.ClientGone] != 1 || s.Objects != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // A playlist without parts is followed segment by segment, too.
 func TestCaptionsAreFollowed(t *testing.T) {
 	t.Parallel()
