@@ -69,7 +69,27 @@ func (t *target) has(e *entry) bool {
 // pop takes the first delivery out of a lane.
 func (t *target) pop(l *lane) {
 	delete(t.pending, l.queue[0])
+	l.queue[0] = nil
 	l.queue, l.tries, l.due = l.queue[1:], 0, time.Time{}
+}
+
+// drop takes a delivery out of its lane that is not wanted any more; false: it was not waiting. One that is under way is
+// dropped when it fails.
+func (t *target) drop(e *entry) bool {
+	l := t.lanes[e.room]
+	if l == nil || !t.has(e) {
+		return false
+	}
+	switch i := slices.Index(l.queue, e); {
+	case i > 0:
+		delete(t.pending, e)
+		l.queue = slices.Delete(l.queue, i, i+1)
+	case l.flying:
+		return false
+	default:
+		t.pop(l)
+	}
+	return true
 }
 
 // schedule starts what is due, and answers after what time to look again.
@@ -136,6 +156,12 @@ func (s *Sender) deliver(ctx context.Context, t *target, l *lane, e *entry) {
 		s.log.Warn("webhook not delivered; it is tried again", "target", t.shown, "event", e.id, "err", err)
 	}
 	t.failure = err.Error()
+	if s.byID[e.id] != e {
+		// The outbox has let go of it meanwhile.
+		t.pop(l)
+		s.drop("full", 1)
+		return
+	}
 	l.due = time.Now().Add(max(wait, s.backOff(l.tries)))
 	l.tries++
 }

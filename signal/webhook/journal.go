@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -18,8 +20,10 @@ type journal struct {
 	path string
 	file *os.File
 	size int64
-	// torn: the last write failed half-way.
-	torn bool
+	// torn: the last write failed half-way. behind: events are missing; again is when at the earliest it is written anew
+	// after that failed.
+	torn, behind bool
+	again        time.Time
 }
 
 const journalName = "webhooks.jsonl"
@@ -90,16 +94,23 @@ func (s *Sender) read(owed map[string]map[uint64]bool, from map[string]uint64) e
 		return err
 	}
 	defer f.Close()
-	in := bufio.NewScanner(f)
-	in.Buffer(make([]byte, 0, 64<<10), maxLine)
-	bad := 0
-	for in.Scan() {
-		var l line
-		if len(bytes.TrimSpace(in.Bytes())) == 0 {
+	in := bufio.NewReaderSize(f, maxLine)
+	bad, long := 0, false
+	for err == nil {
+		var text []byte
+		text, err = in.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			long, err = true, nil
+			continue
+		case err != nil && !errors.Is(err, io.EOF):
+			return err
+		case !long && len(bytes.TrimSpace(text)) == 0:
 			continue
 		}
-		if json.Unmarshal(in.Bytes(), &l) != nil {
-			bad++
+		var l line
+		if long || json.Unmarshal(text, &l) != nil {
+			bad, long = bad+1, false
 			continue
 		}
 		s.take(&l, owed, from)
@@ -107,7 +118,7 @@ func (s *Sender) read(owed map[string]map[uint64]bool, from map[string]uint64) e
 	if bad > 0 {
 		s.log.Warn("lines of the webhooks' outbox are left out", "lines", bad)
 	}
-	return in.Err()
+	return nil
 }
 
 func (s *Sender) take(l *line, owed map[string]map[uint64]bool, from map[string]uint64) {
@@ -144,9 +155,33 @@ func (s *Sender) store(now time.Time) {
 	if len(events)+len(marks) == 0 {
 		return
 	}
-	if err := s.journal.append(events, marks); err != nil {
+	j := s.journal
+	err := j.append(events, marks)
+	if err != nil && !j.behind {
 		s.log.Error("the webhooks' outbox cannot be written; it goes on in memory", "err", err)
 	}
+	j.behind = j.behind || err != nil
+	s.receive(now, events)
+	if now.Before(j.again) || !j.behind && j.size <= 4<<20+4*int64(s.kept()) {
+		return
+	}
+	if err := s.rewrite(); err != nil {
+		j.again = now.Add(rewriteAgain)
+		s.log.Error("the webhooks' outbox cannot be written anew", "err", err)
+	}
+}
+
+// rewriteAgain is how long a file is left as it is that could not be written anew.
+const rewriteAgain = time.Minute
+
+func (s *Sender) kept() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
+// receive lets events be delivered that are in the journal.
+func (s *Sender) receive(now time.Time, events []*entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range events {
@@ -158,11 +193,6 @@ func (s *Sender) store(now time.Time) {
 		}
 	}
 	s.prune(now)
-	if s.journal.size > 4<<20+4*int64(s.bytes) {
-		if err := s.rewrite(); err != nil {
-			s.log.Error("the webhooks' outbox cannot be written anew", "err", err)
-		}
-	}
 }
 
 // prune lets the oldest events go that are beyond the bounds.
@@ -173,8 +203,7 @@ func (s *Sender) prune(now time.Time) {
 		s.bytes -= e.size()
 		delete(s.byID, e.id)
 		for _, t := range s.targets {
-			if l := t.lanes[e.room]; l != nil && len(l.queue) > 0 && l.queue[0] == e && !l.flying {
-				t.pop(l)
+			if t.drop(e) {
 				s.drop("full", 1)
 			}
 		}
@@ -192,16 +221,8 @@ func (j *journal) append(events []*entry, marks []mark) error {
 	if j.torn {
 		b.WriteByte('\n')
 	}
-	out := json.NewEncoder(&b)
-	for _, e := range events {
-		if err := out.Encode(lineOf(e)); err != nil {
-			return err
-		}
-	}
-	for _, m := range marks {
-		if err := out.Encode(line{mark: m}); err != nil {
-			return err
-		}
+	if err := encode(&b, events, marks); err != nil {
+		return err
 	}
 	n, err := j.file.Write(b.Bytes())
 	j.size += int64(n)
@@ -212,62 +233,75 @@ func (j *journal) append(events []*entry, marks []mark) error {
 	return err
 }
 
-// rewrite makes the file anew, of what is still of use.
+// rewrite makes the file anew, of what is still of use. The lock is held only to find that out.
 func (s *Sender) rewrite() error {
-	j := s.journal
-	if j.path == "" {
+	if s.journal.path == "" {
 		return nil
 	}
+	var marks []mark
+	s.mu.Lock()
+	entries := slices.Clone(s.entries)
+	first := s.last
+	switch {
+	case len(entries) > 0:
+		first = entries[0].n - 1
+	case len(s.incoming) > 0:
+		first = s.incoming[0].n - 1
+	}
+	for _, t := range s.targets {
+		marks = append(marks, mark{To: t.key, From: &first})
+		for _, e := range entries {
+			if !t.has(e) {
+				marks = append(marks, mark{Done: e.n, To: t.key})
+			}
+		}
+	}
+	s.mu.Unlock()
 	var b bytes.Buffer
-	out := json.NewEncoder(&b)
-	for _, e := range s.entries {
+	if err := encode(&b, entries, marks); err != nil {
+		return err
+	}
+	return s.journal.replace(b.Bytes())
+}
+
+func encode(b *bytes.Buffer, events []*entry, marks []mark) error {
+	out := json.NewEncoder(b)
+	for _, e := range events {
 		if err := out.Encode(lineOf(e)); err != nil {
 			return err
 		}
 	}
-	for _, t := range s.targets {
-		first := s.last
-		if len(s.entries) > 0 {
-			first = s.entries[0].n - 1
-		}
-		if err := out.Encode(line{mark: mark{To: t.key, From: &first}}); err != nil {
+	for _, m := range marks {
+		if err := out.Encode(line{mark: m}); err != nil {
 			return err
 		}
-		for _, e := range s.entries {
-			if t.has(e) {
-				continue
-			}
-			if err := out.Encode(line{mark: mark{Done: e.n, To: t.key}}); err != nil {
-				return err
-			}
-		}
 	}
-	made := j.path + ".new"
-	if err := writeSynced(made, b.Bytes()); err != nil {
-		return err
-	}
-	if err := os.Rename(made, j.path); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	_ = j.close()
-	j.file, j.size, j.torn = f, int64(b.Len()), false
 	return nil
 }
 
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// replace puts a new file in place of the one that there is, and goes on in it.
+func (j *journal) replace(data []byte) error {
+	made := j.path + ".new"
+	f, err := os.OpenFile(made, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	if err == nil {
+	if _, err = f.Write(data); err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(made, j.path)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(made))
+	}
+	_ = j.close()
+	j.file, j.size, j.torn, j.behind = f, int64(len(data)), false, false
+	dir, err := os.Open(filepath.Dir(j.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (j *journal) close() error {

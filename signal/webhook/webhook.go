@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -153,10 +152,12 @@ func newTarget(t Target) (*target, error) {
 	if len(t.Secrets) == 0 || len(t.Secrets) > 2 {
 		return nil, errors.New("one secret is needed, two while they are exchanged")
 	}
-	made := &target{url: t.URL, shown: u.Redacted(), key: keyOf(t.URL), events: slices.Clone(t.Events), lanes: map[string]*lane{}, pending: map[*entry]struct{}{}}
+	shown := *u
+	shown.User = nil
 	if u.RawQuery != "" {
-		made.shown = strings.Replace(made.shown, u.RawQuery, "…", 1)
+		shown.RawQuery = "…"
 	}
+	made := &target{url: t.URL, shown: shown.String(), key: keyOf(t.URL), events: slices.Clone(t.Events), lanes: map[string]*lane{}, pending: map[*entry]struct{}{}}
 	for _, s := range t.Secrets {
 		secret, err := ParseSecret(s)
 		if err != nil {

@@ -368,6 +368,103 @@ func TestOutboxIsBounded(t *testing.T) {
 	}
 }
 
+// made is a Sender that does not run, whose one target cannot be reached.
+func made(t *testing.T, dir string) *Sender {
+	t.Helper()
+	s, err := New(Config{Dir: dir, Targets: []Target{{URL: "http://127.0.0.1:1", Secrets: []string{secret}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// TestWhatIsLetGoWaitsNoMore: the bound counts also while a request is under way, and for what is to be sent again.
+func TestWhatIsLetGoWaitsNoMore(t *testing.T) {
+	t.Parallel()
+	s := made(t, "")
+	for i := range 5 {
+		s.Emit(event("a", i))
+	}
+	s.store(time.Now())
+	to, l := s.targets[0], s.targets[0].lanes["a"]
+	to.pop(l)
+	if n := s.Replay(Query{IDs: []string{"a-0"}}); n != 1 {
+		t.Fatalf("%d replayed", n)
+	}
+	l.flying, to.flying = true, 1
+	s.prune(time.Now().Add(MaxAge + time.Minute))
+	if st := s.Stats(); st.Waiting != 1 || st.Dropped["full"] != 4 || len(l.queue) != 1 {
+		t.Fatalf("while one is under way: %+v, queue of %d", st, len(l.queue))
+	}
+	s.deliver(t.Context(), to, l, l.queue[0])
+	if st := s.Stats(); st.Waiting != 0 || st.Dropped["full"] != 5 || len(l.queue) != 0 || l.flying {
+		t.Errorf("after it failed: %+v, queue of %d", st, len(l.queue))
+	}
+}
+
+// TestOutboxComesBack: what could not be written is written when that is possible again.
+func TestOutboxComesBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := made(t, dir)
+	blocked := filepath.Join(dir, journalName+".new")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.journal.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	s.Emit(event("a", 0))
+	s.store(now)
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	s.Emit(event("a", 1))
+	s.store(now.Add(rewriteAgain))
+	if n := made(t, dir).Stats().Waiting; n != 2 {
+		t.Errorf("%d events after a restart", n)
+	}
+}
+
+// TestOutboxWithNoise: a disk may leave anything behind after a power failure; the node starts, with what can be read.
+func TestOutboxWithNoise(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := made(t, dir)
+	s.Emit(event("a", 0))
+	s.store(time.Now())
+	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(make([]byte, 3*maxLine)); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	again := made(t, dir)
+	if st := again.Stats(); st.Waiting != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestShownURLs(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"https://x.example/hook":                  "https://x.example/hook",
+		"https://the-key@x.example/hook":          "https://x.example/hook",
+		"https://ann:the-key@x.example/?the-key":  "https://x.example/?…",
+		"https://x.example/e?e":                   "https://x.example/e?…",
+		"http://[::1]:8080/hook?token=a&second=b": "http://[::1]:8080/hook?…",
+	} {
+		to, err := newTarget(Target{URL: url, Secrets: []string{secret}})
+		if err != nil || to.shown != want {
+			t.Errorf("%s: shown as %v, want %s; %v", url, to, want, err)
+		}
+	}
+}
+
 // TestGivenUp: an event that is not taken for a day is dropped, and the room goes on.
 func TestGivenUp(t *testing.T) {
 	t.Parallel()
@@ -391,6 +488,8 @@ func TestGivenUp(t *testing.T) {
 
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte(`{"n":1,"id":"x","type":"t","room":"r","ms":1,"body":"e30="}` + "\n" + `{"done":1,"to":"k"}` + "\n" + `{"to":"k","from":0}`))
+	f.Add([]byte(`{"n":1,"id":"x","type":"t","ms":9000000000000,"body":"e30="}` + "\n" + `{"n":2,"id":"y","type":"t","ms":9000000000000,"body":"e30="}` + "\n" +
+		`{"done":1,"to":"k"}` + "\n" + `{"to":"k","from":0}`))
 	f.Add([]byte("{}\n\n{\"again\":3,\"to\":\"k\"}\nnull"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
