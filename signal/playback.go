@@ -44,7 +44,7 @@ func (s *Server) AuthorizePlayback(_ *http.Request, room, stream, token string) 
 
 // openPlayback reads either kind of token.
 func (s *Server) openPlayback(token string) (auth.Playback, error) {
-	now := time.Now()
+	now := s.cfg.Now()
 	if strings.Count(token, ".") != 2 {
 		return auth.OpenPlayback(s.records.secret(), now, token)
 	}
@@ -75,7 +75,7 @@ func (s *Server) playbackURL(name string, settings *amphiv1.StreamSettings, view
 	if settings.GetOpenPlayback() {
 		return p
 	}
-	expires := time.Now().Add(life)
+	expires := s.cfg.Now().Add(life)
 	p.ExpiresMs = expires.UnixMilli()
 	p.Url += "?token=" + auth.SealPlayback(s.records.secret(), auth.Playback{Room: name, Stream: settings.GetName(), Viewer: viewer, Expires: expires})
 	return p

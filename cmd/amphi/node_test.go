@@ -99,7 +99,7 @@ func TestNodeAnswersItsFixedPaths(t *testing.T) {
 	node := startNode(t)
 	for path, want := range map[string]int{
 		"/healthz": 200, "/readyz": 200, "/m/abc-defg-hij": 200, "/embed/abc-defg-hij": 200, "/ops": 200, "/": 200,
-		"/v1/hls/demo/main/index.m3u8": 404, "/v1/nothing": 404, "/amphi.v1.RoomService/Nothing": 404,
+		"/v1/hls/demo/main/index.m3u8": 404, "/v1/hls/demo/none/index.m3u8": 404, "/v1/nothing": 404, "/amphi.v1.RoomService/Nothing": 404,
 	} {
 		if status, body := get(t, node.URL()+path); status != want {
 			t.Errorf("GET %s: status %d, want %d (%.100s)", path, status, want, body)
