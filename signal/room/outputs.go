@@ -141,7 +141,7 @@ func (c *call) controlOutput(w *pb.ControlOutput) (*pb.Result, error) {
 			}
 			continue
 		}
-		now = append(now, changeOutput(c, o, next, nil))
+		now = append(now, changeOutput(c, c.outputs.list[c.outputs.index(o.GetId())], next, nil))
 	}
 	return outputsResult(now...), nil
 }
@@ -191,11 +191,19 @@ func retryOutput(c *call, o *pb.Output) (pb.OutputState, error) {
 		if c.working(pb.OutputKind_OUTPUT_KIND_PUSH) >= MaxPushes {
 			return 0, proto.Errorf(proto.LimitExceeded, "%d pushes run already", MaxPushes)
 		}
+		sealed := c.outputs.sealed[o.GetId()]
+		if sealed == nil || c.sameOutput(o, sealed) != nil {
+			return 0, proto.Errorf(proto.Conflict, "its URL is not kept any more, or another push goes there")
+		}
 		settings, err := streamSettings(&c.view, o.GetStream())
 		if err != nil {
 			return 0, err
 		}
-		startStream(c, settings)
+		started := startStream(c, settings)
+		changeOutput(c, o, pb.OutputState_OUTPUT_STATE_STARTING, nil)
+		if started {
+			autoStart(c, o.GetStream())
+		}
 		return pb.OutputState_OUTPUT_STATE_STARTING, nil
 	}
 	return o.GetState(), stillWorks(o)
@@ -263,14 +271,13 @@ func startOutput(c *call, w *pb.ControlOutput) (*pb.Output, error) {
 	if most := limitOf(o.GetKind()); c.working(o.GetKind()) >= most {
 		return nil, proto.Errorf(proto.LimitExceeded, "%d run already in this room", most)
 	}
-	if settings != nil {
-		startStream(c, settings)
-		if same := c.sameOutput(o, sealed); same != nil {
-			// The template starts it with its stream.
-			return same, nil
-		}
+	started := settings != nil && startStream(c, settings)
+	o = addOutput(c, o, sealed, c.by())
+	if started {
+		// After it: so there is a place for it, and what the template starts of the same kind is not made twice.
+		autoStart(c, o.GetStream())
 	}
-	return addOutput(c, o, sealed, c.by()), nil
+	return o, nil
 }
 
 // wishedOutput is what is to be started, and the encrypted URL.

@@ -70,9 +70,6 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 	if w.GetLayout() != pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 		s.Layout = w.GetLayout()
 	}
-	if had == nil {
-		s.LayoutOptions = settings.GetLayoutOptions()
-	}
 	if w.GetLayoutOptions() != nil {
 		s.LayoutOptions = gproto.Clone(w.GetLayoutOptions()).(*pb.LayoutOptions)
 	}
@@ -86,6 +83,7 @@ func (c *call) controlStream(w *pb.ControlStream) error {
 				return c.from.NoRoom
 			}
 			beginStream(c, s)
+			autoStart(c, s.GetName())
 			return nil
 		}
 	case pb.ControlStream_ACTION_STOP:
@@ -115,21 +113,26 @@ func wishedStream(had *pb.Stream, settings *pb.StreamSettings) *pb.Stream {
 	if s.GetLayout() == pb.LayoutKind_LAYOUT_KIND_UNSPECIFIED {
 		s.Layout = settings.GetLayout()
 	}
+	if had == nil {
+		s.LayoutOptions = settings.GetLayoutOptions()
+	}
 	return s
 }
 
-// startStream starts a stream that does not run.
-func startStream(c *call, settings *pb.StreamSettings) {
-	if had := c.streams[settings.GetName()]; !running(had) {
-		beginStream(c, wishedStream(had, settings))
+// startStream starts a stream if it does not run; what the template starts with it is left to the caller.
+func startStream(c *call, settings *pb.StreamSettings) (started bool) {
+	had := c.streams[settings.GetName()]
+	if running(had) {
+		return false
 	}
+	beginStream(c, wishedStream(had, settings))
+	return true
 }
 
 func beginStream(c *call, s *pb.Stream) {
 	s.State, s.StartedMs, s.StartedBy = pb.StreamState_STREAM_STATE_STARTING, c.now.UnixMilli(), c.by()
 	s.Failure, s.Url = "", ""
 	changeStream(c, s)
-	autoStart(c, s.GetName())
 }
 
 func streamSettings(v *view, name string) (*pb.StreamSettings, error) {
