@@ -16,8 +16,8 @@ type Registry interface {
 	Propose(ctx context.Context, cmd *amphiv1.RegistryCommand) error
 }
 
-// Streams composes and serves a room's streams. One that also is an owner.Admitter is asked before a stream is accepted. Its methods are called one at a time for each stream, of several
-// streams at once, and may take some seconds.
+// Streams composes and serves a room's streams. One that also is an owner.Admitter is asked before a stream is accepted.
+// Its methods are called one at a time for each stream, of several streams at once, and may take some seconds.
 type Streams interface {
 	// Start begins a stream with settings from the room's template; an error with a code fails it. The stream's
 	// further states come back through Server.ReportStream.
@@ -36,7 +36,7 @@ type Outputs interface {
 	// CheckURL tells whether a push may go there, and answers the URL without its secrets. An error has a code, and none of the
 	// secrets in its message.
 	CheckURL(url string) (redacted string, err error)
-	// Start begins an output, whose stream runs on this node; an error with a code fails it. Further states come back through
+	// Start begins an output, whose stream this node had started; an error with a code fails it. Further states come back through
 	// Server.ReportOutput.
 	Start(OutputStart) error
 	// Pause and Resume are of recordings.

@@ -107,7 +107,7 @@ func (r *owned) execute(now time.Time, from string, q *amphiv1.RoomRequest) (*am
 		return errorResult(err), nil
 	}
 	if q.GetCommand().GetOutputReport() != nil && from != r.owner.cfg.Node {
-		// Outputs are made at the owner's node: this is from the one before, which has let go of them.
+		// The owner's node has the outputs made, and hears of them: this is from the one before, which has let go of them.
 		return errorResult(proto.Errorf(proto.NotFound, "this node does not make the room's outputs")), nil
 	}
 	actor := room.Actor{PeerID: q.GetPeerId(), Node: from, Management: q.GetPeerId() == "" && asManagement(q.GetCommand())}

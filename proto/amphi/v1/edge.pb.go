@@ -270,7 +270,7 @@ type StreamOrigin struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Room   string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	Stream string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	// Empty: the stream does not run.
+	// Never empty; it may have stopped making the stream.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	// Rises by one with every other node and every new start.
 	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`

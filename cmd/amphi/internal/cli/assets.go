@@ -121,11 +121,14 @@ func assetsURL(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "url ID", Short: "Print an address at which whoever has it can fetch the file", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if ttl < time.Second || ttl%time.Second != 0 {
+				return usage(fmt.Errorf("--ttl %v: want whole seconds", ttl))
+			}
 			assets, err := a.assets()
 			if err != nil {
 				return err
 			}
-			res, err := call(cmd.Context(), a, assets.PresignAsset, &amphiv1.PresignAssetRequest{Id: args[0], TtlS: uint32(ttl.Seconds())})
+			res, err := call(cmd.Context(), a, assets.PresignAsset, &amphiv1.PresignAssetRequest{Id: args[0], TtlS: uint32(ttl / time.Second)})
 			if err != nil {
 				return err
 			}

@@ -17,7 +17,10 @@ func streamMetadata(a *app) *cobra.Command {
 		Use: "metadata ROOM TYPE [TEXT]", Short: "Put timed metadata into a stream", Args: between(2, 3),
 		Long: "Puts something that happens into a running stream. Players get it as EXT-X-DATERANGE and as an ID3 tag with the picture of its moment.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m := &amphiv1.TimedMetadata{Id: id, Type: args[1], Text: optional(args, 2), DurationMs: uint32(max(0, length.Milliseconds()))}
+			if length < 0 || length > 24*time.Hour {
+				return usage(fmt.Errorf("--duration %v is not within 0 to 24h", length))
+			}
+			m := &amphiv1.TimedMetadata{Id: id, Type: args[1], Text: optional(args, 2), DurationMs: uint32(length.Milliseconds())}
 			if at != "" {
 				t, err := time.Parse(time.RFC3339Nano, at)
 				if err != nil {

@@ -233,7 +233,7 @@ export type StreamOrigin = Message<"amphi.v1.StreamOrigin"> & {
   stream: string;
 
   /**
-   * Empty: the stream does not run.
+   * Never empty; it may have stopped making the stream.
    *
    * @generated from field: string node = 3;
    */
@@ -287,7 +287,7 @@ export type StreamOriginJson = {
   stream?: string;
 
   /**
-   * Empty: the stream does not run.
+   * Never empty; it may have stopped making the stream.
    *
    * @generated from field: string node = 3;
    */
