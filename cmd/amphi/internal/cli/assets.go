@@ -36,9 +36,9 @@ const (
 	assetStates = "recording, processing, uploading, ready, failed"
 )
 
-// word reads an enum value's word; empty is every value.
+// word reads an enum value's word; empty is none of them.
 func word[E ~int32](what, given, prefix, known string, values map[string]int32) (E, error) {
-	v, ok := values[prefix+strings.ToUpper(given)]
+	v, ok := values[prefix+strings.ToUpper(strings.ReplaceAll(given, "-", "_"))]
 	if given != "" && (!ok || v == 0) {
 		return 0, usage(fmt.Errorf("%s %q is none of %s", what, given, known))
 	}

@@ -37,16 +37,8 @@ func address(url, path string) string {
 }
 
 // layout reads a layout's word; empty leaves it as it is.
-func layout(word string) (amphiv1.LayoutKind, error) {
-	if word == "" {
-		return amphiv1.LayoutKind_LAYOUT_KIND_UNSPECIFIED, nil
-	}
-	name := "LAYOUT_KIND_" + strings.ToUpper(strings.ReplaceAll(word, "-", "_"))
-	v, ok := amphiv1.LayoutKind_value[name]
-	if !ok || v == 0 {
-		return 0, usage(fmt.Errorf("layout %q is none of %s", word, layoutWords))
-	}
-	return amphiv1.LayoutKind(v), nil
+func layout(given string) (amphiv1.LayoutKind, error) {
+	return word[amphiv1.LayoutKind]("layout", given, "LAYOUT_KIND_", layoutWords, amphiv1.LayoutKind_value)
 }
 
 func optional(args []string, i int) string {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,6 +22,11 @@ type look struct {
 	names, reset                                                 bool
 }
 
+const (
+	fitWords    = "cover, contain"
+	cornerWords = "top-left, top-right, bottom-left, bottom-right"
+)
+
 func (l *look) flags(f *pflag.FlagSet) {
 	f.StringVar(&l.file, "options", "", "file with all options as JSON, in place of those in force")
 	f.BoolVar(&l.reset, "reset", false, "go back to the default options first")
@@ -30,13 +34,13 @@ func (l *look) flags(f *pflag.FlagSet) {
 	f.Uint32Var(&l.tiles, "tiles", 0, "the most tiles at once, 1 to 16; 0 is as many as fit")
 	f.Uint32Var(&l.gap, "gap", 0, "between tiles, in thousandths of the shorter side")
 	f.Uint32Var(&l.margin, "margin", 0, "around all tiles, in thousandths of the shorter side")
-	f.StringVar(&l.fit, "fit", "", "cameras: cover or contain")
+	f.StringVar(&l.fit, "fit", "", "cameras: "+fitWords)
 	f.BoolVar(&l.names, "names", true, "names on tiles")
 	f.StringVar(&l.highlight, "highlight", "", `border around who speaks: #rrggbb, "none", "" for the default`)
 	f.StringVar(&l.background, "background", "", "#rrggbb")
 	f.StringVar(&l.picture, "background-picture", "", `uploaded picture that fills the background, "" for none`)
 	f.StringVar(&l.logo, "logo", "", `uploaded picture on top of everything, "" for none`)
-	f.StringVar(&l.corner, "logo-corner", "", "top-left, top-right, bottom-left or bottom-right")
+	f.StringVar(&l.corner, "logo-corner", "", cornerWords)
 	f.Uint32Var(&l.logoSize, "logo-size", 0, "height, in thousandths of the shorter side; 0 is the default")
 	f.Uint32Var(&l.logoOpacity, "logo-opacity", 0, "per cent; 0 is the default")
 	f.Uint32Var(&l.fade, "fade", 0, "how long changes fade, in ms")
@@ -76,7 +80,10 @@ func (l *look) apply(f *pflag.FlagSet, o *amphiv1.LayoutOptions) error {
 		"background":         func() error { o.Background = l.background; return nil },
 		"background-picture": func() error { o.BackgroundPicture = l.picture; return nil },
 		"fade":               func() error { o.FadeMs = &l.fade; return nil },
-		"fit":                func() error { return enumWord(&o.Fit, l.fit, "TILE_FIT_", amphiv1.TileFit_value) },
+		"fit": func() (err error) {
+			o.Fit, err = word[amphiv1.TileFit]("fit", l.fit, "TILE_FIT_", fitWords, amphiv1.TileFit_value)
+			return err
+		},
 	} {
 		if f.Changed(name) {
 			if err := set(); err != nil {
@@ -116,28 +123,9 @@ func (l *look) applyLogo(f *pflag.FlagSet, o *amphiv1.LayoutOptions) error {
 	if !f.Changed("logo-corner") {
 		return nil
 	}
-	return enumWord(&o.Logo.Corner, l.corner, "CORNER_", amphiv1.Corner_value)
-}
-
-// enumWord reads a word of an enum.
-func enumWord[E ~int32](to *E, s, prefix string, values map[string]int32) error {
-	v, ok := values[prefix+strings.ToUpper(strings.ReplaceAll(s, "-", "_"))]
-	if !ok || v == 0 {
-		return usage(fmt.Errorf("%q is none of %s", s, strings.Join(words(prefix, values), ", ")))
-	}
-	*to = E(v)
-	return nil
-}
-
-func words(prefix string, values map[string]int32) []string {
-	var out []string
-	for name, v := range values {
-		if v != 0 {
-			out = append(out, strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, prefix), "_", "-")))
-		}
-	}
-	slices.Sort(out)
-	return out
+	var err error
+	o.Logo.Corner, err = word[amphiv1.Corner]("corner", l.corner, "CORNER_", cornerWords, amphiv1.Corner_value)
+	return err
 }
 
 func streamLayout(a *app) *cobra.Command {
