@@ -23,6 +23,8 @@ const (
 	maxDestinations = 32
 	maxAutoPushes   = 8
 	maxAutoRecords  = 4
+	// maxFilter bounds each list of a TrackFilter, as where it is used.
+	maxFilter = 100
 )
 
 const (

@@ -62,6 +62,10 @@ func (c *checker) destination(t *pb.Template, d *pb.Destination) {
 	switch d.GetKind() {
 	case pb.OutputKind_OUTPUT_KIND_RECORDING:
 	case pb.OutputKind_OUTPUT_KIND_TRACKS:
+		if n := max(len(d.GetTracks().GetRoles()), len(d.GetTracks().GetSources())); n > maxFilter {
+			c.failf("tracks", "%d entries; at most %d are possible", n, maxFilter)
+			return
+		}
 		c.roleNames(t, "tracks.roles", d.GetTracks().GetRoles())
 		for _, s := range d.GetTracks().GetSources() {
 			c.text("tracks.sources", s, maxName)

@@ -251,6 +251,9 @@ func mistakes() []mistake {
 			t.Streams[0].Variants = []*pb.StreamVariant{{Name: "x"}, {Name: "x"}}
 		}},
 		{"destinations[0].name", func(t *pb.Template) { t.Destinations = []*pb.Destination{{Kind: pb.OutputKind_OUTPUT_KIND_RECORDING}} }},
+		{"destinations[0].tracks", func(t *pb.Template) {
+			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_TRACKS, Tracks: &pb.TrackFilter{Sources: make([]string, 101)}}}
+		}},
 		{"destinations[0].kind", func(t *pb.Template) { t.Destinations = []*pb.Destination{{Name: "x"}} }},
 		{"destinations[0].stream", func(t *pb.Template) {
 			t.Destinations = []*pb.Destination{{Name: "x", Kind: pb.OutputKind_OUTPUT_KIND_RECORDING, Stream: "other"}}
