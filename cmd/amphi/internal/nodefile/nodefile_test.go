@@ -38,6 +38,8 @@ cluster:
 tls: {cert: site.pem, key: site.key}
 keys:
   - {id: backend, secret: 0123456789abcdef}
+rtmp: ":1935"
+compositor_cores: 1.5
 recordings:
   dir: rec
   s3: {endpoint: "https://s3.example.org", bucket: b, access_key: a, secret_key: s, path_style: true}
@@ -63,7 +65,8 @@ func TestAWholeFile(t *testing.T) {
 		PublicIPs: []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")},
 		MediaUDP:  ":7882", MediaTCP: ":7881", TURNPort: 3478, Drain: 90 * time.Second,
 		TLSCert: filepath.Join(dir, "site.pem"), TLSKey: filepath.Join(dir, "site.key"),
-		Keys:       []Key{{"backend", "0123456789abcdef"}},
+		Keys: []Key{{"backend", "0123456789abcdef"}},
+		RTMP: ":1935", CompositorCores: 1.5,
 		Recordings: filepath.Join(dir, "rec"),
 		Bucket:     &Bucket{Endpoint: "https://s3.example.org", Name: "b", AccessKey: "a", SecretKey: "s", PathStyle: true},
 		Webhooks:   []Webhook{{URL: "https://app.example.org/hook", Secrets: []string{"one-secret-of-thirty-two-bytes-"}, Events: []string{"peer.*"}}},
@@ -99,6 +102,7 @@ func TestEachFaultIsNamedByLineAndKey(t *testing.T) {
 		{"secrets: [one-secret-of-thirty-two-bytes-]", "secrets: [short]", "webhooks[0].secrets: the secret has 5 bytes"},
 		{"secrets: [one-secret-of-thirty-two-bytes-], ", "", "webhooks[0].secrets: it is missing"},
 		{"https://app.example.org/hook", "app.example.org", "webhooks[0].url: it is not an http or https address"},
+		{"compositor_cores: 1.5", "compositor_cores: 0", `compositor_cores: "0" is not a number from 0.1 to 1024`},
 		{"path_style: true", "path_style: maybe", `recordings.s3.path_style: "maybe" is neither true nor false`},
 		{"bucket: b, ", "", "recordings.s3.bucket: it is missing"},
 		{"region: eu-west", "regoin: eu-west", "node.yaml:2: regoin: there is no such key; did you mean region?"},

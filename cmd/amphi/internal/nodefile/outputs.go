@@ -6,9 +6,6 @@ import (
 	"github.com/amphi-sfu/amphi/signal/webhook"
 )
 
-// maxWebhooks can be told.
-const maxWebhooks = 8
-
 // outputs is where recordings go, and who is told what happens.
 func (r *reader) outputs(s *section, c *Config) {
 	recordings := s.sub("recordings")
@@ -27,8 +24,8 @@ func (r *reader) outputs(s *section, c *Config) {
 	bucket.end()
 	recordings.end()
 	hooks := s.subs("webhooks")
-	if len(hooks) > maxWebhooks {
-		s.bad("webhooks", "there are %d; at most %d are possible", len(hooks), maxWebhooks)
+	if len(hooks) > webhook.MaxTargets {
+		s.bad("webhooks", "there are %d; at most %d are possible", len(hooks), webhook.MaxTargets)
 	}
 	for _, h := range hooks {
 		hook := Webhook{URL: h.required("url", "the address to tell"), Secrets: h.texts("secrets"), Events: h.texts("events")}
