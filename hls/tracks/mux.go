@@ -32,7 +32,7 @@ type mux struct {
 	codecs    []codec.Name  // theirs
 	frames    int64
 	err       error // of the last row that was not written
-	torn      bool  // pictures are missing until the next keyframe
+	torn      bool  // pictures are of no use until the next keyframe: some are missing, or a file begins in which there is none yet
 	left      int64
 }
 
@@ -47,21 +47,21 @@ type muxInput struct {
 // add takes a frame of an input, at a time of the wall clock in nanoseconds.
 func (m *mux) add(input int, f frame, wall int64) {
 	in := m.inputs[input]
+	switch {
+	case in.seen && in.codec != f.codec:
+		m.end() // another codec is another file
+	case m.file != nil && !m.tracks[input]:
+		if f.codec != codec.Opus && !f.key {
+			return
+		}
+		m.end() // a track that was not there
+	}
 	if f.codec != codec.Opus && m.torn {
 		if !f.key {
 			m.left++
 			return
 		}
 		m.torn = false
-	}
-	if in.seen && in.codec != f.codec {
-		m.end() // another codec is another file
-	}
-	if m.file != nil && !m.tracks[input] {
-		if f.codec != codec.Opus && !f.key {
-			return
-		}
-		m.end() // a track that was not there
 	}
 	in.seen, in.codec, in.newest = true, f.codec, max(in.newest, wall)
 	if m.file == nil && len(m.pending) == 0 {
@@ -191,7 +191,7 @@ func (m *mux) begin() {
 	if m.err != nil { // tried again with what comes
 		m.file = nil
 		m.left += int64(len(m.pending))
-		m.pending = nil
+		m.pending, m.torn = nil, true
 		return
 	}
 	m.takes++
@@ -212,10 +212,11 @@ func btoi(b bool) int {
 	return 0
 }
 
-// end writes what there is and closes the file; the next frame begins another.
+// end writes what there is and closes the file; the next frame begins another, its pictures with a keyframe.
 func (m *mux) end() {
 	m.flush(true)
 	if m.file != nil {
+		m.torn = true
 		if err := m.file.close(); err != nil {
 			m.err = err
 		}

@@ -1,6 +1,7 @@
 package tracks
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -18,7 +19,7 @@ type timed struct {
 	at    time.Duration
 }
 
-// container writes rows of frames, in the order of their times; each row is on the disk when write returns.
+// container writes rows of frames, in the order of their times; a row that write returned for outlives the process.
 type container interface {
 	write(row []timed) error
 	close() error
@@ -119,6 +120,8 @@ type mp4Files struct {
 	started  time.Time
 }
 
+var errNoFile = errors.New("writing a track: its file could not be begun")
+
 func newMP4(path func(n int) string, firsts []timed, started time.Time) (*mp4Files, error) {
 	m := &mp4Files{path: path, tracks: map[int]*movie.Track{}, last: map[int]uint32{}, started: started}
 	for i, f := range firsts {
@@ -186,30 +189,40 @@ func (m *mp4Files) begin(input int, au *fmp4.AccessUnit, sets string) error {
 			t.ID = uint32(i + 1)
 		}
 	}
-	m.tracks[input], m.sets = &t, sets
-	if m.current != nil {
-		if err := m.current.close(); err != nil {
+	// Until all of it has gone well there is no file, and the next keyframe tries again.
+	before := m.current
+	m.current, m.sets = nil, ""
+	if before != nil {
+		if err := before.close(); err != nil {
 			return err
 		}
 	}
-	if m.current, err = newOut(m.path(m.count)); err != nil {
-		return err
-	}
-	m.count++
+	m.tracks[input] = &t
 	list := make([]movie.Track, 0, len(m.order))
 	for _, in := range m.order {
 		if m.tracks[in] != nil {
 			list = append(list, *m.tracks[in])
 		}
 	}
-	m.sequence = 0
-	return m.current.append(movie.AppendHeader(nil, list))
+	opened, err := newOut(m.path(m.count))
+	if err != nil {
+		return err
+	}
+	if err := opened.append(movie.AppendHeader(nil, list)); err != nil {
+		return opened.fail(err)
+	}
+	m.count++
+	m.current, m.sets, m.sequence = opened, sets, 0
+	return nil
 }
 
 // fragment appends frames as one fragment. The last frame of each track lasts as long as the one before it: the next fragment says better.
 func (m *mp4Files) fragment(row []timed, units []fmp4.AccessUnit) error {
-	if len(row) == 0 || m.current == nil {
+	if len(row) == 0 {
 		return nil
+	}
+	if m.current == nil {
+		return errNoFile
 	}
 	var runs []movie.Run
 	for _, in := range m.order {

@@ -72,8 +72,8 @@ type Input struct {
 const (
 	// askEvery is how often a keyframe is asked for, in nanoseconds.
 	askEvery = int64(time.Second)
-	// looseEvery is how often packets that wait are looked at when none come.
-	looseEvery = 500 * time.Millisecond
+	// noteEvery is how often the figures are brought up to date.
+	noteEvery = 500 * time.Millisecond
 )
 
 // New makes a Recording with inputs for tracks of these kinds. requestKeyframe is called, by a goroutine of its own, when one is needed and there is video; it may be nil.
@@ -166,7 +166,7 @@ func (r *Recording) Stats() Stats {
 
 // Run records until ctx ends, and completes the files, which it returns. A process that is killed leaves that to Complete.
 func (r *Recording) Run(ctx context.Context) ([]File, error) {
-	tick := time.NewTicker(looseEvery)
+	tick := time.NewTicker(noteEvery)
 	defer tick.Stop()
 	var wg sync.WaitGroup // of keyframe requests
 	defer wg.Wait()
@@ -217,7 +217,7 @@ func (r *Recording) take(e event, wg *sync.WaitGroup) {
 	in.order.push(p)
 	for r.drain(in, now, int64(r.cfg.Wait)) {
 	}
-	if in.request != nil && in.asm.lost && now-in.asked.Load() >= askEvery {
+	if in.request != nil && (in.asm.lost || r.mux.torn) && now-in.asked.Load() >= askEvery {
 		in.asked.Store(now)
 		wg.Go(in.request)
 	}

@@ -300,3 +300,68 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// A microphone that comes late begins another file, in which the pictures begin with a keyframe that is asked for: nothing else is missing.
+func TestMicrophoneComesLate(t *testing.T) {
+	t.Parallel()
+	s := newShow(t, codec.Audio, codec.Video)
+	video, audio := newPublisher(t, &s.pool, codec.VP8, begin), newPublisher(t, &s.pool, codec.Opus, begin)
+	units, sounds := encoded(t, codec.VP8, "320x180"), encoded(t, codec.Opus, "")
+	var pictures [][]byte
+	for i := range 12 * 30 { // keyframes at 0 and at 8.5 s
+		k := i % 30
+		if k == 0 && i > 0 {
+			k = 1
+		}
+		if i == 255 {
+			k = 0
+		}
+		pictures = append(pictures, units[k])
+	}
+	var long [][]byte
+	for range 2 {
+		long = append(long, sounds[:200]...)
+	}
+	s.play(append(all(video, pictures, 0, frameTime), all(audio, long, 6*time.Second+10*time.Millisecond, soundTime)...)) // 6–14 s
+	files, err := s.stop()
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%+v, %v, %+v", files, err, s.rec.Stats())
+	}
+	for i, f := range files {
+		got := probe(t, filepath.Join(s.dir, f.Name))
+		wantVideo, wantAudio := []int{181, 360 - 255}[i], []int{0, len(long)}[i]
+		if n := len(got.video) - wantVideo; n < 0 || n > 5*(1-i) || len(got.audio) != wantAudio { // the first sound waits 100 ms for earlier ones
+			t.Errorf("file %d: %d pictures instead of %d, %d sounds instead of %d: %+v", i, len(got.video), wantVideo, len(got.audio), wantAudio, s.rec.Stats())
+		}
+	}
+	if n := s.asks.Load(); n < 3 { // the first one, and in 2.5 s without pictures
+		t.Errorf("%d keyframes asked for", n)
+	}
+}
+
+// A file that cannot be begun in the middle, where parameter sets change, is a failure that is told, and the next keyframe tries again.
+func TestDiskFailsWhereSizesChange(t *testing.T) {
+	t.Parallel()
+	s := newShow(t, codec.Video)
+	video := newPublisher(t, &s.pool, codec.H264, begin)
+	small, large := encoded(t, codec.H264, "320x180"), encoded(t, codec.H264, "640x360")
+	blocked := filepath.Join(s.dir, rawName("peer", 0, 1))
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.inputs[codec.Video].WriteSenderReport(video.report(0))
+	s.play(append(all(video, small, 0, frameTime), all(video, large[:60], 4*time.Second, frameTime)...))
+	eventually(t, "a failure", func() bool { return s.rec.Stats().Failure != "" })
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	s.play(all(video, large[60:], 6*time.Second, frameTime))
+	files, err := s.stop()
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%+v, %v", files, err)
+	}
+	if got := probe(t, filepath.Join(s.dir, files[0].Name)); len(got.video) < 120+60 || len(got.video) > 120+61 {
+		t.Errorf("%d pictures: %+v", len(got.video), s.rec.Stats())
+	}
+	decodes(t, filepath.Join(s.dir, files[0].Name))
+}
