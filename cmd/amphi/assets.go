@@ -132,16 +132,22 @@ func refusedBy(err error) error {
 	return proto.Errorf(proto.Unavailable, "the storage does not answer: %v", err)
 }
 
-// keeper writes records one after the other, and again while the registry does not answer. What waits when the node is killed
+// keeper writes records one after the other, and again while the registry does not answer. What waits when the node ends or is killed
 // is told again after its next start, by what is on the disk.
 type keeper struct {
 	registry signal.Registry
 	log      *slog.Logger
 	wake     chan struct{} // holds a token when there is work
-	over     chan struct{} // closed when run has ended
+	over     chan struct{} // closed when run writes no more
 
 	mu   sync.Mutex // guards the field below
-	jobs []func(context.Context)
+	jobs []keeping
+}
+
+// keeping is a record to be written; written is closed when it is, or never can be. Nil: nobody waits.
+type keeping struct {
+	cmd     *amphiv1.RegistryCommand
+	written chan struct{}
 }
 
 func newKeeper(r signal.Registry, log *slog.Logger) *keeper {
@@ -149,13 +155,27 @@ func newKeeper(r signal.Registry, log *slog.Logger) *keeper {
 }
 
 // put has a command written, in its turn; it does not block.
-func (k *keeper) put(cmd *amphiv1.RegistryCommand) {
-	cmd.Id, cmd.TimeMs = proto.NewID(proto.RequestPrefix), time.Now().UnixMilli()
-	k.do(func(ctx context.Context) { k.write(ctx, cmd) })
+func (k *keeper) put(cmd *amphiv1.RegistryCommand) { k.add(keeping{cmd: cmd}) }
+
+// wait has a command written and returns when it is; false: the keeper has given up before.
+func (k *keeper) wait(cmd *amphiv1.RegistryCommand) bool {
+	written := make(chan struct{})
+	k.add(keeping{cmd, written})
+	select {
+	case <-written:
+		return true
+	case <-k.over:
+	}
+	select {
+	case <-written:
+		return true
+	default:
+		return false
+	}
 }
 
-// do has something done in its turn.
-func (k *keeper) do(job func(context.Context)) {
+func (k *keeper) add(job keeping) {
+	job.cmd.Id, job.cmd.TimeMs = proto.NewID(proto.RequestPrefix), time.Now().UnixMilli()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.jobs = append(k.jobs, job)
@@ -165,25 +185,17 @@ func (k *keeper) do(job func(context.Context)) {
 	}
 }
 
-// wait returns when what was put before is written.
-func (k *keeper) wait() {
-	done := make(chan struct{})
-	k.do(func(context.Context) { close(done) })
-	select {
-	case <-done:
-	case <-k.over:
-	}
-}
-
 // lastWrites is for how long a node that ends tries to write what is left.
 const lastWrites = 2 * time.Second
 
 // run works until ctx ends, and then through what is left. From leaving's end on it has lastWrites: others, who end before, wait for what
 // they have put, and a registry without quorum does not answer.
 func (k *keeper) run(ctx, leaving context.Context) error {
-	defer close(k.over)
 	patience, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	over := sync.OnceFunc(func() { close(k.over) })
+	defer over()
+	defer context.AfterFunc(patience, over)()
 	defer context.AfterFunc(leaving, func() { time.AfterFunc(lastWrites, cancel) })()
 	for ctx.Err() == nil {
 		select {
@@ -192,34 +204,53 @@ func (k *keeper) run(ctx, leaving context.Context) error {
 			k.work(patience)
 		}
 	}
-	k.work(patience)
+	if left := k.work(patience); left > 0 {
+		k.log.Error("records of assets are not written: the registry does not answer", "records", left)
+	}
 	return nil
 }
 
-func (k *keeper) work(ctx context.Context) {
-	k.mu.Lock()
-	jobs := k.jobs
-	k.jobs = nil
-	k.mu.Unlock()
-	for _, job := range jobs {
-		job(ctx)
+// work writes what there is until ctx ends; it returns how much is left.
+func (k *keeper) work(ctx context.Context) int {
+	for {
+		k.mu.Lock()
+		left := len(k.jobs)
+		if left == 0 {
+			k.mu.Unlock()
+			return 0
+		}
+		job := k.jobs[0]
+		k.mu.Unlock()
+		if !k.write(ctx, job.cmd) {
+			return left
+		}
+		k.mu.Lock()
+		k.jobs = k.jobs[1:]
+		k.mu.Unlock()
+		if job.written != nil {
+			close(job.written)
+		}
 	}
 }
 
-func (k *keeper) write(ctx context.Context, cmd *amphiv1.RegistryCommand) {
+// write returns when a command is written, or never can be; false: ctx has ended.
+func (k *keeper) write(ctx context.Context, cmd *amphiv1.RegistryCommand) bool {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		once, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := k.registry.Propose(once, cmd)
 		cancel()
 		switch {
 		case err == nil, cmd.GetDeleteAsset() != "" && proto.CodeOf(err) == proto.NotFound:
-			return
-		case ctx.Err() != nil || !proto.CodeOf(err).Retryable():
+			return true
+		case ctx.Err() != nil:
+			return false
+		case !proto.CodeOf(err).Retryable():
 			k.log.Error("the record of an asset is not written", "err", err)
-			return
+			return true
 		}
 		select {
 		case <-ctx.Done():
+			return false
 		case <-time.After(wait):
 		}
 	}

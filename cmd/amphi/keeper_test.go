@@ -32,10 +32,12 @@ func TestKeeperEndsWithoutQuorum(t *testing.T) {
 			defer close(ended)
 			_ = k.run(ctx, leaving)
 		}()
-		k.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutAsset{PutAsset: &amphiv1.Asset{Id: "a"}}})
+		k.put(putAsset(&amphiv1.Asset{Id: "a"}))
 		go func() {
 			defer close(waited)
-			k.wait()
+			if k.wait(putAsset(&amphiv1.Asset{Id: "b"})) {
+				t.Error("a record counts as written that is not")
+			}
 		}()
 		time.Sleep(time.Hour) // it goes on trying
 		select {

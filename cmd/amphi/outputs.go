@@ -141,6 +141,13 @@ func (o *outputs) find(id string) *made {
 	return o.made[id]
 }
 
+// recorded is what makes a recording: its id at the recorder, or what records tracks.
+func (o *outputs) recorded(m *made) (recording string, tracks *trackRecorder) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return m.recording, m.tracks
+}
+
 func (o *outputs) startPush(m *made, s signal.OutputStart) error {
 	variant, err := o.variantOf(s.Room, s.Output)
 	if err != nil {
@@ -264,21 +271,29 @@ func (o *outputs) retire(by, id string) {
 
 // Pause implements signal.Outputs.
 func (o *outputs) Pause(room, id string) {
-	if m := o.find(id); m != nil && m.tracks != nil {
-		m.tracks.paused.Store(true)
+	m := o.find(id)
+	if m == nil {
 		return
 	}
-	o.recordings.change(o.find(id), o.recordings.pause)
+	if _, t := o.recorded(m); t != nil {
+		t.paused.Store(true)
+		return
+	}
+	o.recordings.change(m, o.recordings.pause)
 }
 
 // Resume implements signal.Outputs.
 func (o *outputs) Resume(room, id string) {
-	if m := o.find(id); m != nil && m.tracks != nil {
-		m.tracks.paused.Store(false)
-		o.report(m, amphiv1.OutputState_OUTPUT_STATE_ACTIVE, "", m.tracks.bytes.Load(), 0)
+	m := o.find(id)
+	if m == nil {
 		return
 	}
-	o.recordings.change(o.find(id), o.recordings.resume)
+	if _, t := o.recorded(m); t != nil {
+		t.paused.Store(false)
+		o.report(m, amphiv1.OutputState_OUTPUT_STATE_ACTIVE, "", t.bytes.Load(), 0)
+		return
+	}
+	o.recordings.change(m, o.recordings.resume)
 }
 
 // Stop implements signal.Outputs.

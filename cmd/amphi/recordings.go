@@ -184,8 +184,10 @@ func assetID(name string) string {
 	return proto.AssetPrefix + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
 }
 
-func (r *recordings) keep(a *amphiv1.Asset) {
-	r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutAsset{PutAsset: a}})
+func (r *recordings) keep(a *amphiv1.Asset) { r.keeper.put(putAsset(a)) }
+
+func putAsset(a *amphiv1.Asset) *amphiv1.RegistryCommand {
+	return &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutAsset{PutAsset: a}}
 }
 
 // asset finds a record.
@@ -200,11 +202,15 @@ func (r *recordings) end(id string) error    { return r.recorder.Stop(id) }
 
 // change does something to a recording; one that has ended meanwhile is ignored.
 func (r *recordings) change(m *made, do func(string) error) {
-	if m == nil || m.recording == "" {
+	if m == nil {
 		return
 	}
-	if err := do(m.recording); err != nil && !errors.Is(err, record.ErrNotFound) {
-		r.log.Warn("changing a recording", "recording", m.recording, "err", err)
+	id, _ := r.outputs.recorded(m)
+	if id == "" {
+		return
+	}
+	if err := do(id); err != nil && !errors.Is(err, record.ErrNotFound) {
+		r.log.Warn("changing a recording", "recording", id, "err", err)
 	}
 }
 
@@ -236,13 +242,11 @@ var recordStates = map[record.Phase]amphiv1.OutputState{
 // state takes a recording's state to its room and its record.
 func (r *recordings) state(id string, st record.State) {
 	output, _, _ := strings.Cut(id, "-")
-	m := r.outputs.find(output)
-	if m == nil || m.recording != id {
-		// It was running before the node was restarted, or is being finished while another part runs.
-		m = nil
-	}
-	if m != nil {
-		r.outputs.report(m, recordStates[st.Phase], st.Reason, uint64(st.Bytes), 0)
+	// One that is not found was running before the node was restarted, or is being finished while another part runs.
+	if m := r.outputs.find(output); m != nil {
+		if running, _ := r.outputs.recorded(m); running == id {
+			r.outputs.report(m, recordStates[st.Phase], st.Reason, uint64(st.Bytes), 0)
+		}
 	}
 	held := r.asset(placeholder(id))
 	switch st.Phase {
@@ -326,28 +330,42 @@ func unixMilli(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
-// stored is told what became of an upload, which is forgotten when this returns.
-func (r *recordings) stored(j storage.Job, failure error) {
+// stored is told what became of an upload, which is forgotten when this returns true.
+func (r *recordings) stored(j storage.Job, failure error) bool {
 	if strings.HasPrefix(j.ID, tracksJob) {
-		r.trackStored(j, failure)
-		return
+		a := &amphiv1.Asset{}
+		if err := protojson.Unmarshal(j.Note, a); err != nil {
+			r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)
+			return true
+		}
+		return r.arrived(a, failure)
 	}
 	a, err := record.AssetOf(j)
 	if err != nil {
 		r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)
-		return
+		return true
 	}
-	asset := r.assetOf(a)
+	if !r.arrived(r.assetOf(a), failure) {
+		return false
+	}
+	if failure == nil {
+		r.isStored(a)
+	}
+	return true
+}
+
+// arrived writes into an asset's record what became of its upload; false: it could not be written.
+func (r *recordings) arrived(a *amphiv1.Asset, failure error) bool {
+	kind := "asset.ready"
+	a.State = amphiv1.AssetState_ASSET_STATE_READY
 	if failure != nil {
-		r.failed(asset, failure.Error())
-		r.keeper.wait()
-		return
+		kind, a.State, a.Failure = "asset.failed", amphiv1.AssetState_ASSET_STATE_FAILED, failure.Error()
 	}
-	asset.State = amphiv1.AssetState_ASSET_STATE_READY
-	r.keep(asset)
-	r.tell("asset.ready", asset)
-	r.keeper.wait()
-	r.isStored(a)
+	if !r.keeper.wait(putAsset(a)) {
+		return false
+	}
+	r.tell(kind, a)
+	return true
 }
 
 // isStored lets the recorder remove what is in the storage.

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,14 +50,13 @@ type trackRecorder struct {
 	like   *amphiv1.Asset // what all files have in common
 	dir    string
 	cancel context.CancelFunc
-	over   chan struct{} // closed when everything has ended
 
 	paused atomic.Bool
 	bytes  atomic.Uint64 // of files that are complete
 
 	// Run's.
 	takes map[takeKey]*take
-	asked map[string]time.Time // when each picture was asked for first
+	asked map[string]asking // pictures whose best is asked for
 	count int
 	wg    sync.WaitGroup
 }
@@ -69,9 +69,14 @@ type take struct {
 	name    string
 	rec     *tracks.Recording
 	cancel  context.CancelFunc
-	over    chan struct{}
 	tracks  [2]*recorded // sound, picture; nil: there is none
 	skipped int          // encodings that brought nothing
+}
+
+// asking is since when a publisher is asked for the best of a picture.
+type asking struct {
+	of    hls.Track
+	since time.Time
 }
 
 // recorded is a track that goes into a take.
@@ -98,20 +103,19 @@ func (s *countingSink) WriteRTP(p *packet.Packet) {
 
 // startTracks begins to record the tracks of a room.
 func (r *recordings) startTracks(m *made, s signal.OutputStart) error {
-	part := r.parts(s.Output.GetId()) + 1
-	id := fmt.Sprintf("%s-%d", s.Output.GetId(), part)
-	dir := filepath.Join(r.tracksDir(), id)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		r.log.Error("starting to record tracks", "room", s.Room, "recording", id, "err", err)
+	part, dir, err := r.tracksPart(s.Output.GetId())
+	if err != nil {
+		r.log.Error("starting to record tracks", "room", s.Room, "output", s.Output.GetId(), "err", err)
 		return proto.Errorf(proto.Unavailable, "the recording could not be started on this node's disk")
 	}
+	id := filepath.Base(dir)
 	ctx, cancel := context.WithCancel(r.outputs.base)
 	t := &trackRecorder{
 		log: r.log.With("room", s.Room, "recording", id), files: r, source: r.tracks, filter: s.Output.GetTracks(), dir: dir,
 		stage: func() *signal.StageView { return r.outputs.server.Stage(s.Room) },
 		like: &amphiv1.Asset{Type: amphiv1.AssetType_ASSET_TYPE_TRACK, Room: s.Room, SessionId: s.Session, OutputId: s.Output.GetId(),
 			Part: part, Node: r.node},
-		cancel: cancel, over: make(chan struct{}), takes: map[takeKey]*take{}, asked: map[string]time.Time{},
+		cancel: cancel, takes: map[takeKey]*take{}, asked: map[string]asking{},
 	}
 	stands := clone(t.like)
 	stands.Id, stands.State, stands.StartedMs = placeholder(id), amphiv1.AssetState_ASSET_STATE_RECORDING, time.Now().UnixMilli()
@@ -120,11 +124,23 @@ func (r *recordings) startTracks(m *made, s signal.OutputStart) error {
 	m.tracks = t
 	r.outputs.mu.Unlock()
 	r.outputs.wg.Go(func() {
-		defer close(t.over)
 		t.run(ctx, func(state amphiv1.OutputState, why string) { r.outputs.report(m, state, why, t.bytes.Load(), 0) })
 		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: stands.GetId()}})
 	})
 	return nil
+}
+
+// tracksPart makes a directory for another part of an output. One that is there has files of another, though there may be no record of it yet.
+func (r *recordings) tracksPart(output string) (part uint32, dir string, err error) {
+	if err := os.MkdirAll(r.tracksDir(), 0o750); err != nil {
+		return 0, "", err
+	}
+	for part = r.parts(output) + 1; ; part++ {
+		dir = filepath.Join(r.tracksDir(), fmt.Sprintf("%s-%d", output, part))
+		if err := os.Mkdir(dir, 0o750); !errors.Is(err, fs.ErrExist) {
+			return part, dir, err
+		}
+	}
 }
 
 func (r *recordings) tracksDir() string { return filepath.Join(r.dir, "tracks") }
@@ -152,6 +168,9 @@ func (t *trackRecorder) run(ctx context.Context, report func(amphiv1.OutputState
 	}
 	for key := range t.takes {
 		t.end(key)
+	}
+	for _, a := range t.asked {
+		a.of.Want(t, 0, 0)
 	}
 	t.wg.Wait()
 	_ = os.Remove(t.dir) // when nothing waits in it for the storage
@@ -206,8 +225,13 @@ func (t *trackRecorder) wanted() map[takeKey][2]*amphiv1.Track {
 // look keeps takes like the stage.
 func (t *trackRecorder) look(now time.Time) {
 	wanted := t.wanted()
-	for id := range t.asked {
-		if !slices.ContainsFunc(slices.Collect(maps.Values(wanted)), func(pair [2]*amphiv1.Track) bool { return pair[1].GetId() == id }) {
+	pictures := map[string]bool{}
+	for _, pair := range wanted {
+		pictures[pair[1].GetId()] = true
+	}
+	for id, a := range t.asked {
+		if !pictures[id] {
+			a.of.Want(t, 0, 0)
 			delete(t.asked, id)
 		}
 	}
@@ -241,12 +265,17 @@ func (t *trackRecorder) attach(now time.Time, key takeKey, i int, track *amphiv1
 	if !ok {
 		return
 	}
+	if k == nil && len(t.takes) >= maxTakes {
+		return
+	}
 	of.Want(t, wantedWidth, wantedHeight)
 	if track.GetKind() == amphiv1.Kind_KIND_VIDEO {
-		if t.asked[track.GetId()].IsZero() {
-			t.asked[track.GetId()] = now
+		since := now
+		if a, asked := t.asked[track.GetId()]; asked {
+			since = a.since
 		}
-		if now.Sub(t.asked[track.GetId()]) < settle {
+		t.asked[track.GetId()] = asking{of, since}
+		if now.Sub(since) < settle {
 			return
 		}
 	}
@@ -259,9 +288,6 @@ func (t *trackRecorder) attach(now time.Time, key takeKey, i int, track *amphiv1
 		return
 	}
 	if k == nil {
-		if len(t.takes) >= maxTakes {
-			return
-		}
 		if k = t.begin(key, of); k == nil {
 			return
 		}
@@ -305,7 +331,7 @@ func (t *trackRecorder) check(now time.Time, key takeKey, k *take, r *recorded, 
 func (t *trackRecorder) begin(key takeKey, of hls.Track) *take {
 	t.count++
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &take{name: fmt.Sprintf("%s-%d", key.peer, t.count), cancel: cancel, over: make(chan struct{})}
+	k := &take{name: fmt.Sprintf("%s-%d", key.peer, t.count), cancel: cancel}
 	about := clone(t.like)
 	about.PeerId, about.Variant, about.StartedMs = key.peer, key.what, time.Now().UnixMilli()
 	var err error
@@ -324,12 +350,11 @@ func (t *trackRecorder) begin(key takeKey, of hls.Track) *take {
 	}
 	t.takes[key] = k
 	t.wg.Go(func() {
-		defer close(k.over)
 		files, err := k.rec.Run(ctx)
 		if err != nil {
-			t.log.Error("recording a track", "peer", key.peer, "err", err)
+			t.log.Error("completing a track; it is tried again at the next start", "peer", key.peer, "err", err)
 		}
-		t.bytes.Add(t.files.takeDone(t.dir, k.name, about, files))
+		t.bytes.Add(t.files.takeDone(t.dir, k.name, about, files, err == nil))
 	})
 	return k
 }
@@ -355,14 +380,20 @@ func writeNote(path string, a *amphiv1.Asset) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, data, 0o640)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close()) // what is recorded cannot be completed without it
 }
 
 // tracksJob begins the ids of uploads of tracks.
 const tracksJob = "track/"
 
-// takeDone brings the files of a take to the storage; it answers their bytes.
-func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tracks.File) (bytes uint64) {
+// takeDone brings the files of a take to the storage; it answers their bytes. Unless they are all, what is said of the take stays, and the
+// next start completes the others.
+func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tracks.File, all bool) (bytes uint64) {
 	for _, f := range files {
 		a := clone(about)
 		a.Id, a.State, a.ContentType = assetID(filepath.Base(dir)+"/"+f.Name), amphiv1.AssetState_ASSET_STATE_UPLOADING, f.ContentType
@@ -381,8 +412,11 @@ func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tr
 		if err != nil {
 			r.log.Error("a track cannot be brought to the storage; it is tried again at the next start", "asset", a.GetId(), "err", err)
 			r.failed(a, "it could not be queued for the storage")
-			return bytes
+			all = false
 		}
+	}
+	if !all {
+		return bytes
 	}
 	if err := os.Remove(filepath.Join(dir, name+noteEnd)); err != nil {
 		r.log.Warn("forgetting a take", "take", name, "err", err)
@@ -390,46 +424,30 @@ func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tr
 	return bytes
 }
 
-// trackStored is told what became of the upload of a track.
-func (r *recordings) trackStored(j storage.Job, failure error) {
-	a := &amphiv1.Asset{}
-	if err := protojson.Unmarshal(j.Note, a); err != nil {
-		r.log.Error("reading a job of the uploads", "job", j.ID, "err", err)
-		return
-	}
-	if failure != nil {
-		r.failed(a, failure.Error())
-	} else {
-		a.State = amphiv1.AssetState_ASSET_STATE_READY
-		r.keep(a)
-		r.tell("asset.ready", a)
-	}
-	r.keeper.wait()
-}
-
 // recoverTracks completes the takes that a crash cut off.
 func (r *recordings) recoverTracks() {
-	notes, err := filepath.Glob(filepath.Join(r.tracksDir(), "*", "*"+noteEnd))
+	notes, err := fs.Glob(os.DirFS(r.tracksDir()), "*/*"+noteEnd) // whose own path may have characters of patterns
 	if err != nil {
 		r.log.Error("recovering tracks", "err", err)
 	}
 	defer r.sweepTracks()
-	for _, path := range notes {
+	for _, note := range notes {
+		path := filepath.Join(r.tracksDir(), note)
 		dir, name := filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), noteEnd)
 		about := &amphiv1.Asset{}
 		data, err := os.ReadFile(path)
 		if err == nil {
 			err = protojson.Unmarshal(data, about)
 		}
-		var files []tracks.File
-		if err == nil {
-			files, err = tracks.Complete(dir, name)
-		}
 		if err != nil {
 			r.log.Error("recovering tracks", "take", name, "err", err)
 			continue
 		}
-		r.takeDone(dir, name, about, files)
+		files, err := tracks.Complete(dir, name)
+		if err != nil {
+			r.log.Error("recovering tracks", "take", name, "err", err)
+		}
+		r.takeDone(dir, name, about, files, err == nil)
 		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: placeholder(filepath.Base(dir))}})
 	}
 }

@@ -34,11 +34,12 @@ func TestAssetsAreStored(t *testing.T) {
 	}
 	again := &states{}
 	r, _ = run(t, Config{Source: p, Dir: dir}, again)
-	done := func(j storage.Job, err error) {
+	done := func(j storage.Job, err error) bool {
 		a, bad := AssetOf(j)
 		if err := errors.Join(err, bad, r.Stored(a)); err != nil {
 			t.Error(err)
 		}
+		return true
 	}
 	q, err := storage.NewQueue(storage.QueueConfig{Dir: spool, Store: disk, OnDone: done})
 	if err != nil {

@@ -20,11 +20,17 @@ type Disk struct {
 	gate *Gate
 }
 
-// NewDisk makes the directory if it is missing. gate signs links and may be nil: there are none then.
+// arriving is where files are until they are whole; no key is there.
+const arriving = ".new"
+
+// NewDisk makes the directory if it is missing; no other process has the same. gate signs links and may be nil: there are none then.
 func NewDisk(dir string, gate *Gate) (*Disk, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
-		err = os.MkdirAll(dir, 0o750)
+		err = os.RemoveAll(filepath.Join(dir, arriving)) // of a process that was killed
+	}
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(dir, arriving), 0o750)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening a storage directory: %w", err)
@@ -55,24 +61,26 @@ func (d *Disk) put(ctx context.Context, from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
 		return err
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(to), ".new-*")
+	place, err := os.MkdirTemp(filepath.Join(d.dir, arriving), "")
 	if err != nil {
 		return err
 	}
-	name := temporary.Name()
-	if err = os.Remove(name); err == nil && os.Link(from, name) == nil {
-		err = temporary.Close()
-	} else if err == nil {
-		err = errors.Join(temporary.Close(), copyFile(ctx, from, name))
+	defer os.RemoveAll(place)
+	name := filepath.Join(place, "file")
+	if os.Link(from, name) != nil {
+		if err := copyFile(ctx, from, name); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = os.Rename(name, to)
-	}
-	if err != nil {
-		_ = os.Remove(name) // it may not be there
+	if err := os.Rename(name, to); err != nil {
 		return err
 	}
-	return syncPath(filepath.Dir(to))
+	// The directories above may be new, too.
+	for p := filepath.Dir(to); ; p = filepath.Dir(p) {
+		if err := syncPath(p); err != nil || p == d.dir {
+			return err
+		}
+	}
 }
 
 func copyFile(ctx context.Context, from, to string) error {
@@ -166,17 +174,36 @@ func (d *Disk) Open(_ context.Context, key string) (io.ReadCloser, error) {
 
 // List implements Store.
 func (d *Disk) List(ctx context.Context, prefix string) ([]Object, error) {
-	var list []Object
-	err := filepath.WalkDir(d.dir, func(p string, e fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
+	root := d.dir // or, so that not everything is looked at, the directory that the prefix names
+	if i := strings.LastIndex(prefix, "/"); i > 0 {
+		var err error
+		if root, err = d.path(prefix[:i]); err != nil {
+			return nil, fmt.Errorf("listing %q: %w", prefix, err)
 		}
-		if err != nil || e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+	}
+	var list []Object
+	err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // deleted meanwhile, or never there
+			return nil
+		case err != nil:
 			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case p != d.dir && strings.HasPrefix(e.Name(), "."):
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case e.IsDir():
+			return nil
 		}
 		relative, err := filepath.Rel(d.dir, p)
 		if key := filepath.ToSlash(relative); err == nil && strings.HasPrefix(key, prefix) {
 			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,7 @@ import (
 
 // Job is what is uploaded together.
 type Job struct {
-	// ID is unique; a job that is added again with the same one replaces the first.
+	// ID is unique; another job that is added with the same one replaces the first, the same one goes on with what is stored of it.
 	ID    string `json:"id"`
 	Files []File `json:"files"`
 	// Note is the caller's, a JSON value; OnDone gets it back, also after a restart.
@@ -56,9 +57,9 @@ type QueueConfig struct {
 	// FirstWait and LongestWait are between attempts when the storage fails, doubled from one to the other; default 1 s and 5 min.
 	FirstWait, LongestWait time.Duration
 	// OnStatus is called when the health or its reason changes, OnDone when a job is stored, or can never be: err says why. Both from Run's goroutine.
-	// A process that is killed in between calls OnDone for the job again.
+	// The job is forgotten when OnDone returns true; before that, also by a process that is killed meanwhile, it is called for the job again.
 	OnStatus func(Status)
-	OnDone   func(j Job, err error)
+	OnDone   func(j Job, err error) bool
 }
 
 // Queue uploads jobs one at a time and tries until they are stored: a job that was added is kept on the disk. When one fails the next gets its
@@ -66,6 +67,7 @@ type QueueConfig struct {
 type Queue struct {
 	cfg  QueueConfig
 	wake chan struct{} // has room for one
+	disk sync.Mutex    // guards the files in Dir, so that they are those of jobs; taken before mu
 
 	mu     sync.Mutex // guards the fields below
 	jobs   []*entry   // in the order of their turns
@@ -99,7 +101,7 @@ func NewQueue(cfg QueueConfig) (*Queue, error) {
 		cfg.OnStatus = func(Status) {}
 	}
 	if cfg.OnDone == nil {
-		cfg.OnDone = func(Job, error) {}
+		cfg.OnDone = func(Job, error) bool { return true }
 	}
 	if cfg.Dir == "" || cfg.Store == nil {
 		return nil, errors.New("making an upload queue: no directory or no store")
@@ -108,14 +110,22 @@ func NewQueue(cfg QueueConfig) (*Queue, error) {
 		return nil, fmt.Errorf("making an upload queue: %w", err)
 	}
 	q := &Queue{cfg: cfg, wake: make(chan struct{}, 1), status: Status{Health: OK, Since: time.Now()}}
-	names, err := filepath.Glob(filepath.Join(cfg.Dir, "*.json"))
+	files, err := os.ReadDir(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("making an upload queue: %w", err)
 	}
-	for _, name := range names {
+	for _, f := range files {
+		name := filepath.Join(cfg.Dir, f.Name())
+		if strings.HasPrefix(f.Name(), unfinished) {
+			_ = os.Remove(name) // it takes room, no more
+			continue
+		}
+		if filepath.Ext(name) != ".json" {
+			continue
+		}
 		e, err := load(name)
 		if err != nil { // the file stays for somebody to look at
-			cfg.Logger.Error("reading a job of the upload queue", "file", filepath.Base(name), "err", err)
+			cfg.Logger.Error("reading a job of the upload queue", "file", f.Name(), "err", err)
 			continue
 		}
 		q.jobs = append(q.jobs, e)
@@ -173,13 +183,16 @@ func (j *Job) check() error {
 
 func (q *Queue) file(id string) string { return filepath.Join(q.cfg.Dir, KeyPart(id)+".json") }
 
+// unfinished begins the names of files that are being written.
+const unfinished = ".new-"
+
 // save has an entry on the disk.
 func (q *Queue) save(e *entry) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(q.cfg.Dir, ".new-*")
+	f, err := os.CreateTemp(q.cfg.Dir, unfinished+"*")
 	if err != nil {
 		return err
 	}
@@ -203,14 +216,28 @@ func (q *Queue) Add(j Job) error {
 	}
 	j.Files = slices.Clone(j.Files)
 	e := &entry{Job: j, Added: time.Now()}
+	q.disk.Lock()
+	defer q.disk.Unlock()
+	defer q.Retry()
+	if q.has(&j) {
+		return nil
+	}
 	if err := q.save(e); err != nil {
 		return fmt.Errorf("queueing an upload: %w", diskError(err))
 	}
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.jobs = append(slices.DeleteFunc(q.jobs, func(o *entry) bool { return o.Job.ID == j.ID }), e)
-	q.mu.Unlock()
-	q.Retry()
 	return nil
+}
+
+// has tells whether a job is here as it is.
+func (q *Queue) has(j *Job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.jobs, func(o *entry) bool {
+		return o.Job.ID == j.ID && o.Job.Remove == j.Remove && bytes.Equal(o.Job.Note, j.Note) && slices.Equal(o.Job.Files, j.Files)
+	})
 }
 
 // Retry ends the wait for the next attempt.
@@ -302,19 +329,29 @@ func (q *Queue) upload(ctx context.Context, e *entry) error {
 
 // keep notes how far a job is; when that fails, some of it is done again after a restart.
 func (q *Queue) keep(e *entry) {
+	q.disk.Lock()
+	defer q.disk.Unlock()
+	if !q.holds(e) { // replaced meanwhile
+		return
+	}
 	if err := q.save(e); err != nil {
 		q.cfg.Logger.Warn("keeping the state of an upload", "job", e.Job.ID, "err", diskError(err))
 	}
 }
 
+func (q *Queue) holds(e *entry) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Contains(q.jobs, e)
+}
+
 // settle draws the consequences of an attempt: whether the next job may follow at once.
 func (q *Queue) settle(e *entry, err error) bool {
 	if err == nil || errors.Is(err, ErrGone) || errors.Is(err, ErrBadKey) {
-		q.finish(e, err)
 		if err == nil {
 			q.note(OK, "")
 		}
-		return true
+		return q.finish(e, err)
 	}
 	q.cfg.Logger.Warn("storing files", "job", e.Job.ID, "err", err)
 	q.mu.Lock()
@@ -328,15 +365,15 @@ func (q *Queue) settle(e *entry, err error) bool {
 	return false
 }
 
-// finish forgets a job that is done, or never will be.
-func (q *Queue) finish(e *entry, err error) {
-	q.mu.Lock()
-	i := slices.Index(q.jobs, e)
-	q.mu.Unlock()
-	if i < 0 { // replaced meanwhile
-		return
+// finish forgets a job that is done, or never will be; false: it is to be told of once more.
+func (q *Queue) finish(e *entry, err error) bool {
+	if !q.holds(e) { // replaced meanwhile
+		return true
 	}
-	q.cfg.OnDone(e.Job, err)
+	if !q.cfg.OnDone(e.Job, err) {
+		q.keep(e) // with all that is stored
+		return false
+	}
 	if err == nil && e.Job.Remove {
 		for _, f := range e.Job.Files {
 			if err := os.Remove(f.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -344,16 +381,20 @@ func (q *Queue) finish(e *entry, err error) {
 			}
 		}
 	}
+	q.disk.Lock()
+	defer q.disk.Unlock()
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	before := len(q.jobs)
 	q.jobs = slices.DeleteFunc(q.jobs, func(o *entry) bool { return o == e })
-	if len(q.jobs) == before { // OnDone or somebody else added it again
-		return
+	replaced := len(q.jobs) == before // OnDone or somebody else added another with its ID
+	q.mu.Unlock()
+	if replaced {
+		return true
 	}
 	if err := os.Remove(q.file(e.Job.ID)); err != nil {
 		q.cfg.Logger.Warn("forgetting an upload", "job", e.Job.ID, "err", diskError(err))
 	}
+	return true
 }
 
 // note notes the storage's health, and tells when it is news.

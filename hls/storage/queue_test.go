@@ -61,6 +61,7 @@ type told struct {
 	status []Status
 	done   []string
 	errs   []error
+	deaf   bool // what is told of jobs is not taken
 }
 
 func (o *told) onStatus(s Status) {
@@ -69,10 +70,11 @@ func (o *told) onStatus(s Status) {
 	o.status = append(o.status, s)
 }
 
-func (o *told) onDone(j Job, err error) {
+func (o *told) onDone(j Job, err error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.done, o.errs = append(o.done, j.ID+string(j.Note)), append(o.errs, err)
+	return !o.deaf
 }
 
 func (o *told) jobs() []string {
@@ -257,6 +259,64 @@ func TestQueueAndAServerThatIsKilled(t *testing.T) {
 	if sent := r.sent.Load(); sent > 9*minPart {
 		t.Errorf("%d bytes were sent for %d", sent, len(want))
 	}
+}
+
+// A job that is added again as it is, as recordings' are after each start, goes on with what is stored of it; another one with its ID replaces it.
+func TestAddedAgainGoesOn(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), randomFile(t, t.TempDir(), "file", 10)
+	synctest.Test(t, func(t *testing.T) {
+		store, o := &fake{bad: "same/2"}, &told{}
+		q, stop := runQueue(t, dir, store, o)
+		if err := q.Add(job("same", path, 3)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		stop()
+		q, stop = runQueue(t, dir, store, o)
+		if err := q.Add(job("same", path, 3)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if got := store.keys(); !slices.Equal(got, []string{"same/0", "same/1"}) {
+			t.Errorf("stored %v", got)
+		}
+		if err := q.Add(job("same", path, 2)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if got := store.keys(); !slices.Equal(got, []string{"same/0", "same/1", "same/0", "same/1"}) || q.Status().Pending != 0 {
+			t.Errorf("stored %v", got)
+		}
+		stop()
+	})
+}
+
+// Who could not take what became of a job is told again, also after a restart; the files are not stored again.
+func TestNotTakenIsToldAgain(t *testing.T) {
+	t.Parallel()
+	dir, path := t.TempDir(), randomFile(t, t.TempDir(), "file", 10)
+	synctest.Test(t, func(t *testing.T) {
+		store, o := &fake{}, &told{deaf: true}
+		q, stop := runQueue(t, dir, store, o)
+		if err := q.Add(job("job", path, 1)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		stop()
+		if n := len(o.jobs()); n < 2 {
+			t.Errorf("told %d times", n)
+		}
+		o = &told{}
+		q, stop = runQueue(t, dir, store, o)
+		<-time.After(time.Minute)
+		stop()
+		if q.Status().Pending != 0 || len(o.jobs()) != 1 || len(store.keys()) != 1 {
+			t.Errorf("%+v, told %v, stored %v", q.Status(), o.jobs(), store.keys())
+		}
+	})
 }
 
 func FuzzJob(f *testing.F) {

@@ -181,9 +181,9 @@ func completeMovie(dir, name string, n int, raws []int) (File, error) {
 	return out, nil
 }
 
-// place writes a movie beside and puts it in its place when it is on the disk.
+// place writes a movie beside and puts it in its place when it is on the disk. What a killed process left beside is written over.
 func place(path string, m *movie.Movie) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return fmt.Errorf("writing a track: %w", err)
 	}
