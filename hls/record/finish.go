@@ -40,7 +40,7 @@ func (c *recording) finish(reason string) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, movie.ErrEmpty):
-			if err := os.RemoveAll(c.dir); err != nil {
+			if err := removeRecording(c.dir); err != nil {
 				c.log.Warn("removing a recording of nothing", "err", err)
 			}
 			c.phase(Failed, "nothing was recorded")
@@ -73,9 +73,22 @@ func (c *recording) end(assets []Asset, p Phase, reason string) {
 	c.r.shelf.Unlock()
 	if err != nil {
 		c.log.Warn("finishing a recording", "err", err) // it is finished again at the next start
+	} else if c.manifest.Request.NoPlaylist {
+		c.dropRaw()
 	}
 	c.announce()
 	c.phase(p, reason)
+}
+
+// dropRaw removes the files as they were written, which are of no use once the manifest says that all others are there.
+func (c *recording) dropRaw() {
+	list, err := rawFiles(c.dir)
+	for _, f := range list {
+		err = errors.Join(err, os.Remove(filepath.Join(c.dir, rawName(f.tape, f.n))))
+	}
+	if err != nil {
+		c.log.Warn("removing files of a recording", "err", err)
+	}
 }
 
 // announce tells of the assets that are not in the storage.
@@ -113,29 +126,39 @@ func (t *raw) close() {
 	}
 }
 
-// rawTapes finds the files of a directory; one whose head was not written whole is passed over.
-func rawTapes(dir string) (tapes []*raw, err error) {
-	names, err := filepath.Glob(filepath.Join(dir, "*.*.mp4"))
+// rawFile is the n-th file of a tape.
+type rawFile struct {
+	tape string
+	n    int
+}
+
+// rawFiles finds the files of a directory as they were written, in order.
+func rawFiles(dir string) (found []rawFile, err error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("looking for files of a recording: %w", err)
 	}
-	type numbered struct {
-		tape string
-		n    int
-	}
-	var found []numbered
-	for _, path := range names {
-		tape, number, _ := strings.Cut(strings.TrimSuffix(filepath.Base(path), ".mp4"), ".")
-		if n, err := strconv.Atoi(number); err == nil && rawName(tape, n) == filepath.Base(path) {
-			found = append(found, numbered{tape, n})
+	for _, e := range entries {
+		tape, number, _ := strings.Cut(strings.TrimSuffix(e.Name(), ".mp4"), ".")
+		if n, err := strconv.Atoi(number); err == nil && rawName(tape, n) == e.Name() {
+			found = append(found, rawFile{tape, n})
 		}
 	}
-	slices.SortFunc(found, func(a, b numbered) int {
+	slices.SortFunc(found, func(a, b rawFile) int {
 		if a.tape != b.tape {
 			return strings.Compare(a.tape, b.tape)
 		}
 		return a.n - b.n
 	})
+	return found, nil
+}
+
+// rawTapes opens the files of a directory; one whose head was not written whole is passed over.
+func rawTapes(dir string) (tapes []*raw, err error) {
+	found, err := rawFiles(dir)
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range found {
 		if len(tapes) == 0 || tapes[len(tapes)-1].name != f.tape {
 			tapes = append(tapes, &raw{name: f.tape})
@@ -181,9 +204,11 @@ func (t *raw) open(dir, name string) error {
 // make makes all files of the recording. It can be done again.
 func (c *recording) make(ctx context.Context) ([]Asset, error) {
 	// What an attempt that was killed left behind takes room.
-	if stale, err := filepath.Glob(filepath.Join(c.dir, ".new-*")); err == nil {
-		for _, path := range stale {
-			_ = os.Remove(path) // if it cannot be, the rest says why
+	if entries, err := os.ReadDir(c.dir); err == nil {
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), unfinished) {
+				_ = os.Remove(filepath.Join(c.dir, e.Name())) // if it cannot be, the rest says why
+			}
 		}
 	}
 	tapes, err := rawTapes(c.dir)
@@ -231,15 +256,6 @@ func (c *recording) make(ctx context.Context) ([]Asset, error) {
 	assets = append(assets, c.makeThumbnails(ctx, best, vods[slices.Index(tapes, best)])...)
 	if a, err := c.asset(Chat, chatName); err == nil {
 		assets = append(assets, a)
-	}
-	if c.manifest.Request.NoPlaylist {
-		for _, t := range tapes {
-			for _, name := range t.files {
-				if err := os.Remove(filepath.Join(c.dir, name)); err != nil {
-					c.log.Warn("removing a file of a recording", "err", err)
-				}
-			}
-		}
 	}
 	return assets, nil
 }

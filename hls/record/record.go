@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -126,7 +127,7 @@ func (r *Recorder) Start(req Request) error {
 		manifest: manifest{Request: req, Started: r.cfg.Now()},
 		tapes:    map[string]*tape{}, files: map[string]*files{},
 	}
-	if err := r.admit(c); err != nil {
+	if err := r.admit(c, r.cfg.MaxRecordings); err != nil {
 		return fmt.Errorf("starting recording %s: %w", req.ID, err)
 	}
 	if err := c.begin(); err != nil {
@@ -137,8 +138,8 @@ func (r *Recorder) Start(req Request) error {
 	return nil
 }
 
-// admit takes a place, which r.wg counts.
-func (r *Recorder) admit(c *recording) error {
+// admit takes one of so many places, which r.wg counts.
+func (r *Recorder) admit(c *recording, places int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -146,7 +147,7 @@ func (r *Recorder) admit(c *recording) error {
 		return ErrClosed
 	case r.running[c.manifest.Request.ID] != nil:
 		return ErrExists
-	case len(r.running) >= r.cfg.MaxRecordings:
+	case len(r.running) >= places:
 		return ErrTooMany
 	}
 	r.running[c.manifest.Request.ID] = c
@@ -213,12 +214,16 @@ func (r *Recorder) Recover() ([]Request, error) {
 			faults = append(faults, err)
 			continue
 		}
-		if m.Request.ID != e.Name() || m.Finished && len(m.left()) == 0 {
+		if m.Request.ID != e.Name() {
+			continue
+		}
+		if m.Finished && len(m.left()) == 0 { // killed before it was removed
+			faults = append(faults, removeRecording(dir))
 			continue
 		}
 		c := &recording{r: r, dir: dir, manifest: *m, log: r.cfg.Logger.With("recording", m.Request.ID, "room", m.Request.Room)}
 		c.queue = newQueue(0)
-		if err := r.admit(c); err != nil {
+		if err := r.admit(c, math.MaxInt); err != nil { // however many wait for the storage
 			faults = append(faults, err)
 			continue
 		}
@@ -235,8 +240,8 @@ func (r *Recorder) Recover() ([]Request, error) {
 			c.finish("the node was restarted")
 		}()
 	}
-	if len(faults) > 0 {
-		return found, fmt.Errorf("recovering recordings: %w", errors.Join(faults...))
+	if err := errors.Join(faults...); err != nil {
+		return found, fmt.Errorf("recovering recordings: %w", err)
 	}
 	return found, nil
 }

@@ -261,6 +261,57 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// What was recorded is there until the manifest says that the files made of it are, also where no playlist needs it, and in a directory whose name has
+// characters of patterns; however many wait for the storage, all are told again.
+func TestManifestComesFirst(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, "720p")
+	dir := filepath.Join(t.TempDir(), "[a]")
+	s := &states{}
+	r, stop := run(t, Config{Source: p, Dir: dir}, s)
+	ids := []string{"rec1", "rec2", "rec3"}
+	for _, id := range ids {
+		q := request
+		q.ID, q.NoPlaylist, q.Thumbnails = id, true, -1
+		if err := r.Start(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.play(90)
+	for _, id := range ids {
+		written(t, r, id, 2*time.Second)
+	}
+	// The manifest of the first cannot be replaced.
+	manifest := filepath.Join(dir, "rec1", manifestName)
+	b, err := os.ReadFile(manifest)
+	if err = errors.Join(err, os.Remove(manifest), os.Mkdir(manifest, 0o700), os.Mkdir(filepath.Join(manifest, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if err := r.Stop(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "three movies", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.assets) == 3 })
+	stop()
+	if err := errors.Join(os.RemoveAll(manifest), os.WriteFile(manifest, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if raw := rawName("720p", 0); !exists(filepath.Join(dir, "rec1", raw)) || exists(filepath.Join(dir, "rec2", raw)) {
+		t.Error("what was recorded was not kept, or is kept for too long")
+	}
+	s = &states{}
+	r, _ = run(t, Config{Source: p, Dir: dir, MaxRecordings: 1}, s)
+	if found, err := r.Recover(); err != nil || len(found) != 1 || found[0].ID != "rec1" {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	eventually(t, "three movies again", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.assets) == 3 })
+	video, _ := frames(t, filepath.Join(dir, "rec1", "720p.mp4"))
+	if len(video) != 90 {
+		t.Errorf("%d pictures", len(video))
+	}
+}
+
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(`{"request":{"id":"a","room":"r","stream":"main"},"started":"2026-11-28T05:00:00Z"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

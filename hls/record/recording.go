@@ -56,6 +56,7 @@ type recording struct {
 	recent   []*packager.Part // of audio, for a tape that begins
 	chat     file
 	chatEnd  int64
+	chatted  bool // something in the chat log is not synced
 	paused   bool
 	lost     int64 // notes that could not be written
 	refused  int64 // what the queue had no room for, as of the last look
@@ -176,7 +177,7 @@ func (c *recording) writeNote(i *item) {
 	if err == nil {
 		b = append(b, '\n')
 		if _, err = c.chat.WriteAt(b, c.chatEnd); err == nil {
-			c.chatEnd += int64(len(b))
+			c.chatEnd, c.chatted = c.chatEnd+int64(len(b)), true
 			return
 		}
 	}
@@ -190,10 +191,12 @@ func (c *recording) sync() {
 			c.log.Warn("syncing a recording", "err", err)
 		}
 	}
-	if c.chat != nil {
+	if c.chatted {
 		if err := c.chat.Sync(); err != nil {
 			c.log.Warn("syncing the chat log of a recording", "err", err)
+			return
 		}
+		c.chatted = false
 	}
 }
 

@@ -146,9 +146,26 @@ func parseManifest(b []byte) (*manifest, error) {
 	return m, nil
 }
 
+// removeRecording removes a directory, its manifest last: one that is killed meanwhile does not leave files that nobody knows.
+func removeRecording(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() != manifestName {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// unfinished begins the names of files that are being written.
+const unfinished = ".new-"
+
 // replace writes a file beside and puts it in place when it is on the disk.
 func replace(path string, write func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished+"*")
 	if err != nil {
 		return fmt.Errorf("creating a file: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -74,7 +73,7 @@ func (r *Recorder) Stored(a Asset) error {
 		m.Stored = append(m.Stored, a.File)
 	}
 	if m.Finished && len(m.left()) == 0 {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := removeRecording(dir); err != nil {
 			return fmt.Errorf("removing a recording that is stored: %w", err)
 		}
 		return nil
