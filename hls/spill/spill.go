@@ -34,15 +34,17 @@ type Disk struct {
 	cfg  Config
 	root string
 	jobs chan job
+	wake chan struct{} // holds a token when there is something to take away
 
 	mu    sync.Mutex // guards the fields below
 	bytes int64
-	made  int // folders
+	made  int      // folders
+	gone  []string // files to take away; no more than there are
 }
 
 type job struct {
 	path   string
-	chunks [][]byte // nil: take the file away
+	chunks [][]byte
 	done   func(path string, err error)
 }
 
@@ -60,7 +62,7 @@ func New(cfg Config) (*Disk, error) {
 	if cfg.MaxQueue == 0 {
 		cfg.MaxQueue = 64
 	}
-	d := &Disk{cfg: cfg, root: cfg.Dir, jobs: make(chan job, cfg.MaxQueue)}
+	d := &Disk{cfg: cfg, root: cfg.Dir, jobs: make(chan job, cfg.MaxQueue), wake: make(chan struct{}, 1)}
 	if err := os.RemoveAll(d.root); err != nil {
 		return nil, fmt.Errorf("spilling segments: %w", err)
 	}
@@ -76,17 +78,27 @@ func (d *Disk) Run(ctx context.Context) error {
 				d.cfg.Logger.Warn("removing segments", "dir", d.root, "err", err)
 			}
 			return nil
+		case <-d.wake:
+			d.sweep()
 		case j := <-d.jobs:
+			d.sweep()
 			d.carryOut(j)
 		}
 	}
 }
 
-func (d *Disk) carryOut(j job) {
-	if j.chunks == nil {
-		d.remove(j.path)
-		return
+// sweep takes away what was asked to be.
+func (d *Disk) sweep() {
+	d.mu.Lock()
+	gone := d.gone
+	d.gone = nil
+	d.mu.Unlock()
+	for _, path := range gone {
+		d.remove(path)
 	}
+}
+
+func (d *Disk) carryOut(j job) {
 	err := d.write(j)
 	if err != nil {
 		err = fmt.Errorf("writing a segment: %w", err)
@@ -179,12 +191,15 @@ func (f *Folder) Put(name string, chunks [][]byte, done func(path string, err er
 	}
 }
 
-// Remove takes a file away, soon.
+// Remove has a file taken away, before anything else is written. It never waits for the disk.
 func (f *Folder) Remove(path string) {
+	d := f.disk
+	d.mu.Lock()
+	d.gone = append(d.gone, path)
+	d.mu.Unlock()
 	select {
-	case f.disk.jobs <- job{path: path}:
+	case d.wake <- struct{}{}:
 	default:
-		f.disk.remove(path)
 	}
 }
 
@@ -201,6 +216,7 @@ func (f *Folder) Close() {
 		f.disk.cfg.Logger.Warn("removing segments", "dir", f.dir, "err", err)
 	}
 }
+
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -112,6 +112,14 @@ func TestQueueIsBounded(t *testing.T) {
 	if n != 2 {
 		t.Errorf("%d were taken", n)
 	}
+	path := filepath.Join(f.dir, "b")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Remove(path)
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the caller removes the file itself: %v", err)
+	}
 	if _, err := New(Config{}); err == nil {
 		t.Error("a disk nowhere")
 	}
