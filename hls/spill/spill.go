@@ -39,7 +39,7 @@ type Disk struct {
 	mu    sync.Mutex // guards the fields below
 	bytes int64
 	made  int      // folders
-	gone  []string // files to take away; no more than there are
+	gone  []string // files to take away, and folders with all that is in them; no more than there are
 }
 
 type job struct {
@@ -98,6 +98,17 @@ func (d *Disk) sweep() {
 	}
 }
 
+// sweepSoon has a file or a folder taken away by Run.
+func (d *Disk) sweepSoon(path string) {
+	d.mu.Lock()
+	d.gone = append(d.gone, path)
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
 func (d *Disk) carryOut(j job) {
 	err := d.write(j)
 	if err != nil {
@@ -147,8 +158,22 @@ func (d *Disk) take(size int64) bool {
 
 func (d *Disk) remove(path string) {
 	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		d.removeFolder(path)
+		return
+	}
 	if err == nil && os.Remove(path) == nil {
 		d.take(-info.Size())
+	}
+}
+
+func (d *Disk) removeFolder(dir string) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		d.remove(filepath.Join(dir, e.Name()))
+	}
+	if err = errors.Join(err, os.Remove(dir)); err != nil {
+		d.cfg.Logger.Warn("removing segments", "dir", dir, "err", err)
 	}
 }
 
@@ -192,30 +217,10 @@ func (f *Folder) Put(name string, chunks [][]byte, done func(path string, err er
 }
 
 // Remove has a file taken away, before anything else is written. It never waits for the disk.
-func (f *Folder) Remove(path string) {
-	d := f.disk
-	d.mu.Lock()
-	d.gone = append(d.gone, path)
-	d.mu.Unlock()
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
+func (f *Folder) Remove(path string) { f.disk.sweepSoon(path) }
 
-// Close takes the folder away. What is written into it later fails.
-func (f *Folder) Close() {
-	entries, err := os.ReadDir(f.dir)
-	if err == nil {
-		for _, e := range entries {
-			f.disk.remove(filepath.Join(f.dir, e.Name()))
-		}
-		err = os.Remove(f.dir)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		f.disk.cfg.Logger.Warn("removing segments", "dir", f.dir, "err", err)
-	}
-}
+// Close has the folder taken away, as Remove has a file. What is written into it later fails.
+func (f *Folder) Close() { f.disk.sweepSoon(f.dir) }
 
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
