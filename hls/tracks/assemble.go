@@ -29,6 +29,7 @@ type assembler struct {
 
 	open, broken bool
 	lost         bool // wait for a keyframe
+	size         int  // of the open frame's payloads so far
 	frame        frame
 	layers       []int // sizes of the frames of a VP9 superframe
 	begin        int   // of the layer that is being put together
@@ -59,25 +60,31 @@ func (a *assembler) push(p *packet.Packet, missing uint64) (f frame, ok bool) {
 		a.drop()
 	}
 	if !a.open {
-		a.open, a.broken = true, !p.StartOfFrame
+		a.open, a.broken, a.size = true, !p.StartOfFrame, 0
 		a.frame = frame{codec: a.codec, ts: p.Timestamp}
 		a.layers, a.begin = a.layers[:0], 0
 	}
-	data, err := a.unwrap(p)
-	if err == nil && len(a.frame.data)+len(data) > maxFrame {
-		err = errTooLarge
-	}
-	if err != nil {
-		a.broken = true
-	}
 	a.frame.key = a.frame.key || p.Keyframe
 	if !a.broken {
-		a.frame.data = append(a.frame.data, data...)
+		if err := a.grow(p); err != nil {
+			a.broken, a.frame.data = true, nil
+			a.forget()
+		}
 	}
 	if !p.Marker {
 		return frame{}, false
 	}
 	return a.end(p)
+}
+
+// grow adds a packet to the open frame. Payloads count, as fragments are held by the payload format until the last one is there.
+func (a *assembler) grow(p *packet.Packet) error {
+	if a.size += len(p.Payload); a.size > maxFrame {
+		return errTooLarge
+	}
+	data, err := a.unwrap(p)
+	a.frame.data = append(a.frame.data, data...)
+	return err
 }
 
 // end ends the open frame with its last packet.
@@ -104,6 +111,11 @@ func (a *assembler) end(p *packet.Packet) (frame, bool) {
 func (a *assembler) drop() {
 	a.open, a.lost = false, true
 	a.left++
+	a.forget()
+}
+
+// forget drops the fragments that the payload formats hold.
+func (a *assembler) forget() {
 	a.h264, a.av1 = codecs.H264Packet{}, codecs.AV1Depacketizer{}
 }
 

@@ -79,6 +79,29 @@ func TestNowhereToWrite(t *testing.T) {
 	}
 }
 
+// A picture whose fragments never end is given up at the limit, not when all memory holds them.
+func TestEndlessFragments(t *testing.T) {
+	t.Parallel()
+	for name, fragment := range map[codec.Name][]byte{codec.H264: {0x7c, 0x05, 1}, codec.AV1: {0xc0, 1, 1}} {
+		asm := newAssembler(name)
+		var pool packet.Pool
+		p := pool.Get()
+		p.Payload = p.Buffer()[:1000]
+		copy(p.Payload, fragment)
+		p.StartOfFrame = true
+		for range maxFrame/1000 + 2 {
+			if _, ok := asm.push(p, 0); ok {
+				t.Fatalf("%v: a frame", name)
+			}
+			p.StartOfFrame = false
+		}
+		if !asm.broken || asm.frame.data != nil {
+			t.Errorf("%v: it goes on beyond %d bytes", name, maxFrame)
+		}
+		p.Release()
+	}
+}
+
 // Whatever publishers send, what is written can be read.
 func FuzzPackets(f *testing.F) {
 	f.Add(uint8(96), []byte{0x90, 0x80, 1, 0x10, 0, 0, 0x9d, 1, 0x2a, 64, 0, 64, 0}, []byte{0x10, 1}, true)
