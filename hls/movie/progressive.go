@@ -18,7 +18,6 @@ type Source struct {
 
 // Summary is what a progressive file holds.
 type Summary struct {
-	Size     int64
 	Duration time.Duration
 	Tracks   []Track
 	// Samples per track.
@@ -131,7 +130,7 @@ func (m *Movie) add(source int, f *Fragment, byID map[uint32]*table) error {
 
 // Summary of the file as WriteTo writes it.
 func (m *Movie) Summary() Summary {
-	s := Summary{Size: int64(len(m.head())) + m.data, Duration: m.end - m.start}
+	s := Summary{Duration: m.end - m.start}
 	for _, t := range m.tables {
 		s.Tracks, s.Samples = append(s.Tracks, t.track), append(s.Samples, len(t.sizes))
 	}
