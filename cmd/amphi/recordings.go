@@ -121,10 +121,15 @@ func (r *recordings) Run(ctx context.Context) error {
 	if _, err := r.recorder.Recover(); err != nil {
 		r.log.Error("recovering recordings", "err", err)
 	}
-	r.recoverTracks()
+	left := r.tracksLeft()
 	close(r.recovered)
 	keep := func(own context.Context) error { return r.keeper.run(own, ctx) }
-	err := runAll(ctx, []service{{"the records of recordings", keep}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}}, func() {})
+	before := func(ctx context.Context) error {
+		r.recoverTracks(ctx, left)
+		<-ctx.Done()
+		return nil
+	}
+	err := runAll(ctx, []service{{"the records of recordings", keep}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}, {"the tracks of before", before}}, func() {})
 	r.close()
 	return err
 }

@@ -424,41 +424,51 @@ func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tr
 	return bytes
 }
 
-// recoverTracks completes the takes that a crash cut off.
-func (r *recordings) recoverTracks() {
-	notes, err := fs.Glob(os.DirFS(r.tracksDir()), "*/*"+noteEnd) // whose own path may have characters of patterns
-	if err != nil {
-		r.log.Error("recovering tracks", "err", err)
+// tracksLeft are the directories that an earlier life left: parts that a crash cut off, and those from which not everything has gone to the
+// storage.
+func (r *recordings) tracksLeft() (names []string) {
+	entries, err := os.ReadDir(r.tracksDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing was ever recorded
+		r.log.Error("looking for tracks of before", "err", err)
 	}
-	defer r.sweepTracks()
-	for _, note := range notes {
-		path := filepath.Join(r.tracksDir(), note)
-		dir, name := filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), noteEnd)
-		about := &amphiv1.Asset{}
-		data, err := os.ReadFile(path)
-		if err == nil {
-			err = protojson.Unmarshal(data, about)
-		}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// recoverTracks completes the takes that a crash cut off, until ctx ends.
+func (r *recordings) recoverTracks(ctx context.Context, left []string) {
+	for _, name := range left {
+		dir := filepath.Join(r.tracksDir(), name)
+		notes, err := fs.Glob(os.DirFS(dir), "*"+noteEnd) // whose own path may have characters of patterns
 		if err != nil {
-			r.log.Error("recovering tracks", "take", name, "err", err)
-			continue
+			r.log.Error("recovering tracks", "recording", name, "err", err)
 		}
-		files, err := tracks.Complete(dir, name)
-		if err != nil {
-			r.log.Error("recovering tracks", "take", name, "err", err)
+		for _, note := range notes {
+			if ctx.Err() != nil {
+				return
+			}
+			r.recoverTake(dir, strings.TrimSuffix(note, noteEnd))
 		}
-		r.takeDone(dir, name, about, files, err == nil)
-		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: placeholder(filepath.Base(dir))}})
+		r.keeper.put(&amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeleteAsset{DeleteAsset: placeholder(name)}})
+		_ = os.Remove(dir) // only when everything has gone to the storage
 	}
 }
 
-// sweepTracks removes directories from which everything has gone to the storage.
-func (r *recordings) sweepTracks() {
-	entries, err := os.ReadDir(r.tracksDir())
+func (r *recordings) recoverTake(dir, name string) {
+	about := &amphiv1.Asset{}
+	data, err := os.ReadFile(filepath.Join(dir, name+noteEnd))
+	if err == nil {
+		err = protojson.Unmarshal(data, about)
+	}
 	if err != nil {
-		return // nothing was ever recorded
+		r.log.Error("recovering tracks", "take", name, "err", err)
+		return
 	}
-	for _, e := range entries {
-		_ = os.Remove(filepath.Join(r.tracksDir(), e.Name())) // only what is empty goes
+	files, err := tracks.Complete(dir, name)
+	if err != nil {
+		r.log.Error("recovering tracks", "take", name, "err", err)
 	}
+	r.takeDone(dir, name, about, files, err == nil)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -84,5 +85,33 @@ func TestTracksAreRecorded(t *testing.T) {
 		if a.GetPeerId() == "" || a.GetVariant() != "camera" || a.GetContentType() != "video/mp4" || a.GetDurationMs() < 300 {
 			t.Errorf("%v", a)
 		}
+	}
+}
+
+// A take that could not be completed, for want of room, is at the next start; two parts never share a directory.
+func TestTracksOfBefore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	part := filepath.Join(dir, "tracks", "out_a-1")
+	blocked := filepath.Join(part, "peer-1-0.0.mp4") // a directory: it cannot be read as a movie
+	if err := errors.Join(os.MkdirAll(filepath.Join(blocked, "x"), 0o700), writeNote(filepath.Join(part, "peer-1"+noteEnd), &amphiv1.Asset{Room: devRoom, SessionId: "s"})); err != nil {
+		t.Fatal(err)
+	}
+	node := startNodeWith(t, Config{Storage: StorageConfig{Dir: dir}})
+	r := node.recordings
+	if n, made, err := r.tracksPart("out_a"); err != nil || n != 2 || filepath.Base(made) != "out_a-2" {
+		t.Errorf("part %d in %s, %v", n, made, err)
+	}
+	r.recoverTake(part, "peer-1")
+	note := filepath.Join(part, "peer-1"+noteEnd)
+	if _, err := os.Stat(note); err != nil {
+		t.Errorf("the take is forgotten: %v", err)
+	}
+	if err := os.RemoveAll(blocked); err != nil {
+		t.Fatal(err)
+	}
+	r.recoverTake(part, "peer-1")
+	if _, err := os.Stat(note); err == nil {
+		t.Error("the take is not forgotten")
 	}
 }
