@@ -146,6 +146,9 @@ func (c *recording) makePlaylists(vods []*vod) (Asset, error) {
 	var length time.Duration
 	for _, v := range order {
 		name := v.name + ".m3u8"
+		if name == indexName {
+			name = v.name + ".media.m3u8"
+		}
 		if err := c.write(name, v.render()); err != nil {
 			return Asset{}, err
 		}

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -47,4 +48,22 @@ func TestVODPlaylist(t *testing.T) {
 	if peak, average := v.bandwidth(); peak != 4012 || average != 4006 {
 		t.Errorf("%d and %d bit/s", peak, average)
 	}
+}
+
+// A variant may be called as the playlist over all.
+func TestVariantCalledIndex(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t, "index")
+	s := &states{}
+	r, _ := run(t, Config{Source: p}, s)
+	if err := r.Start(request); err != nil {
+		t.Fatal(err)
+	}
+	p.play(90)
+	written(t, r, "rec1", 2*time.Second)
+	if err := r.Stop("rec1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "end", func() bool { return s.last().Phase == Stopped })
+	decodes(t, filepath.Join(r.Dir("rec1"), indexName))
 }
