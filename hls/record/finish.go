@@ -26,8 +26,7 @@ const maxAttempts = 3
 // finish makes the files, one recording at a time. It goes on after the recorder's next start if that ends meanwhile.
 func (c *recording) finish(reason string) {
 	c.phase(Finishing, "")
-	ctx, cancel := c.r.context()
-	defer cancel()
+	ctx := c.r.base
 	select {
 	case c.r.finishing <- struct{}{}:
 		defer func() { <-c.r.finishing }()
@@ -96,20 +95,6 @@ func (c *recording) announce() {
 	for _, a := range c.manifest.left() {
 		c.r.cfg.OnAsset(a)
 	}
-}
-
-// context ends with the recorder.
-func (r *Recorder) context() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.Background())
-	stop := make(chan struct{})
-	r.wg.Go(func() {
-		select {
-		case <-r.done:
-			cancel()
-		case <-stop:
-		}
-	})
-	return ctx, func() { close(stop); cancel() }
 }
 
 // raw is a tape's files as they were written.

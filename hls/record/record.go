@@ -81,7 +81,8 @@ func (c Config) withDefaults() (Config, error) {
 // Recorder has the recordings of a node. Safe for concurrent use. Run must be called once.
 type Recorder struct {
 	cfg       Config
-	done      chan struct{} // closed when Run ends
+	base      context.Context // ends with Run
+	end       context.CancelFunc
 	finishing chan struct{} // a place for the one recording that is being finished
 	shelf     sync.Mutex    // guards manifests of finished recordings
 
@@ -100,7 +101,9 @@ func New(cfg Config) (*Recorder, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("making a recorder: %w", err)
 	}
-	return &Recorder{cfg: cfg, done: make(chan struct{}), finishing: make(chan struct{}, 1), running: map[string]*recording{}}, nil
+	r := &Recorder{cfg: cfg, finishing: make(chan struct{}, 1), running: map[string]*recording{}}
+	r.base, r.end = context.WithCancel(context.Background())
+	return r, nil
 }
 
 // Run waits for ctx. Recordings that run then are closed and left for Recover of the next start; it returns when all goroutines have.
@@ -109,7 +112,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
-	close(r.done)
+	r.end()
 	r.wg.Wait()
 	return nil
 }
@@ -179,7 +182,7 @@ func (c *recording) begin() error {
 		defer c.r.wg.Done()
 		defer c.r.forget(c)
 		c.phase(Starting, "")
-		reason, aborted := c.run(c.r.done)
+		reason, aborted := c.run(c.r.base.Done())
 		remove()
 		c.close()
 		if aborted {
