@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bluenviron/gortmplib"
@@ -43,6 +44,7 @@ type boundConn struct {
 	credit  int64 // of the bit rate, in bytes
 	since   time.Time
 	current func() time.Time
+	chunks  chunks
 }
 
 // Read implements net.Conn.
@@ -53,6 +55,9 @@ func (c *boundConn) Read(b []byte) (int, error) {
 		}
 	}
 	n, err := c.Conn.Read(b)
+	if err := c.chunks.take(b[:n]); err != nil {
+		return 0, err
+	}
 	if c.budget -= int64(n); c.budget < 0 {
 		return n, errFlood
 	}
@@ -143,16 +148,16 @@ func (s *Server) session(ctx context.Context, raw net.Conn) error {
 	}
 	// Whatever ends the publication ends the connection, which is being read all the time.
 	ended := make(chan struct{})
-	defer close(ended)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
 		select {
 		case <-publication.Gone():
 			_ = raw.Close()
 		case <-ended:
 		}
-	}()
+	})
+	defer watcher.Wait()
+	defer close(ended)
 	err = s.stream(ctx, server, conn, &demux{to: publication})
 	select {
 	case <-publication.Gone():
@@ -194,7 +199,7 @@ func split(u *url.URL) (app, key string, ok bool) {
 
 // short is an error of the library without what the encoder said: that may be long, or hold the key.
 func short(err error) error {
-	for _, known := range []error{errFlood, errBitrate} {
+	for _, known := range []error{errFlood, errBitrate, errNotRTMP, errChunks, errTooLong} {
 		if errors.Is(err, known) {
 			return known
 		}
@@ -203,9 +208,9 @@ func short(err error) error {
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return errors.New("nothing came for too long")
 	}
-	text, _, _ := strings.Cut(err.Error(), ":")
-	if len(text) > 60 {
-		text = text[:60]
+	text := err.Error()
+	if i := strings.IndexAny(text, ":\"&{["); i >= 0 {
+		text = text[:i]
 	}
-	return errors.New(text)
+	return errors.New(strings.TrimSpace(text[:min(len(text), 60)]))
 }

@@ -62,12 +62,11 @@ func (d *demux) video(ctx context.Context, m *message.Video) (int, error) {
 		if len(sps) < 4 || len(pps) == 0 || parsed.Unmarshal(sps) != nil {
 			return 0, errMedia
 		}
-		if d.begun && (d.format.SPS == nil || sps[1] != d.format.SPS[1]) {
+		w, h := parsed.Width(), parsed.Height()
+		if d.begun && (d.format.SPS == nil || sps[1] != d.format.SPS[1] || w != d.format.Width || h != d.format.Height) {
 			return 0, errChanged
 		}
-		if d.sps, d.pps = sps, pps; !d.begun {
-			d.format.Width, d.format.Height = parsed.Width(), parsed.Height()
-		}
+		d.sps, d.pps, d.format.Width, d.format.Height = sps, pps, w, h
 		return len(sps) + len(pps), nil
 	case message.VideoTypeAU:
 		at, ok, err := d.ready(ctx, m.DTS)
