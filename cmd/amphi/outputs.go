@@ -155,6 +155,8 @@ func (o *outputs) startPush(m *made, s signal.OutputStart) error {
 	}
 	pusher, err := push.New(push.Config{
 		Logger: o.log.With("room", s.Room, "output", s.Output.GetId()), URL: s.URL, Variant: variant,
+		// Peers don't get to try the doors of the node's own network.
+		DenyPrivate: s.Output.GetStartedBy() != "" && s.Output.GetDestination() == "",
 		OnState: func(st push.State) { o.pushed(m, st) },
 	})
 	if err != nil {

@@ -267,16 +267,16 @@ func (p *Pusher) attempt(ctx context.Context) (sent bool, err error) {
 	}
 }
 
-func (p *Pusher) dial(ctx context.Context) (link, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+func (p *Pusher) dial(life context.Context) (link, error) {
+	ctx, cancel := context.WithTimeout(life, connectTimeout)
 	defer cancel()
 	guard := guard{denyPrivate: p.cfg.DenyPrivate}
 	var l link
 	var err error
 	if p.target.scheme == schemeSRT {
-		l, err = dialSRT(ctx, &p.target, guard, p.background.Go)
+		l, err = dialSRT(ctx, life, &p.target, guard, p.background.Go)
 	} else {
-		l, err = dialRTMP(ctx, &p.target, guard, p.cfg.TLS)
+		l, err = dialRTMP(ctx, life, &p.target, guard, p.cfg.TLS)
 	}
 	var dns *net.DNSError
 	switch {

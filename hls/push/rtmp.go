@@ -14,6 +14,8 @@ import (
 	"github.com/bluenviron/gortmplib/pkg/codecs"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/mpeg4audio"
+
+	"github.com/amphi-sfu/amphi/hls/rtmp"
 )
 
 // maxFromServer bounds what a server may say on one connection: acknowledgements, and little else.
@@ -24,6 +26,7 @@ type rtmpLink struct {
 	client *gortmplib.Client
 	conn   *sharedConn
 	done   chan struct{} // closed by the reader
+	idle   func() bool   // the end of the push does not close the connection any more
 
 	writer       *gortmplib.Writer
 	video, audio *gortmplib.Track
@@ -39,6 +42,7 @@ type sharedConn struct {
 	shared bool // set before the second goroutine starts
 	mu     sync.Mutex
 	read   int
+	chunks rtmp.Chunks
 }
 
 // Read implements net.Conn.
@@ -48,6 +52,9 @@ func (c *sharedConn) Read(b []byte) (int, error) {
 		defer c.mu.Lock()
 	}
 	n, err := c.Conn.Read(b)
+	if err := c.chunks.Take(b[:n]); err != nil {
+		return 0, err
+	}
 	if c.read += n; c.read > maxFromServer {
 		return n, errors.New("server says too much")
 	}
@@ -62,7 +69,8 @@ func (c *sharedConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-func dialRTMP(ctx context.Context, t *target, g guard, tlsConfig *tls.Config) (link, error) {
+// dialRTMP connects until ctx ends. The end of life closes the connection, be somebody writing or not.
+func dialRTMP(ctx, life context.Context, t *target, g guard, tlsConfig *tls.Config) (link, error) {
 	l := &rtmpLink{done: make(chan struct{})}
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		d := net.Dialer{Control: g.control}
@@ -99,6 +107,7 @@ func dialRTMP(ctx context.Context, t *target, g guard, tlsConfig *tls.Config) (l
 		return nil, err
 	}
 	l.conn.shared = true
+	l.idle = context.AfterFunc(life, func() { _ = l.conn.Close() })
 	go func() {
 		defer close(l.done)
 		l.conn.mu.Lock()
@@ -118,6 +127,7 @@ func (l *rtmpLink) trouble() string { return "" }
 func (l *rtmpLink) gone() <-chan struct{} { return l.done }
 
 func (l *rtmpLink) close() {
+	l.idle()
 	_ = l.conn.Close()
 	<-l.done
 }

@@ -316,11 +316,16 @@ func (p *program) play(ctx context.Context) {
 	}
 }
 
-// playFor sends for a while.
-func (p *program) playFor(t *testing.T, d time.Duration) {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+// playUntil sends until something is so.
+func (p *program) playUntil(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p.play(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { p.play(ctx) })
+	eventually(t, 30*time.Second, what, ok)
 }
 
 // playing sends beside the test until the function that it returns is called.
@@ -339,7 +344,8 @@ func (p *program) playing(t *testing.T) (stop func()) {
 // running is a Pusher that runs.
 type running struct {
 	*Pusher
-	done chan error
+	done   chan error
+	cancel context.CancelFunc
 
 	mu     sync.Mutex
 	states []State
@@ -360,6 +366,7 @@ func run(t *testing.T, cfg Config) *running {
 	}
 	r.Pusher = p
 	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

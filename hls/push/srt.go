@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
@@ -30,7 +31,8 @@ const (
 
 // srtLink is a connection to an SRT listener, MPEG-TS inside.
 type srtLink struct {
-	conn       srt.Conn
+	conn       *srtConn
+	life       <-chan struct{} // closed with the push
 	out        tsWriter
 	done       chan struct{}
 	latency    time.Duration
@@ -48,7 +50,7 @@ type srtLink struct {
 
 // tsWriter hands transport packets on by sevens.
 type tsWriter struct {
-	conn srt.Conn
+	conn *srtConn
 	buf  []byte
 }
 
@@ -73,12 +75,59 @@ func (w *tsWriter) flush() error {
 	return err
 }
 
-// closing is the library's log, by which one learns that it closes a socket. The goroutine that reads the socket looks up
-// every 3 s at least and then waits for the library to listen; closing the socket before that would leave it behind for good.
-type closing struct{ told chan struct{} }
+// srtConn is the library's connection, and knows whether the goroutine that reads its socket has ended: that one ends only when
+// it has told why, and who reads or writes after the end is who is told.
+type srtConn struct {
+	srt.Conn
+	ended atomic.Bool
+}
+
+func (c *srtConn) note(err error) {
+	var broken *net.OpError
+	if errors.Is(err, srt.ErrClientClosed) || errors.As(err, &broken) {
+		c.ended.Store(true)
+	}
+}
+
+// Read implements srt.Conn.
+func (c *srtConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.note(err)
+	return n, err
+}
+
+// Write implements srt.Conn.
+func (c *srtConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.note(err)
+	return n, err
+}
+
+// end closes the connection and waits for the library's goroutine, which is about to end by then. Whether the library itself has
+// listened to it meanwhile nobody can know; so there is an end to asking. Nobody else may read any more.
+func (c *srtConn) end() {
+	_ = c.Close()
+	ask := time.NewTicker(5 * time.Millisecond)
+	defer ask.Stop()
+	buf := make([]byte, 2048)
+	for began := time.Now(); !c.ended.Load() && time.Since(began) < asking; <-ask.C {
+		_, _ = c.Read(buf)
+	}
+}
+
+// closing is the library's log, by which one learns that it gives up connecting and closes its socket. The goroutine that reads
+// the socket looks up every 3 s at least and then waits for the library to listen; closing the socket before that would leave
+// it behind for good. Once there is a connection srtConn.end sees to it.
+type closing struct {
+	told      chan struct{}
+	connected atomic.Bool
+}
 
 // patience is a little more than what the library's reader waits for a packet.
 const patience = 3200 * time.Millisecond
+
+// asking is how long to ask a reader whose socket is closed whether it has ended, which takes it microseconds.
+const asking = time.Second
 
 // HasTopic implements srt.Logger.
 func (c *closing) HasTopic(string) bool { return false }
@@ -89,7 +138,9 @@ func (c *closing) Print(topic string, _ uint32, _ int, message func() string) {
 		return
 	}
 	close(c.told)
-	time.Sleep(patience)
+	if !c.connected.Load() {
+		time.Sleep(patience)
+	}
 }
 
 // Listen implements srt.Logger.
@@ -121,7 +172,7 @@ func resolve(ctx context.Context, t *target, g guard) (string, error) {
 }
 
 // dialSRT connects. What the library is slow to end goes on in the background.
-func dialSRT(ctx context.Context, t *target, g guard, background func(func())) (link, error) {
+func dialSRT(ctx, life context.Context, t *target, g guard, background func(func())) (link, error) {
 	address, err := resolve(ctx, t, g)
 	if err != nil {
 		return nil, err
@@ -136,40 +187,42 @@ func dialSRT(ctx context.Context, t *target, g guard, background func(func())) (
 	cfg.PBKeylen = t.srt.keyLength
 	cfg.PeerLatency, cfg.ReceiverLatency = t.srt.latency, t.srt.latency
 	type result struct {
-		conn srt.Conn
+		conn *srtConn
 		err  error
 	}
 	dialed := make(chan result, 1)
 	background(func() {
 		conn, err := srt.Dial("srt", address, cfg)
-		dialed <- result{conn, err}
+		log.connected.Store(err == nil)
+		dialed <- result{&srtConn{Conn: conn}, err}
 	})
 	select {
 	case r := <-dialed:
 		if r.err != nil {
 			return nil, r.err
 		}
-		return newSRTLink(r.conn, t.srt.latency, background), nil
+		return newSRTLink(r.conn, life, t.srt.latency, background), nil
 	case <-log.told:
-		return nil, errors.New("target does not answer, or refuses stream id or passphrase")
+		err = errors.New("target does not answer, or refuses stream id or passphrase")
 	case <-ctx.Done():
-		background(func() {
-			if r := <-dialed; r.conn != nil {
-				_ = r.conn.Close()
-			}
-		})
-		return nil, ctx.Err()
+		err = ctx.Err()
 	}
+	background(func() {
+		if r := <-dialed; r.err == nil {
+			r.conn.end()
+		}
+	})
+	return nil, err
 }
 
-func newSRTLink(conn srt.Conn, latency time.Duration, background func(func())) *srtLink {
+func newSRTLink(conn *srtConn, life context.Context, latency time.Duration, background func(func())) *srtLink {
 	now := time.Now()
 	l := &srtLink{
-		conn: conn, out: tsWriter{conn: conn}, done: make(chan struct{}), latency: latency, background: background,
+		conn: conn, life: life.Done(), out: tsWriter{conn: conn}, done: make(chan struct{}), latency: latency, background: background,
 		began: now, checked: now,
 	}
 	background(func() {
-		defer func() { _ = conn.Close() }()
+		defer conn.end()
 		defer close(l.done)
 		for buf := make([]byte, 2048); ; { // a listener has nothing to say
 			if _, err := conn.Read(buf); err != nil {
@@ -221,6 +274,8 @@ func (l *srtLink) write(u *unit) error {
 		case <-t.C:
 		case <-l.done:
 			return errGone
+		case <-l.life:
+			return nil
 		}
 	}
 	if l.mux == nil || string(u.config) != string(l.config) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,7 @@ const (
 	maxURL      = 2048
 	maxStreamID = 512 // SRT's
 	maxReason   = 200
+	minSecret   = 4 // bytes of a part of a query; shorter ones are no secrets, and would be found everywhere
 )
 
 // target is a URL taken apart.
@@ -125,6 +127,22 @@ func parseRTMP(t target, u *url.URL) (target, error) {
 		t.secrets = append(t.secrets, u.RawQuery)
 		t.key += "?" + u.RawQuery
 	}
+	// Servers repeat what they refuse, or parts of it, in their own way of writing.
+	parts := slices.Clone(t.secrets)
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		parts = append(parts, pair[strings.IndexByte(pair, '=')+1:])
+	}
+	for _, part := range parts {
+		plain, err := url.QueryUnescape(part)
+		if err != nil {
+			plain = part
+		}
+		for _, s := range []string{part, plain} {
+			if len(s) >= minSecret && !slices.Contains(t.secrets, s) {
+				t.secrets = append(t.secrets, s)
+			}
+		}
+	}
 	t.redacted = t.scheme + "://" + u.Host + "/" + t.app + "/…"
 	return t, nil
 }
@@ -201,10 +219,23 @@ func (g guard) check(a netip.Addr) error {
 	a = a.Unmap()
 	denied := !a.IsValid() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) ||
 		a == netip.MustParseAddr("fd00:ec2::254") // link-local's equivalent of one cloud
-	if denied || g.denyPrivate && (a.IsPrivate() || a.IsLoopback() || netip.MustParsePrefix("100.64.0.0/10").Contains(a)) {
+	private := a.IsPrivate() || a.IsLoopback() || within(a, "100.64.0.0/10", "0.0.0.0/8", "fec0::/10", "64:ff9b:1::/48")
+	if denied || g.denyPrivate && private {
 		return ErrDenied
 	}
+	// Gateways make these IPv4 (RFC 6052, 3056).
+	b := a.As16()
+	switch {
+	case within(a, "64:ff9b::/96"):
+		return g.check(netip.AddrFrom4([4]byte(b[12:])))
+	case within(a, "2002::/16"):
+		return g.check(netip.AddrFrom4([4]byte(b[2:])))
+	}
 	return nil
+}
+
+func within(a netip.Addr, networks ...string) bool {
+	return slices.ContainsFunc(networks, func(n string) bool { return netip.MustParsePrefix(n).Contains(a) })
 }
 
 // control checks the address of a socket that is about to connect: what a name means is known only then.

@@ -59,6 +59,8 @@ func TestGuard(t *testing.T) {
 		"1.2.3.4": {true, true}, "10.1.2.3": {true, false}, "127.0.0.1": {true, false}, "::1": {true, false},
 		"100.64.1.1": {true, false}, "fd12::1": {true, false}, "169.254.169.254": {false, false}, "fd00:ec2::254": {false, false},
 		"2001:db8::1": {true, true}, "::": {false, false}, "255.255.255.255": {false, false},
+		"64:ff9b::169.254.169.254": {false, false}, "64:ff9b::10.0.0.1": {true, false}, "64:ff9b::1.2.3.4": {true, true},
+		"2002:a9fe:a9fe::": {false, false}, "2002:7f00:1::": {true, false}, "0.1.2.3": {true, false},
 	} {
 		a := netip.MustParseAddr(address)
 		if got := (guard{}).check(a) == nil; got != want[0] {
@@ -90,6 +92,13 @@ func TestReasonsHoldNoSecrets(t *testing.T) {
 	}
 	got := target.clean(errors.New("no a/b c nor a%2Fb+c\n nor 0123456789" + strings.Repeat("ü", 300)))
 	if strings.ContainsAny(got, "abc\n9") || len([]rune(got)) > maxReason+1 {
+		t.Errorf("%q", got)
+	}
+	if target, err = parse("rtmp://host/live/k%40y1?sign=SECRET%2B&x=1"); err != nil {
+		t.Fatal(err)
+	}
+	got = target.clean(errors.New("sign SECRET+ of stream k@y1 is 1 hour old (SECRET%2B)"))
+	if got != "sign … of stream … is 1 hour old (…)" {
 		t.Errorf("%q", got)
 	}
 }

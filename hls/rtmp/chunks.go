@@ -13,7 +13,7 @@ const (
 )
 
 const (
-	handshakeBytes = 1 + 2*1536 // C0, C1, C2
+	handshakeBytes = 1 + 2*1536 // C0, C1, C2, or S0, S1, S2
 	plainVersion   = 3
 	minChunk       = 128 // and what both sides begin with
 
@@ -30,9 +30,10 @@ var (
 	errTooLong = errors.New("message too long")
 )
 
-// chunks follows a connection's chunk stream (RTMP 1.0 section 5.3) to know how long each message will be before the library
-// takes it in. It understands chunks exactly as the library does, and refuses what that could understand in another way.
-type chunks struct {
+// Chunks follows what comes from the other end of a connection (RTMP 1.0 section 5.3) to know how long each message will be
+// before the library takes it in. It understands chunks exactly as the library does, and refuses what that could understand in
+// another way. The zero value is at the beginning of a connection; it is for one goroutine.
+type Chunks struct {
 	handshake int // bytes that came
 	size      int // of a chunk at most
 
@@ -57,8 +58,8 @@ type chunkStream struct {
 	extended bool
 }
 
-// take looks at what came. After an error nothing of it may be used.
-func (c *chunks) take(b []byte) error {
+// Take looks at the bytes that came next. After an error neither they nor the connection may be used any more.
+func (c *Chunks) Take(b []byte) error {
 	for len(b) > 0 {
 		var n int
 		var err error
@@ -88,7 +89,7 @@ func (c *chunks) take(b []byte) error {
 }
 
 // header looks at the header as far as it is there.
-func (c *chunks) header() error {
+func (c *Chunks) header() error {
 	format, id := c.head[0]>>6, c.head[0]&0x3f
 	if id < 2 {
 		return errChunks
@@ -126,10 +127,10 @@ func (c *chunks) header() error {
 	return c.begin(s)
 }
 
-func (c *chunks) time() int { return int(c.head[1])<<16 | int(c.head[2])<<8 | int(c.head[3]) }
+func (c *Chunks) time() int { return int(c.head[1])<<16 | int(c.head[2])<<8 | int(c.head[3]) }
 
 // begin is called after a header: a chunk's body follows.
-func (c *chunks) begin(s *chunkStream) error {
+func (c *Chunks) begin(s *chunkStream) error {
 	if s.left == 0 {
 		most := maxMessage
 		switch s.typ {
@@ -155,7 +156,7 @@ func (c *chunks) begin(s *chunkStream) error {
 }
 
 // part is called with bytes of a body.
-func (c *chunks) part(b []byte) error {
+func (c *Chunks) part(b []byte) error {
 	s := c.at
 	if s.typ == typeVideo && s.left == s.length && b[0]&enhanced != 0 && s.length > maxMessage {
 		return errTooLong

@@ -47,11 +47,11 @@ func TestLongMessages(t *testing.T) {
 		{"nothing before", []byte{0xc6}, errChunks},
 	} {
 		for _, step := range []int{1, 7, 1 << 20} {
-			g := chunks{handshake: handshakeBytes, size: minChunk}
+			g := Chunks{handshake: handshakeBytes, size: minChunk}
 			var err error
 			for rest := c.b; len(rest) > 0 && err == nil; {
 				n := min(step, len(rest))
-				err = g.take(rest[:n])
+				err = g.Take(rest[:n])
 				rest = rest[n:]
 			}
 			if !errors.Is(err, c.err) {
@@ -59,7 +59,7 @@ func TestLongMessages(t *testing.T) {
 			}
 		}
 	}
-	if err := new(chunks).take([]byte{6}); !errors.Is(err, errNotRTMP) {
+	if err := new(Chunks).Take([]byte{6}); !errors.Is(err, errNotRTMP) {
 		t.Errorf("an encrypted handshake: %v", err)
 	}
 }
@@ -139,8 +139,8 @@ func FuzzChunks(f *testing.F) {
 	f.Add(append(chunk(2, typeChunkSize, 4, []byte{0, 0, 1, 0}), chunk(4, 8, 200, make([]byte, 200))...))
 	f.Add(append([]byte{6, 255, 255, 255, 0, 1, 0, 9, 0, 0, 0, 0, 2, 0, 0, 0}, make([]byte, 128)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		g := chunks{handshake: handshakeBytes, size: minChunk}
-		if g.take(b) != nil {
+		g := Chunks{handshake: handshakeBytes, size: minChunk}
+		if g.Take(b) != nil {
 			return
 		}
 		r := bytes.NewReader(b)

@@ -44,7 +44,7 @@ type boundConn struct {
 	credit  int64 // of the bit rate, in bytes
 	since   time.Time
 	current func() time.Time
-	chunks  chunks
+	chunks  Chunks
 }
 
 // Read implements net.Conn.
@@ -55,7 +55,7 @@ func (c *boundConn) Read(b []byte) (int, error) {
 		}
 	}
 	n, err := c.Conn.Read(b)
-	if err := c.chunks.take(b[:n]); err != nil {
+	if err := c.chunks.Take(b[:n]); err != nil {
 		return 0, err
 	}
 	if c.budget -= int64(n); c.budget < 0 {
