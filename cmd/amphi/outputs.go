@@ -157,7 +157,7 @@ func (o *outputs) startPush(m *made, s signal.OutputStart) error {
 		Logger: o.log.With("room", s.Room, "output", s.Output.GetId()), URL: s.URL, Variant: variant,
 		// Peers don't get to try the doors of the node's own network.
 		DenyPrivate: s.Output.GetStartedBy() != "" && s.Output.GetDestination() == "",
-		OnState: func(st push.State) { o.pushed(m, st) },
+		OnState:     func(st push.State) { o.pushed(m, st) },
 	})
 	if err != nil {
 		return proto.Errorf(proto.InvalidArgument, "%v", err)

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -92,20 +93,25 @@ func reachable(path string) bool {
 	}
 }
 
-// command sets limits in a shell that the compositor then replaces: they hold from its
-// first instruction, for any user, and setting them needs no capability.
 func (c *Child) command(path string, childEnd *os.File) *exec.Cmd {
-	l := c.cfg.Limits
+	cmd := c.cfg.Limits.command(context.Background(), path, c.cfg.Args...)
+	cmd.Env = append(cmd.Env, c.cfg.Env...)
+	cmd.ExtraFiles = []*os.File{childEnd}
+	cmd.Stderr = &lines{log: c.log}
+	return cmd
+}
+
+// command sets limits in a shell that the program then replaces: they hold from its
+// first instruction, for any user, and setting them needs no capability.
+func (l Limits) command(ctx context.Context, path string, args ...string) *exec.Cmd {
 	script := fmt.Sprintf("ulimit -c 0; ulimit -f 0; ulimit -n %d; ", l.Files)
 	if l.Memory >= 0 {
 		script += fmt.Sprintf("ulimit -d %d; ", l.Memory>>10)
 	}
 	script += fmt.Sprintf(`exec nice -n %d "$0" "$@"`, l.Nice)
-	cmd := exec.Command("/bin/sh", append([]string{"-c", script, path}, c.cfg.Args...)...)
-	cmd.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8"}, c.cfg.Env...)
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, path}, args...)...)
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8"}
 	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{childEnd}
-	cmd.Stderr = &lines{log: c.log}
 	// What the process leaves behind (it should not) must not keep Wait from returning.
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -16,12 +15,12 @@ import (
 )
 
 const (
-	// thumbnailTime bounds how long a thumbnail may take, thumbnailMemory the memory in KiB, maxThumbnail its bytes.
+	// thumbnailTime bounds how long a thumbnail may take, thumbnailMemory its memory in bytes, maxThumbnail what comes out.
 	thumbnailTime   = 20 * time.Second
-	thumbnailMemory = 1 << 20
+	thumbnailMemory = 1 << 30
+	thumbnailFiles  = 32
+	thumbnailNice   = 10 // it may wait
 	maxThumbnail    = 4 << 20
-
-	nobody = 65534
 )
 
 // Thumbnail makes a JPEG, at most width pixels wide, of an access unit (H.264, Annex B) that decodes by itself: in a process of the
@@ -33,13 +32,11 @@ func Thumbnail(ctx context.Context, path string, width int, annexB []byte) ([]by
 	}
 	ctx, cancel := context.WithTimeout(ctx, thumbnailTime)
 	defer cancel()
-	script := fmt.Sprintf(`ulimit -c 0; ulimit -f 0; ulimit -n 32; ulimit -d %d; exec nice -n 10 "$0" "$@"`, thumbnailMemory)
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, path, "--thumbnail", strconv.Itoa(width))
-	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8"}
-	cmd.Dir, cmd.Stdin, cmd.WaitDelay = "/", bytes.NewReader(annexB), time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	l := Limits{Nice: thumbnailNice, Memory: thumbnailMemory, Files: thumbnailFiles}.withDefaults()
+	cmd := l.command(ctx, path, "--thumbnail", strconv.Itoa(width))
+	cmd.Stdin = bytes.NewReader(annexB)
 	if os.Geteuid() == 0 && reachable(path) {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: l.UID, Gid: l.GID}
 	}
 	out, stderr := &bounded{left: maxThumbnail}, &bounded{left: maxLine}
 	cmd.Stdout, cmd.Stderr = out, stderr

@@ -17,6 +17,8 @@ const (
 	maxSourceQueue = 8 << 20
 	// maxLives is how many transcoders in a row may end within goodLife of their start, until it is given up.
 	maxLives = 5
+	// unread is how long the process may leave what it is sent unread.
+	unread = 10 * time.Second
 )
 
 // ErrTranscoder is returned, wrapped, when the transcoder does not live.
@@ -42,6 +44,8 @@ type Transcoder struct {
 	cfg   TranscodeConfig
 	child *Child // for its way to start a process
 	wake  chan struct{}
+	// unread is the constant, but for tests.
+	unread time.Duration
 
 	mu      sync.Mutex // guards the fields below
 	queue   []byte     // for the process that is there, or the next one
@@ -59,7 +63,7 @@ func NewTranscoder(cfg TranscodeConfig) (*Transcoder, error) {
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	c := &Child{cfg: Config{Path: cfg.Path, Args: []string{"--transcode"}, Env: cfg.Env, Limits: cfg.Limits}, log: cfg.Logger}
-	return &Transcoder{cfg: cfg, child: c, wake: make(chan struct{}, 1)}, nil
+	return &Transcoder{cfg: cfg, child: c, wake: make(chan struct{}, 1), unread: unread}, nil
 }
 
 // WriteVideo takes an access unit, in decoding order; key says that it decodes by itself.
@@ -164,35 +168,41 @@ func (t *Transcoder) live(ctx context.Context) error {
 	t.mu.Unlock()
 	t.poke()
 
-	ending := make(chan struct{})
+	ending, broken := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var cause error // why the connection broke
+	breaks := func(err error) {
+		once.Do(func() {
+			cause = err
+			_ = conn.Close()
+			close(broken)
+		})
+	}
 	var wg sync.WaitGroup
-	wg.Go(func() { t.write(conn, ending) })
-	var readErr error
-	wg.Go(func() {
-		readErr = t.read(conn)
-		_ = conn.Close()
-	})
+	wg.Go(func() { t.write(conn, ending, breaks) })
+	wg.Go(func() { breaks(t.read(conn)) })
 	select {
 	case <-ctx.Done():
 	case <-dead:
+	case <-broken:
 	}
-	t.mu.Lock()
-	t.queue, t.waiting = nil, true // the next one has not heard the beginning
-	t.mu.Unlock()
 	close(ending)
 	timer := time.AfterFunc(time.Second, p.kill)
 	defer timer.Stop()
 	_ = conn.Close() // the process ends by itself
 	<-dead
 	wg.Wait()
+	t.mu.Lock()
+	t.queue, t.waiting = nil, true // the next one has not heard the beginning
+	t.mu.Unlock()
 	if exit := p.exit(); exit != "" {
-		return fmt.Errorf("%s: %w", exit, readErr)
+		return fmt.Errorf("%s: %w", exit, cause)
 	}
-	return readErr
+	return cause
 }
 
 // write sends what is queued until the connection closes.
-func (t *Transcoder) write(conn net.Conn, ending <-chan struct{}) {
+func (t *Transcoder) write(conn net.Conn, ending <-chan struct{}, breaks func(error)) {
 	var spare []byte
 	for {
 		select {
@@ -205,8 +215,12 @@ func (t *Transcoder) write(conn net.Conn, ending <-chan struct{}) {
 		t.queue = spare[:0]
 		t.mu.Unlock()
 		if len(b) > 0 {
-			if _, err := conn.Write(b); err != nil {
-				_ = conn.Close()
+			err := conn.SetWriteDeadline(time.Now().Add(t.unread))
+			if err == nil {
+				_, err = conn.Write(b)
+			}
+			if err != nil {
+				breaks(fmt.Errorf("writing to the transcoder: %w", err))
 				return
 			}
 		}
