@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -88,6 +90,7 @@ type made struct {
 	audio  []wire.Unit
 	stream bytes.Buffer
 	came   []time.Time // of video
+	log    journal
 }
 
 func (m *made) take(typ wire.Type, u wire.Unit) {
@@ -109,14 +112,34 @@ func (m *made) counts() (video, audio int) {
 	return len(m.video), len(m.audio)
 }
 
-// transcoding runs a transcoder and waits until it takes something.
+// journal is a log that a test reads in the end.
+type journal struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.Write(b)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.b.String()
+}
+
+// transcoding runs a transcoder, whose process must not end before the test does.
 func transcoding(t *testing.T, cfg wire.Transcode, m *made) *compose.Transcoder {
 	t.Helper()
 	path, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := compose.NewTranscoder(compose.TranscodeConfig{Path: path, Env: []string{childEnv + "=1"}, Transcode: cfg, OnUnit: m.take})
+	log := slog.New(slog.NewTextHandler(&m.log, nil))
+	tr, err := compose.NewTranscoder(compose.TranscodeConfig{Logger: log, Path: path, Env: []string{childEnv + "=1"}, Transcode: cfg, OnUnit: m.take})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,22 +151,34 @@ func transcoding(t *testing.T, cfg wire.Transcode, m *made) *compose.Transcoder 
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		if log := m.log.String(); strings.Contains(log, "transcoder ended") {
+			t.Error(log)
+		}
 	})
 	return tr
 }
 
-// publish sends in real time.
-func publish(t *testing.T, tr *compose.Transcoder, units []published) (zero time.Time) {
+// ahead is how many pictures publish has under way at most: two or three of them wait for others in the decoder, and the transcoder
+// leaves some out when more than 8 wait for it.
+const ahead = 9
+
+// publish sends in real time, as far as the machine keeps up.
+func publish(t *testing.T, tr *compose.Transcoder, units []published, m *made, deadline time.Time) (zero time.Time) {
 	t.Helper()
+	sent := 0
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	first := units[0].at
 	began := time.Now()
 	for _, u := range units {
-		for time.Since(began) < u.at-first {
+		for v, _ := m.counts(); time.Since(began) < u.at-first || u.video && sent-v >= ahead; v, _ = m.counts() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d pictures of %d came", v, sent)
+			}
 			<-tick.C
 		}
 		if u.video {
+			sent++
 			tr.WriteVideo(u.at, u.key, u.data)
 		} else {
 			tr.WriteAudio(u.at, u.data)
@@ -159,8 +194,8 @@ func TestTranscode(t *testing.T) {
 		AudioConfig: config, AudioBitrate: 64_000}
 	var m made
 	tr := transcoding(t, cfg, &m)
-	deadline := time.Now().Add(20 * time.Second)
-	zero := publish(t, tr, units)
+	deadline := time.Now().Add(60 * time.Second)
+	zero := publish(t, tr, units, &m, deadline)
 	if n := tr.Dropped(); n != 0 {
 		t.Errorf("%d units dropped", n)
 	}
@@ -301,6 +336,21 @@ func TestTranscodeGarbage(t *testing.T) {
 	}
 	if v, _ := m.counts(); v != 0 {
 		t.Errorf("%d pictures", v)
+	}
+	units, _ := publisher(t)
+	deadline := time.Now().Add(30 * time.Second)
+	for i := 0; ; i++ { // good ones are taken afterwards
+		u := units[i%len(units)]
+		if v, _ := m.counts(); v > 5 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no pictures of good ones")
+		}
+		if u.video {
+			tr.WriteVideo(10*time.Second+time.Duration(i)*10*time.Millisecond, u.key, u.data)
+			<-time.After(5 * time.Millisecond)
+		}
 	}
 }
 

@@ -22,9 +22,10 @@ const (
 	// What a transcoder makes where the role says nothing else.
 	transcodedWidth, transcodedHeight = 1280, 720
 	transcodedFPS                     = 30
-	transcodedKbps, opusKbps          = 2500, 96
+	transcodedKbps, opusKbps          = 2500, 96 // of sound also where the role has less: that is for voices, one channel
 	transcodedKeyframes               = 4 * time.Second
-	// leaveTime bounds how long it may take to leave the room.
+	// joinTime and leaveTime bound how long it may take to come into the room with media, and to leave it.
+	joinTime  = 10 * time.Second
 	leaveTime = 5 * time.Second
 )
 
@@ -98,6 +99,8 @@ func (e *encoder) Begin(ctx context.Context, f rtmp.Format) error {
 	if err := e.prepare(video && !e.passes, audio, f.AudioConfig); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
 	var err error
 	e.feed, err = feed.Start(ctx, feed.Config{
 		Video: video, Audio: audio, Node: e.media.UDPAddr,
