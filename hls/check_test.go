@@ -54,6 +54,9 @@ func TestStreamKeepsTheRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := <-done
+	if c == nil {
+		t.FailNow()
+	}
 	faults, n := c.Faults()
 	for _, f := range faults {
 		t.Error(f)
@@ -62,6 +65,24 @@ func TestStreamKeepsTheRules(t *testing.T) {
 	t.Logf("%+v", st)
 	if n != 0 || st.Parts < 60 || st.Segments < 20 || st.Deltas < 3 || st.Captions < 6 {
 		t.Errorf("%d faults, %+v", n, st)
+	}
+}
+
+// What cannot be started leaves nothing on disk.
+func TestRefusedStartLeavesNoFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "segments")
+	s := runOrigin(t, &room{}, func(c *Config) { c.SegmentDir = dir })
+	for what, settings := range map[string]Settings{
+		"packager": {FPS: 7}, "arranger": {Width: 62, Height: 62}, "composer": {Encoder: "mpeg2video"},
+	} {
+		settings.DVR = time.Minute
+		if _, err := s.Start(t.Context(), StartRequest{Room: "demo", Stream: "main", Settings: settings}); !errors.Is(err, ErrBadRequest) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if left, err := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%s: %d folders, %v", what, len(left), err)
+		}
 	}
 }
 

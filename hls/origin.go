@@ -288,21 +288,28 @@ func (o *Origin) newProgram(r StartRequest, s Settings, before *packager.Package
 	if o.cfg.OnState != nil {
 		p.onState = func(st State, why string) { o.cfg.OnState(r.Room, r.Stream, st, why) }
 	}
-	var err error
-	if p.pack, err = packager.New(cfg); err != nil {
+	if err := p.assemble(cfg, &o.cfg, epoch); err != nil {
 		if folder != nil {
 			folder.Close()
 		}
 		return nil, err
 	}
-	if p.arranger, err = layout.New(s.Width, s.Height); err != nil {
-		return nil, err
+	return p, nil
+}
+
+// assemble makes the program's parts; they check what the settings say.
+func (p *program) assemble(cfg packager.Config, o *Config, epoch time.Time) (err error) {
+	if p.pack, err = packager.New(cfg); err != nil {
+		return err
+	}
+	if p.arranger, err = layout.New(p.settings.Width, p.settings.Height); err != nil {
+		return err
 	}
 	p.composer, err = compose.New(compose.Config{
-		Logger: log, Path: o.cfg.CompositorPath, Env: o.cfg.CompositorEnv, Limits: o.cfg.Limits, Watchdog: o.cfg.Watchdog,
-		Start: s.start(), Epoch: epoch, FirstTick: p.firstTick,
+		Logger: p.log, Path: o.CompositorPath, Env: o.CompositorEnv, Limits: o.Limits, Watchdog: o.Watchdog,
+		Start: p.settings.start(), Epoch: epoch, FirstTick: p.firstTick,
 	}, output{p})
-	return p, err
+	return err
 }
 
 // newEpoch is higher than one of an earlier millisecond, and not to be guessed from when the program began: who has no
