@@ -67,25 +67,27 @@ func (l *loop) dress(d *compose.Desired, o *amphiv1.LayoutOptions) {
 	if h := o.GetHighlight(); h != noHighlight {
 		s.Highlight = h
 	}
-	s.Picture = l.picture(d, o.GetBackgroundPicture())
-	if key := l.picture(d, o.GetLogo().GetPicture()); key != "" {
+	s.Picture = l.picture(d, o.GetBackgroundPicture(), &l.missing.background)
+	if key := l.picture(d, o.GetLogo().GetPicture(), &l.missing.logo); key != "" {
 		s.Logo = logo(o.GetLogo(), key, l.settings.Width, l.settings.Height)
 	}
 }
 
-// picture adds a picture to what the compositor shall have, and answers its key; empty for none.
-func (l *loop) picture(d *compose.Desired, name string) string {
+// picture adds a picture to what the compositor shall have, and answers its key; empty for none. missing is the name for which
+// there was none at the step before: it is told once.
+func (l *loop) picture(d *compose.Desired, name string, missing *string) string {
 	if name == "" || l.pictures == nil {
 		return ""
 	}
 	key, data, ok := l.pictures(name)
 	if !ok {
-		if l.missing != name {
-			l.missing = name
+		if *missing != name {
+			*missing = name
 			l.log.Warn("there is no such picture", "picture", name)
 		}
 		return ""
 	}
+	*missing = ""
 	for _, have := range d.Pictures {
 		if have.Key == key {
 			return key

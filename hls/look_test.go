@@ -1,6 +1,8 @@
 package hls
 
 import (
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,6 +69,31 @@ func TestLayoutOptions(t *testing.T) {
 	if st := l.stats(); st.Settings.Options.GetPinnedPeer() != "z" {
 		t.Errorf("%v", st.Settings.Options)
 	}
+}
+
+// Pictures that are not there are told once, not with every step.
+func TestMissingPicturesAreToldOnce(t *testing.T) {
+	t.Parallel()
+	l := testLoop(t, &room{}, &composer{})
+	var said strings.Builder
+	l.log = slog.New(slog.NewTextHandler(&said, nil))
+	there := false
+	l.pictures = func(name string) (string, []byte, bool) { return name, []byte(name), there }
+	l.setLayout(layout.Auto, &amphiv1.LayoutOptions{BackgroundPicture: "wall", Logo: &amphiv1.Logo{Picture: "us"}})
+	steps := func(want int) {
+		t.Helper()
+		for range 5 {
+			l.step(l.started)
+		}
+		if got := strings.Count(said.String(), "no such picture"); got != want {
+			t.Errorf("told %d times instead of %d:\n%s", got, want, said.String())
+		}
+	}
+	steps(2)
+	there = true
+	steps(2)
+	there = false
+	steps(4)
 }
 
 // Whatever options and canvas say, the compositor accepts the scene.

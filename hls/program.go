@@ -93,9 +93,10 @@ type loop struct {
 	last    *wire.Stats      // at the last look at the CPU
 	asked   int64            // reloads at the last look at the players
 	askedAt time.Time
-	begins  int64  // runs when last looked
-	spawns  int64  // starts of the compositor then
-	missing string // the picture that was not there
+	begins  int64 // runs when last looked
+	spawns  int64 // starts of the compositor then
+	// Pictures that were not there.
+	missing struct{ background, logo string }
 }
 
 // Margin is how long after its start a compositor can deliver; a little more costs less
