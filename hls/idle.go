@@ -14,12 +14,13 @@ const idleAfter = time.Minute
 // long as the grid says, and begins where those of the others begin, so nobody can tell but by looking. The lowest variant
 // never idles: players that begin, or whose network breaks down, come to it.
 func (l *loop) idle(now time.Time) wire.Idle {
-	if l.settings.NoIdle || len(l.settings.Variants) < 2 || now.Sub(l.started) < l.idleAfter || l.taps.any() {
+	if l.settings.NoIdle || len(l.settings.Variants) < 2 || now.Sub(l.started) < l.idleAfter {
 		return 0
 	}
+	low := lowest(l.settings.Variants)
 	var out wire.Idle
 	for i, idle := range l.pack.Idle(now.Add(-l.idleAfter)) {
-		if idle && i != lowest(l.settings.Variants) {
+		if idle && i != low && !l.taps.take(i) {
 			out |= 1 << i
 		}
 	}
@@ -34,11 +35,4 @@ func lowest(variants []packager.Variant) int {
 		}
 	}
 	return at
-}
-
-// any tells whether somebody taps access units.
-func (t *taps) any() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.list) > 0
 }

@@ -3,6 +3,7 @@ package hls
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
@@ -14,7 +15,9 @@ type Tap interface {
 	// Begin says that a run's access units follow; at once where one is under way, and then the first
 	// picture need not be a keyframe.
 	Begin(packager.Run)
-	// Video is one access unit (Annex B) of a variant.
+	// Takes tells whether a variant is of use, of the run that began. The others may idle, and are not handed over.
+	Takes(variant int) bool
+	// Video is one access unit (Annex B) of a variant that it takes.
 	Video(variant int, tick int64, annexB []byte)
 	// Audio is one AAC access unit of 1,024 samples of 48 kHz.
 	Audio(sample int64, data []byte)
@@ -24,6 +27,8 @@ type Tap interface {
 
 // taps are the taps of one program.
 type taps struct {
+	some atomic.Bool // the list is not empty: access units are many, and most programs have no tap
+
 	mu    sync.Mutex // guards the fields below, and is held while taps are called
 	list  map[*tapped]struct{}
 	run   packager.Run
@@ -44,6 +49,7 @@ func (t *taps) add(tap Tap) (*tapped, bool) {
 	}
 	h := &tapped{tap}
 	t.list[h] = struct{}{}
+	t.some.Store(true)
 	if t.begun {
 		tap.Begin(t.run)
 	}
@@ -54,6 +60,22 @@ func (t *taps) remove(h *tapped) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.list, h)
+	t.some.Store(len(t.list) > 0)
+}
+
+// take tells whether any tap takes a variant.
+func (t *taps) take(variant int) bool {
+	if !t.some.Load() {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for h := range t.list {
+		if h.Takes(variant) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *taps) begin(r packager.Run) {
@@ -66,14 +88,22 @@ func (t *taps) begin(r packager.Run) {
 }
 
 func (t *taps) video(variant int, tick int64, data []byte) {
+	if !t.some.Load() {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for h := range t.list {
-		h.Video(variant, tick, data)
+		if h.Takes(variant) {
+			h.Video(variant, tick, data)
+		}
 	}
 }
 
 func (t *taps) audio(sample int64, data []byte) {
+	if !t.some.Load() {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for h := range t.list {
@@ -89,6 +119,7 @@ func (t *taps) end() {
 		h.End()
 	}
 	t.list = nil
+	t.some.Store(false)
 }
 
 // Tap adds a tap to a running program. The function that it returns removes it: after that, none of
@@ -102,15 +133,18 @@ func (o *Origin) Tap(room, stream string, t Tap) (remove func(), err error) {
 	if !ok {
 		return nil, fmt.Errorf("tapping a program: %w", ErrNotFound)
 	}
+	p.poke() // what it takes is not to idle
 	return func() { p.taps.remove(h) }, nil
 }
 
-// TapParts calls f with each part of a running program as it is published, of all variants and the audio, until remove is called
-// or the program ends; f(nil) says that it has. f must not block, nor call the Origin. It returns ErrNotFound, wrapped.
-func (o *Origin) TapParts(room, stream string, f func(*packager.Part)) (remove func(), err error) {
+// TapParts calls f with each part of a running program as it is published, of the variants that takes tells (name and index) and the
+// audio, until remove is called or the program ends; f(nil) says that it has. Variants that nobody takes may idle. Neither may
+// block, nor call the Origin. It returns ErrNotFound, wrapped.
+func (o *Origin) TapParts(room, stream string, takes func(name string, variant int) bool, f func(*packager.Part)) (remove func(), err error) {
 	p, err := o.find(room, stream)
 	if err != nil {
 		return nil, fmt.Errorf("tapping a program: %w", err)
 	}
-	return p.pack.Tap(f), nil
+	defer p.poke() // what it takes is not to idle
+	return p.pack.Tap(takes, f), nil
 }

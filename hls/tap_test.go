@@ -2,8 +2,10 @@ package hls
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
@@ -17,12 +19,14 @@ type tapLog struct {
 	ended  int
 	parts  map[string]int
 	last   bool
+	only   int // the variant that it takes
 }
 
 func (l *tapLog) Begin(r packager.Run) { l.note(func() { l.runs = append(l.runs, r) }) }
 func (l *tapLog) Video(_ int, tick int64, _ []byte) {
 	l.note(func() { l.ticks = append(l.ticks, tick) })
 }
+func (l *tapLog) Takes(variant int) bool { return variant == l.only }
 func (l *tapLog) Audio(sample int64, _ []byte) {
 	l.note(func() { l.sounds = append(l.sounds, sample) })
 }
@@ -60,7 +64,7 @@ func TestTapsGetTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	remove()
-	if _, err := s.TapParts("demo", "main", log.part); err != nil {
+	if _, err := s.TapParts("demo", "main", func(name string, _ int) bool { return name == "180p" }, log.part); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "access units and parts", func() bool {
@@ -86,4 +90,46 @@ func TestTapsGetTheProgram(t *testing.T) {
 	if r.FPS == 0 || len(r.AudioConfig) == 0 || len(r.Variants) == 0 || r.Epoch.IsZero() || log.ticks[0] < r.FirstTick {
 		t.Errorf("run %+v, first tick %d", r, log.ticks[0])
 	}
+}
+
+// A tap keeps only what it takes from idling, and gets nothing else.
+func TestVariantsThatNoTapTakesIdle(t *testing.T) {
+	t.Parallel()
+	s := runOrigin(t, &room{}, func(c *Config) { c.IdleAfter = time.Millisecond })
+	var variants []packager.Variant
+	for _, name := range []string{"high", "mid", "low"} {
+		variants = append(variants, packager.Variant{Name: name, Width: 320, Height: 180, Bitrate: 900_000 - 100_000*len(variants)})
+	}
+	s.start(StartRequest{Room: "demo", Stream: "main", Settings: Settings{Segment: time.Second, Part: 250 * time.Millisecond, Variants: variants}})
+	idle := func(names ...string) {
+		t.Helper()
+		eventually(t, "those that idle", func() bool { return slices.Equal(s.Programs()[0].Idle, names) })
+	}
+	idle("high", "mid")
+	mid := &tapLog{only: 1}
+	removeMid, err := s.Tap("demo", "main", mid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle("high")
+	high := &tapLog{parts: map[string]int{}}
+	removeHigh, err := s.TapParts("demo", "main", func(_ string, variant int) bool { return variant == 0 }, high.part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle()
+	eventually(t, "parts", func() bool {
+		high.mu.Lock()
+		defer high.mu.Unlock()
+		return high.parts["high"] > 1 && high.parts[packager.AudioName] > 1
+	})
+	removeMid()
+	removeHigh()
+	if len(high.parts) != 2 {
+		t.Errorf("parts of %v", high.parts)
+	}
+	if !slices.IsSorted(mid.ticks) || len(slices.Compact(slices.Clone(mid.ticks))) != len(mid.ticks) {
+		t.Errorf("pictures of several variants: %v", mid.ticks)
+	}
+	idle("high", "mid")
 }

@@ -17,15 +17,17 @@ func (m *Media) Touch(now time.Time) {
 func (p *Packager) Wanted() <-chan struct{} { return p.wanted }
 
 // Idle says which variants nobody has wanted since a time; those are told from the others until they are wanted, and Wanted tells
-// when. While the program is tapped for its parts all are wanted.
+// when. Those whose parts a tap takes are wanted.
 func (p *Packager) Idle(since time.Time) []bool {
-	p.mu.Lock()
-	tapped := len(p.taps) > 0
-	p.mu.Unlock()
 	out := make([]bool, len(p.cfg.Variants))
+	p.mu.Lock()
+	for i := range out {
+		out[i] = !p.takenLocked(p.cfg.Variants[i].Name, i)
+	}
+	p.mu.Unlock()
 	for i := range out {
 		m := p.medias[i]
-		out[i] = !tapped && m.touched.Load() < int64(since.Sub(p.cfg.Start))
+		out[i] = out[i] && m.touched.Load() < int64(since.Sub(p.cfg.Start))
 		m.idle.Store(out[i])
 		if out[i] && m.touched.Load() >= int64(since.Sub(p.cfg.Start)) { // just now
 			out[i] = false

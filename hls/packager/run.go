@@ -152,7 +152,9 @@ func (p *Packager) End() error {
 		t.publish(nil)
 	}
 	p.publishAllLocked()
-	p.tellTapsLocked(nil)
+	for _, t := range p.taps {
+		t.f(nil)
+	}
 	p.taps = nil
 	return err
 }

@@ -28,19 +28,22 @@ type Part struct {
 	Data        []byte // moof and mdat
 }
 
-type tap struct{ f func(*Part) }
+type tap struct {
+	takes func(name string, variant int) bool
+	f     func(*Part)
+}
 
-// Tap calls f with every part from now on, one at a time and in order for each media playlist, and with nil when the
-// program has ended. f is called under the packager's lock: it must not block nor call the packager. After the returned function
-// has returned, f is not called any more.
-func (p *Packager) Tap(f func(*Part)) (remove func()) {
+// Tap calls f with every part from now on of the variants that takes tells (name and index) and of the audio, one at a time and in
+// order for each media playlist, and with nil when the program has ended. Both are called under the packager's lock: they must
+// not block nor call the packager. After the returned function has returned, they are not called any more.
+func (p *Packager) Tap(takes func(name string, variant int) bool, f func(*Part)) (remove func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
 		f(nil)
 		return func() {}
 	}
-	t := &tap{f}
+	t := &tap{takes, f}
 	p.taps = append(p.taps, t)
 	return func() {
 		p.mu.Lock()
@@ -53,10 +56,14 @@ func (p *Packager) Tap(f func(*Part)) (remove func()) {
 	}
 }
 
-func (p *Packager) tellTapsLocked(part *Part) {
+// takenLocked tells whether any tap takes a variant.
+func (p *Packager) takenLocked(name string, variant int) bool {
 	for _, t := range p.taps {
-		t.f(part)
+		if t.takes(name, variant) {
+			return true
+		}
 	}
+	return false
 }
 
 // tell gives a part that was published to the taps.
@@ -71,9 +78,14 @@ func (m *Media) tell(n Name, start, length time.Duration, independent bool, data
 			variant = i
 		}
 	}
-	p.tellTapsLocked(&Part{
+	part := &Part{
 		Media: m.name, Variant: variant, MSN: n.MSN, Index: n.Part, Life: p.runs,
 		Start: m.cfg.Start.Add(start), Duration: length, Independent: independent,
 		Init: m.init.Data, InitVersion: m.initVersion, Data: data,
-	})
+	}
+	for _, t := range p.taps {
+		if variant < 0 || t.takes(m.name, variant) {
+			t.f(part)
+		}
+	}
 }

@@ -76,7 +76,7 @@ var (
 	errGaveUp = errors.New("target took nothing for too long")
 )
 
-// Pusher pushes to one target. Begin, Video, Audio and End are those of an hls.Tap: called one at a time, they never
+// Pusher pushes to one target. Begin, Takes, Video, Audio and End are those of an hls.Tap: called one at a time, they never
 // block; the rest is safe for concurrent use.
 type Pusher struct {
 	cfg    Config
@@ -138,9 +138,12 @@ func (p *Pusher) Begin(r packager.Run) {
 	p.q.begin(r.AudioConfig)
 }
 
+// Takes implements hls.Tap.
+func (p *Pusher) Takes(variant int) bool { return variant == p.variant }
+
 // Video implements hls.Tap.
-func (p *Pusher) Video(variant int, tick int64, annexB []byte) {
-	if variant != p.variant || p.run.FPS <= 0 {
+func (p *Pusher) Video(_ int, tick int64, annexB []byte) {
+	if p.run.FPS <= 0 {
 		return
 	}
 	fps := int64(p.run.FPS)

@@ -288,7 +288,6 @@ func (p *program) step() {
 	for _, tap := range p.taps {
 		data := p.clip.Video[p.tick%gop]
 		tap.Video(0, p.tick, data)
-		tap.Video(1, p.tick, []byte{0, 0, 0, 1, 0x65, 1}) // not for a push of variant 0
 	}
 	end := (p.tick + 1) * packager.AudioRate / hlstest.FPS
 	for ; p.sound < end; p.sound += 1024 {

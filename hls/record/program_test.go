@@ -55,11 +55,11 @@ func newProgram(t testing.TB, variants ...string) *program {
 var errNoStream = errors.New("no such stream")
 
 // TapParts implements Source.
-func (p *program) TapParts(room, stream string, f func(*packager.Part)) (func(), error) {
+func (p *program) TapParts(_, stream string, takes func(string, int) bool, f func(*packager.Part)) (func(), error) {
 	if stream != "main" {
 		return nil, errNoStream
 	}
-	return p.pack.Tap(f), nil
+	return p.pack.Tap(takes, f), nil
 }
 
 // begin has another compositor deliver from a tick on.

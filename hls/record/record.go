@@ -18,10 +18,10 @@ import (
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
 
-// Source gives the published parts of programs; the origin is one. f must not be called after remove has returned, and not at
+// Source gives the published parts of programs, of the variants that takes tells and of the audio; the origin is one. f must not be called after remove has returned, and not at
 // the same time; it does not block. f(nil) says that the program has ended.
 type Source interface {
-	TapParts(room, stream string, f func(*packager.Part)) (remove func(), err error)
+	TapParts(room, stream string, takes func(name string, variant int) bool, f func(*packager.Part)) (remove func(), err error)
 }
 
 // Config of a Recorder. Dir and Source are needed.
@@ -174,7 +174,7 @@ func (c *recording) begin() error {
 	if err := errors.Join(c.manifest.save(c.dir), syncDir(c.r.cfg.Dir)); err != nil {
 		return errors.Join(err, os.RemoveAll(c.dir))
 	}
-	remove, err := c.r.cfg.Source.TapParts(c.manifest.Request.Room, c.manifest.Request.Stream, c.part)
+	remove, err := c.r.cfg.Source.TapParts(c.manifest.Request.Room, c.manifest.Request.Stream, c.manifest.Request.wants, c.part)
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(c.dir))
 	}

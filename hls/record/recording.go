@@ -68,12 +68,11 @@ type recording struct {
 
 // part is the tap.
 func (c *recording) part(p *packager.Part) {
-	switch {
-	case p == nil:
+	if p == nil {
 		c.queue.push(item{do: ended})
-	case p.Variant < 0 || c.manifest.Request.wants(p.Media, p.Variant):
-		c.queue.push(item{part: p})
+		return
 	}
+	c.queue.push(item{part: p})
 }
 
 // run writes until the recording or the recorder ends. It returns why it stopped by itself.
