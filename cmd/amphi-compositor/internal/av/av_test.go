@@ -119,28 +119,6 @@ func roundTrip(t *testing.T, e av.VideoEncoder) {
 	}
 }
 
-// The preset changes at a keyframe when time is short: nobody downstream may notice.
-func TestPresetsShareParameterSets(t *testing.T) {
-	t.Parallel()
-	c := canvas(t, 640, 360)
-	var sps, pps []byte
-	for _, preset := range []string{"veryfast", "superfast", "faster", "fast"} {
-		e := encoder(t, av.VideoConfig{W: 640, H: 360, FPS: 30, Bitrate: 1_000_000, Preset: preset})
-		au, _, err := e.Encode(c, 0, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := nals(au)
-		if preset == "veryfast" {
-			sps, pps = bytes.Clone(n[7]), bytes.Clone(n[8])
-			continue
-		}
-		if preset == "superfast" && (!bytes.Equal(sps, n[7]) || !bytes.Equal(pps, n[8])) {
-			t.Errorf("%s: SPS %x, PPS %x; veryfast has %x and %x", preset, n[7], n[8], sps, pps)
-		}
-	}
-}
-
 func TestUnknownCodecs(t *testing.T) {
 	t.Parallel()
 	if _, err := av.NewDecoder("nonsense"); err == nil {

@@ -44,14 +44,13 @@ func NewVideoEncoder(name string, cfg VideoConfig) (VideoEncoder, error) {
 // libavEncoder is any H.264 encoder of libavcodec.
 type libavEncoder struct{ e *C.amphi_encoder }
 
-// newX264 opens x264 (GPL). stitchable keeps SPS and PPS the same for every
-// preset from superfast up, so that the preset can change at a keyframe.
+// newX264 opens x264 (GPL).
 func newX264(cfg VideoConfig) (VideoEncoder, error) {
 	preset := cfg.Preset
 	if preset == "" {
 		preset = "veryfast"
 	}
-	params := "scenecut=0:repeat-headers=1:stitchable=1:keyint=infinite"
+	params := "scenecut=0:repeat-headers=1:keyint=infinite"
 	if cfg.Baseline {
 		params += ":cabac=0:8x8dct=0:weightp=0:bframes=0"
 	}

@@ -5,11 +5,10 @@ import "time"
 // Level is a step against overload. Steps are taken in this order.
 type Level int
 
-// The steps: nothing; x264's superfast preset; a new picture on every other
-// tick only (the ticks between repeat it, which costs the encoder little).
+// The steps: nothing; a new picture on every other tick only (the ticks between
+// repeat it, which costs the encoder little).
 const (
 	Normal Level = iota
-	FasterPreset
 	HalfRate
 )
 

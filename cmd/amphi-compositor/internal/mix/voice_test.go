@@ -243,7 +243,7 @@ func TestOverload(t *testing.T) {
 	if l := run(time.Minute, 50); l != mix.Normal {
 		t.Fatalf("2 %% late: %d", l)
 	}
-	if l := run(2500*time.Millisecond, 4); l != mix.FasterPreset {
+	if l := run(2500*time.Millisecond, 4); l != mix.HalfRate {
 		t.Fatalf("a quarter late: %d", l)
 	}
 	if l := run(10*time.Second, 4); l != mix.HalfRate {
@@ -252,7 +252,7 @@ func TestOverload(t *testing.T) {
 	if l := run(29*time.Second, 0); l != mix.HalfRate {
 		t.Fatalf("calm for a moment: %d", l)
 	}
-	if l := run(5*time.Second, 0); l != mix.FasterPreset {
+	if l := run(5*time.Second, 0); l != mix.Normal {
 		t.Fatalf("calm: %d", l)
 	}
 	if l := run(4*time.Second, 2); l != mix.HalfRate { // in vain: the next attempt comes later

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/av"
-	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/mix"
 	"github.com/amphi-sfu/amphi/hls/wire"
 )
 
@@ -34,11 +33,9 @@ type encoder struct {
 	preset  string
 	own     *av.Canvas // for a variant of another size than the canvas
 	scaler  av.Scaler
-	spent   time.Duration // CPU of encoders that were replaced
 	failed  int
 
 	frames, keys, bytes, cpu, longest atomic.Int64
-	faster                            atomic.Bool
 }
 
 func newEncoder(p *Program, i int) (*encoder, error) {
@@ -47,8 +44,10 @@ func newEncoder(p *Program, i int) (*encoder, error) {
 		e.preset = "veryfast"
 	}
 	var err error
-	if e.enc, err = e.open(e.preset); err != nil {
-		return nil, err
+	if e.enc, err = av.NewVideoEncoder(p.start.Encoder, av.VideoConfig{
+		W: e.variant.Width, H: e.variant.Height, FPS: p.start.FPS, Bitrate: e.variant.Bitrate, Preset: e.preset,
+	}); err != nil {
+		return nil, fmt.Errorf("variant %q: %w", e.variant.Name, err)
 	}
 	if e.variant.Width != p.start.Width || e.variant.Height != p.start.Height {
 		if e.own, err = av.NewCanvas(e.variant.Width, e.variant.Height); err != nil {
@@ -57,16 +56,6 @@ func newEncoder(p *Program, i int) (*encoder, error) {
 		}
 	}
 	return e, nil
-}
-
-func (e *encoder) open(preset string) (av.VideoEncoder, error) {
-	enc, err := av.NewVideoEncoder(e.p.start.Encoder, av.VideoConfig{
-		W: e.variant.Width, H: e.variant.Height, FPS: e.p.start.FPS, Bitrate: e.variant.Bitrate, Preset: preset,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("variant %q: %w", e.variant.Name, err)
-	}
-	return enc, nil
 }
 
 func (e *encoder) close() {
@@ -93,9 +82,6 @@ func (e *encoder) run() {
 }
 
 func (e *encoder) job(j job) error {
-	if j.key {
-		e.adapt()
-	}
 	c := j.sheet.canvas
 	if e.own != nil {
 		if err := e.scaler.Paint(e.own, e.own.Bounds(), &c.Frame, c.Bounds()); err != nil {
@@ -122,43 +108,17 @@ func (e *encoder) job(j job) error {
 	if idr {
 		e.keys.Add(1)
 	}
-	e.cpu.Store(int64(e.spent + e.enc.CPU() + e.scaler.CPU()))
+	e.cpu.Store(int64(e.enc.CPU() + e.scaler.CPU()))
 	if took := int64(e.p.clock.now() - e.p.grid.TickTime(j.tick)); took > e.longest.Load() {
 		e.longest.Store(took)
 	}
 	return err
 }
 
-// adapt changes the preset before a keyframe, where overload says so. SPS and PPS
-// stay the same, so that nobody downstream notices.
-func (e *encoder) adapt() {
-	faster := mix.Level(e.p.video.level.Load()) >= mix.FasterPreset
-	if faster == e.faster.Load() || e.preset == "ultrafast" || e.preset == "superfast" {
-		return
-	}
-	preset := e.preset
-	if faster {
-		preset = "superfast"
-	}
-	enc, err := e.open(preset)
-	if err != nil {
-		e.p.inputs.drop(dropEncode, 1)
-		return
-	}
-	e.spent += e.enc.CPU()
-	e.enc.Close()
-	e.enc = enc
-	e.faster.Store(faster)
-}
-
 // stats takes a snapshot; the longest latency begins anew.
 func (e *encoder) stats() wire.VariantStats {
-	s := wire.VariantStats{
+	return wire.VariantStats{
 		Name: e.variant.Name, Frames: e.frames.Load(), Keys: e.keys.Load(), Bytes: e.bytes.Load(),
 		EncodeNS: e.cpu.Load(), Preset: e.preset, LatencyNS: e.longest.Swap(0),
 	}
-	if e.faster.Load() {
-		s.Preset = "superfast"
-	}
-	return s
 }

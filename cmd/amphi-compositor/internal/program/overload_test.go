@@ -81,48 +81,6 @@ func pictures(t *testing.T, r io.Reader) (aus []wire.VideoAU, sps [][]byte) {
 	}
 }
 
-// The preset changes at the next keyframe and back, and the stream goes on as before.
-func TestFasterPresetUnderOverload(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	p := opened(t, &out, wire.Variant{Name: "v", Width: canvasW, Height: canvasH, Bitrate: 500_000})
-	e := p.video.encoders[0]
-	presets := make(map[int64]string)
-	for tick := range int64(75) {
-		switch tick {
-		case 20:
-			p.video.level.Store(int32(mix.FasterPreset))
-		case 50:
-			p.video.level.Store(int32(mix.Normal))
-		}
-		s := p.video.sheet(t.Context())
-		s.paint(p.scenes.now.Load())
-		p.video.encode(s, tick, p.grid.Key(tick))
-		if err := e.job(<-e.jobs); err != nil {
-			t.Fatal(err)
-		}
-		presets[tick] = e.stats().Preset
-	}
-	for tick, want := range map[int64]string{19: "veryfast", 29: "veryfast", 30: "superfast", 59: "superfast", 60: "veryfast"} {
-		if presets[tick] != want {
-			t.Errorf("tick %d: %s, want %s", tick, presets[tick], want)
-		}
-	}
-	aus, heads := pictures(t, &out)
-	if len(aus) != 75 || len(heads) != 5 {
-		t.Fatalf("%d access units, %d keyframes", len(aus), len(heads))
-	}
-	for i, h := range heads {
-		if !bytes.Equal(h, heads[0]) {
-			t.Errorf("keyframe %d has other parameter sets", i)
-		}
-	}
-	s := e.stats()
-	if s.Frames != 75 || s.Keys != 5 || s.EncodeNS <= 0 {
-		t.Errorf("%+v", s)
-	}
-}
-
 // At half rate every tick still has its picture, in every variant.
 func TestHalfRateKeepsTheGrid(t *testing.T) {
 	t.Parallel()
