@@ -15,10 +15,12 @@ import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
-// What a picture may measure, in pixels: a decoded one takes up to four bytes for each.
+// What a picture may measure, in pixels: decoding takes up to 20 bytes for each (a progressive JPEG of four colours).
 const (
 	maxPictureWidth  = 3840
 	maxPictureHeight = 2160
+	// maxScans of a JPEG: each goes over the whole picture, however few bytes it has. Encoders make about ten.
+	maxScans = 32
 	// maxPictureBody bounds the request: 2 MiB as JSON, which is a third longer.
 	maxPictureBody = 3 << 20
 )
@@ -58,6 +60,9 @@ func (s streams) decode(ctx context.Context, p *amphiv1.Picture) error {
 	if cfg.Width < 2 || cfg.Height < 2 || cfg.Width > maxPictureWidth || cfg.Height > maxPictureHeight {
 		return proto.Errorf(proto.InvalidArgument, "data: %d x %d pixels; a picture has 2 x 2 to %d x %d", cfg.Width, cfg.Height, maxPictureWidth, maxPictureHeight)
 	}
+	if n := bytes.Count(p.GetData(), []byte{0xff, 0xda}); format == "jpeg" && n > maxScans { // starts of scans, and few by chance
+		return proto.Errorf(proto.InvalidArgument, "data: a JPEG of %d scans; at most %d are read", n, maxScans)
+	}
 	if _, _, err := image.Decode(bytes.NewReader(p.GetData())); err != nil {
 		return proto.Errorf(proto.InvalidArgument, "data: the picture is damaged")
 	}
@@ -84,7 +89,7 @@ func (s streams) ListPictures(context.Context, *connect.Request[amphiv1.ListPict
 	return connect.NewResponse(&amphiv1.ListPicturesResponse{Pictures: s.pictures()}), nil
 }
 
-// DeletePicture forgets a picture. A stream that shows it goes on without when its layout is set next.
+// DeletePicture forgets a picture. A stream that shows it goes on without it at once.
 func (s streams) DeletePicture(ctx context.Context, req *connect.Request[amphiv1.DeletePictureRequest]) (*connect.Response[amphiv1.DeletePictureResponse], error) {
 	cmd := &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_DeletePicture{DeletePicture: req.Msg.GetName()}}
 	if err := s.propose(ctx, cmd); err != nil {

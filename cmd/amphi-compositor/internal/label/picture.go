@@ -10,7 +10,7 @@ import (
 	"golang.org/x/image/draw"
 )
 
-// maxPixels of a picture from outside: what decoding it may take is four bytes for each.
+// maxPixels of a picture from outside: decoding takes up to 20 bytes for each. Nodes hand over none that takes long (signal/api).
 const maxPixels = 3840 * 2160
 
 // decode reads a PNG or JPEG.
