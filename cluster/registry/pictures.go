@@ -34,7 +34,7 @@ func (m *Machine) putPicture(cmd *pb.RegistryCommand, p *pb.Picture) error {
 		return proto.Errorf(proto.LimitExceeded, "all pictures together would have %d bytes; at most %d are kept", all, MaxPictureBytes)
 	}
 	p = copied(p)
-	p.UpdatedMs = cmd.GetTimeMs()
+	p.UpdatedMs = max(cmd.GetTimeMs(), old.GetUpdatedMs()+1) // streams tell contents of one name by it
 	m.reg.Pictures[p.GetName()] = p
 	return nil
 }
