@@ -30,6 +30,8 @@ type streams struct {
 	// current says whether the stream is to be made here; nil: always.
 	current func(room, stream string) bool
 
+	staging sync.Mutex // held while a room's newest stage is given to its programs; taken before mu
+
 	mu      sync.Mutex                      // guards the field below
 	running map[string]map[string]*composed // by room and stream
 }
@@ -70,6 +72,10 @@ func (s *streams) run(room string, settings *amphiv1.StreamSettings, stream *amp
 	}
 	c := &composed{roles: settings.GetRoles(), state: &amphiv1.Stream{Name: stream.GetName(), StartedMs: time.Now().UnixMilli()}}
 	s.mu.Lock()
+	if s.running[room][stream.GetName()] != nil { // and goes on
+		s.mu.Unlock()
+		return hls.Info{}, s.refusal(room, hls.ErrRunning)
+	}
 	if s.running[room] == nil {
 		s.running[room] = map[string]*composed{}
 	}
@@ -87,7 +93,7 @@ func (s *streams) run(room string, settings *amphiv1.StreamSettings, stream *amp
 	c.state = st
 	s.mu.Unlock()
 	// The room may have changed between the look at it and the start.
-	s.staged(room, s.server.Stage(room))
+	s.staged(room, nil)
 	return info, nil
 }
 
@@ -175,8 +181,12 @@ func (s *streams) forget(room, stream string) {
 	}
 }
 
-// staged keeps the programs of a room like its stage.
-func (s *streams) staged(room string, view *signal.StageView) {
+// staged keeps the programs of a room like its stage. It looks for the newest one itself: calls come from the room and from a
+// start, and an older view must not come after a newer one.
+func (s *streams) staged(room string, _ *signal.StageView) {
+	s.staging.Lock()
+	defer s.staging.Unlock()
+	view := s.server.Stage(room)
 	type change struct {
 		stream string
 		stage  hls.Stage
