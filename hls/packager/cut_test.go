@@ -86,3 +86,46 @@ func TestCutAnywhere(t *testing.T) {
 		}
 	})
 }
+
+// Whenever the compositor dies, whichever variants idle then and whichever is behind: their segments are equally long.
+func TestCutWhileVariantsIdle(t *testing.T) {
+	t.Parallel()
+	names := []string{"a", "b", "c"}
+	rapid.Check(t, func(rt *rapid.T) {
+		var cfg packager.Config
+		for _, name := range names {
+			cfg.Variants = append(cfg.Variants, packager.Variant{Name: name, Bitrate: 300_000})
+		}
+		s := newSource(t, cfg)
+		s.begin(0)
+		end := int64(rapid.IntRange(60, 200).Draw(rt, "ticks"))
+		awake := rapid.IntRange(0, len(names)-1).Draw(rt, "awake")
+		for v := range names {
+			idles := v != awake && rapid.Bool().Draw(rt, "idles")
+			for tick := range end - int64(rapid.IntRange(0, 2).Draw(rt, "behind")) {
+				if idles && tick%15 != 0 {
+					continue
+				}
+				if err := s.p.WriteVideo(v, tick, s.clip.Video[tick%60]); err != nil {
+					rt.Fatal(err)
+				}
+			}
+		}
+		s.sound(end)
+		if err := s.p.Cut(); err != nil {
+			rt.Fatal(err)
+		}
+		want := s.parsed(names[awake])
+		for _, name := range names {
+			p := s.parsed(name)
+			if len(p.Segments) != len(want.Segments) {
+				rt.Fatalf("%s has %d segments, not %d", name, len(p.Segments), len(want.Segments))
+			}
+			for i, seg := range p.Segments {
+				if d := seg.Duration - want.Segments[i].Duration; d.Abs() > 101*time.Millisecond { // those behind lack up to two pictures
+					rt.Fatalf("%s: segment %d is %v longer\n%s\n%s", name, i, d, s.full(names[awake]), s.full(name))
+				}
+			}
+		}
+	})
+}

@@ -211,12 +211,13 @@ func (m *Media) finish() error {
 	return nil
 }
 
-// cut ends what is open, because nothing more comes from where it came from. Pictures last until end, where those of the variants do.
+// cut ends what is open, because nothing more comes from where it came from. Pictures last until end, where those of
+// all variants do, but no longer than their part.
 func (m *Media) cut(end int64) error {
 	if len(m.open.samples) > 0 {
 		until := m.open.last + 1
 		if !m.isAudio() {
-			until = max(until, end)
+			until = max(until, min(end, (m.open.index+1)*m.unitsPerPart))
 		}
 		if err := m.closePart(until); err != nil {
 			return err

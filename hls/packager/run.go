@@ -48,6 +48,7 @@ func (p *Packager) cutLocked() error {
 		return nil
 	}
 	p.dropLoneStartsLocked()
+	end := p.endLocked()
 	lead := p.medias[0]
 	for _, m := range p.medias {
 		if m.isAudio() { // last, when it is known how long the pictures are
@@ -59,7 +60,7 @@ func (p *Packager) cutLocked() error {
 		if len(m.open.samples) > 0 {
 			p.end = max(p.end, m.open.index+1)
 		}
-		if err := m.cut(p.endLocked(m)); err != nil {
+		if err := m.cut(end); err != nil {
 			return err
 		}
 		if m.list.OpenMSN() > lead.list.OpenMSN() {
@@ -80,11 +81,15 @@ func (p *Packager) cutLocked() error {
 	return nil
 }
 
-// endLocked is where the pictures of the part that m has open end: a variant that idles has none of the last ones.
-func (p *Packager) endLocked(m *Media) int64 {
+// endLocked is where the pictures of the variant that has most end, in ticks: one that idles has none of the last ones.
+func (p *Packager) endLocked() int64 {
 	end := int64(0)
 	for _, v := range p.medias {
-		if !v.isAudio() && v.open.index == m.open.index && len(v.open.samples) > 0 {
+		if v.isAudio() {
+			continue
+		}
+		end = max(end, v.open.index*v.unitsPerPart)
+		if len(v.open.samples) > 0 {
 			end = max(end, v.open.last+1)
 		}
 	}
