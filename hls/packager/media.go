@@ -191,6 +191,7 @@ func (m *Media) addPart(until int64) error {
 	m.store.put(n, served)
 	m.parts = append(m.parts, n)
 	m.rate.bytes += len(served)
+	m.rate.sparse = m.rate.sparse || !m.isAudio() && 2*int64(len(o.samples)) < m.unitsPerPart
 	length := min(m.span(end)-m.span(o.base), m.partTarget)
 	m.tell(n, m.span(o.base), length, o.samples[0].Key, b)
 	return m.list.AddPart(playlist.Part{URI: n.String(), Duration: length, Independent: o.samples[0].Key})

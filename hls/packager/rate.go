@@ -4,7 +4,8 @@ import "time"
 
 // rate measures the bit rate of a media playlist, containers included.
 type rate struct {
-	bytes  int // of the open segment
+	bytes  int  // of the open segment
+	sparse bool // it has a part that lacks most of its pictures, as of a variant that idles: no player that goes on gets such
 	peak   float64
 	recent []measure
 	bits   float64       // of recent
@@ -25,11 +26,15 @@ const averaged = 60
 // segment ends a segment.
 func (r *rate) segment(length time.Duration) {
 	x := measure{8 * float64(r.bytes), length}
-	r.bytes = 0
+	sparse := r.sparse
+	r.bytes, r.sparse = 0, false
 	if length < shortest {
 		return
 	}
 	r.peak = max(r.peak, x.bits/length.Seconds())
+	if sparse {
+		return
+	}
 	r.recent = append(r.recent, x)
 	r.bits, r.time = r.bits+x.bits, r.time+length
 	if len(r.recent) > averaged {
