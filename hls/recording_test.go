@@ -65,6 +65,7 @@ func TestRealRecordingThroughAKill(t *testing.T) {
 	})
 	recorded := func() time.Duration { st, _ := recorder.State("rec"); return st.Length }
 	eventually(t, "3 s", func() bool { return recorded() > 3*time.Second })
+	skipped := skippedTicks(s)
 	if err := syscall.Kill(s.Programs()[0].Composer.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,15 @@ func TestRealRecordingThroughAKill(t *testing.T) {
 	if d := last["video"] - last["audio"]; d > 0.1 || d < -0.1 || longest["audio"] > 0.065 { // up to two access units at the seam
 		t.Errorf("pictures up to %v, sound up to %v; longest %v", last["video"], last["audio"], longest)
 	}
-	if longest["video"] > 0.2 { // an overloaded machine leaves pictures out
+	if longest["video"] > 0.2 && skipped+skippedTicks(s) == 0 { // a machine that is too busy leaves half a second or more out
 		t.Errorf("%v between pictures", longest["video"])
 	}
+}
+
+// skippedTicks is how many pictures the program's compositor left out to come back to the present.
+func skippedTicks(s *station) int64 {
+	for _, p := range s.Programs() {
+		return p.Drops()["compositor_tick_skipped"]
+	}
+	return 0
 }
