@@ -8,7 +8,8 @@ import (
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
 
-// What a program takes, in cores, on the machine that COMPOSER.md's figures are from. Encoding goes with the pixels (1080p 0.37,
+// What a program takes, in cores, on the machine that the table of TestCostIsWhatWasMeasured is from; nodes learn how much faster or
+// slower they are. Encoding goes with the pixels (1080p 0.37,
 // 720p 0.17, 480p 0.076, 360p 0.044 at 30 fps and veryfast), and so do decoding and painting, because every tile is fed the
 // encoding that fits it.
 const (

@@ -14,7 +14,7 @@ const idleAfter = time.Minute
 // long as the grid says, and begins where those of the others begin, so nobody can tell but by looking. The lowest variant
 // never idles: players that begin, or whose network breaks down, come to it.
 func (l *loop) idle(now time.Time) wire.Idle {
-	if l.settings.NoIdle || len(l.settings.Variants) < 2 || now.Sub(l.started) < l.idleAfter {
+	if len(l.settings.Variants) < 2 || now.Sub(l.started) < l.idleAfter {
 		return 0
 	}
 	low := lowest(l.settings.Variants)

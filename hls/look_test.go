@@ -21,7 +21,7 @@ func TestLayoutOptions(t *testing.T) {
 	l.settings.Background = "#101010"
 	version := "@1"
 	l.pictures = func(name string) (string, []byte, bool) { return name + version, []byte(name), name != "gone" }
-	stage := Stage{Spotlight: "b"}
+	stage := Stage{}
 	for _, id := range []string{"a", "b", "c"} {
 		stage.Peers = append(stage.Peers, StagePeer{ID: id, Name: id, Audio: StageTrack{ID: id + "-mic"}})
 	}
@@ -63,7 +63,7 @@ func TestLayoutOptions(t *testing.T) {
 	version = "@2"
 	l.setLayout(layout.ActiveSpeaker, &amphiv1.LayoutOptions{PinnedPeer: "z", BackgroundPicture: "gone", Logo: &amphiv1.Logo{Picture: "logo"}})
 	l.step(l.started.Add(2 * time.Second))
-	if s = c.desired.Scene; s.Picture != "" || s.Logo.Picture != "logo@2" || len(c.desired.Pictures) != 1 || s.Tiles[0].Placeholder.Initials != "B" {
+	if s = c.desired.Scene; s.Picture != "" || s.Logo.Picture != "logo@2" || len(c.desired.Pictures) != 1 || s.Tiles[0].Placeholder.Initials != "C" {
 		t.Errorf("%+v with %d pictures", s, len(c.desired.Pictures))
 	}
 	if st := l.stats(); st.Settings.Options.GetPinnedPeer() != "z" {

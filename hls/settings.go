@@ -41,8 +41,6 @@ type Settings struct {
 	Event bool
 	// Captions are the languages of captions that may come.
 	Captions []string
-	// NoIdle keeps variants that nobody looks at at their full rate.
-	NoIdle bool
 	// Encoder and Preset as in wire.Start, but that the default preset is superfast.
 	Encoder, Preset string
 }

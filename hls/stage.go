@@ -12,8 +12,6 @@ type Stage struct {
 	Peers []StagePeer // in order of their coming; ids are unique
 	// Speakers are who speaks, loudest first: ids of peers or of their audio tracks.
 	Speakers []string
-	// Spotlight is a peer that is wanted large; empty for none.
-	Spotlight string
 }
 
 // StagePeer is a peer on stage with what it publishes.
@@ -44,10 +42,7 @@ func (s Stage) clone() Stage {
 
 // arranged is the stage as the layout sees it.
 func (s *Stage) arranged(mode layout.Mode, o *amphiv1.LayoutOptions) layout.Stage {
-	out := layout.Stage{Mode: mode, Spotlight: s.Spotlight, Options: tiling(o)}
-	if o.GetPinnedPeer() != "" && s.peer(o.GetPinnedPeer()) != nil {
-		out.Spotlight = o.GetPinnedPeer()
-	}
+	out := layout.Stage{Mode: mode, Spotlight: o.GetPinnedPeer(), Options: tiling(o)}
 	byTrack := map[string]string{}
 	for _, p := range s.Peers {
 		out.Peers = append(out.Peers, layout.Peer{ID: p.ID, Name: p.Name, Screen: p.Screen.on(), Muted: !p.Audio.on()})
