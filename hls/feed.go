@@ -27,6 +27,7 @@ type feed struct {
 	failed   map[Encoding]int // steps for which one that gave no keyframe is left alone
 	attached []*tap
 	of       Track // whose encodings they are; nil before the first step
+	w, h     int   // of the tile
 
 	mu      sync.Mutex // guards the fields below; taken inside an encoding's lock, never around it
 	current *tap       // whose packets go on
@@ -83,7 +84,7 @@ const enough = 1.18
 // step chooses an encoding for a tile of w×h pixels (audio: 0×0) and brings about what
 // is missing for it.
 func (f *feed) step(t Track, w, h int) {
-	f.of = t
+	f.of, f.w, f.h = t, w, h
 	t.Want(f, w, h) // a track that took the place of one that is gone knows nothing of it
 	list := t.Encodings()
 	f.mu.Lock()

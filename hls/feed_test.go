@@ -240,6 +240,32 @@ func TestWanted(t *testing.T) {
 	}
 }
 
+// Who speaks and who comes makes for steps at any time: they do not make an encoding look silent.
+func TestFeedsCountOnlyTheirOwnSteps(t *testing.T) {
+	t.Parallel()
+	r, low, high := &room{}, video(1, 320, 180), video(2, 1280, 720)
+	r.set("cam", low, high)
+	l := testLoop(t, r, &composer{})
+	l.setStage(Stage{Peers: []StagePeer{{ID: "a", Video: StageTrack{ID: "cam"}}}})
+	l.step(l.started)
+	high.push(true, nil)
+	l.step(l.started)
+	l.early = true
+	for range 3 * silentAfter {
+		l.step(l.started)
+	}
+	if low.attached() > 0 || high.attached() != 1 {
+		t.Errorf("%d and %d attached", low.attached(), high.attached())
+	}
+	l.early = false
+	for range silentAfter {
+		l.step(l.started)
+	}
+	if low.attached() != 1 {
+		t.Error("one that is silent is not replaced")
+	}
+}
+
 func testLoop(t *testing.T, r *room, c *composer) *loop {
 	t.Helper()
 	o, err := New(Config{CompositorPath: "/nonexistent"}, r)

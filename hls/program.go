@@ -89,6 +89,7 @@ type usage struct {
 type loop struct {
 	*program
 	feeds   map[string]*feed // by track id
+	early   bool             // the step under way comes between two of those that feeds count
 	next    uint32           // input ids are never used again
 	last    *wire.Stats      // at the last look at the CPU
 	asked   int64            // reloads at the last look at the players
@@ -120,9 +121,11 @@ func (p *program) run(ctx context.Context) {
 	ready := p.pack.Ready()
 	for ctx.Err() == nil {
 		l.step(time.Now())
+		l.early = true
 		select {
 		case <-ctx.Done():
 		case <-t.C:
+			l.early = false
 		case <-p.wake:
 		case <-p.pack.Wanted():
 		case <-ready: // to be known at once
@@ -242,6 +245,9 @@ func (l *loop) follow(wanted []want) {
 			f = l.newFeed(w)
 			l.feeds[w.id] = f
 			changed = true
+		}
+		if l.early && f.of != nil && w.w == f.w && w.h == f.h {
+			continue // it measures time in steps
 		}
 		f.step(track, w.w, w.h)
 	}
