@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/amphi-sfu/amphi/hls/durable"
 )
 
 // file is what is used of an os.File; tests have slow and full ones.
@@ -50,7 +52,7 @@ func (f *files) begin(header []byte) error {
 	f.count++
 	f.current, f.good, f.dirty = opened, int64(len(header)), true
 	f.total += int64(len(header))
-	return syncDir(f.dir)
+	return durable.Sync(f.dir)
 }
 
 // append implements sink. What a failed write left behind is overwritten by the next one.

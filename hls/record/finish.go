@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amphi-sfu/amphi/hls/durable"
 	"github.com/amphi-sfu/amphi/hls/movie"
 )
 
@@ -191,7 +192,7 @@ func (c *recording) make(ctx context.Context) ([]Asset, error) {
 	// What an attempt that was killed left behind takes room.
 	if entries, err := os.ReadDir(c.dir); err == nil {
 		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), unfinished) {
+			if strings.HasPrefix(e.Name(), durable.Unfinished) {
 				_ = os.Remove(filepath.Join(c.dir, e.Name())) // if it cannot be, the rest says why
 			}
 		}
@@ -251,7 +252,7 @@ func (c *recording) makeMovie(ctx context.Context, t *raw, v *vod) (Asset, error
 		return Asset{}, err
 	}
 	name := t.name + ".mp4"
-	if err := replace(filepath.Join(c.dir, name), func(f *os.File) error { return m.WriteTo(ctx, f) }); err != nil {
+	if err := durable.Replace(filepath.Join(c.dir, name), func(f *os.File) error { return m.WriteTo(ctx, f) }); err != nil {
 		return Asset{}, err
 	}
 	a, err := c.asset(Program, name)
@@ -307,7 +308,7 @@ func (c *recording) makeThumbnails(ctx context.Context, t *raw, v *vod) (assets 
 			continue
 		}
 		name := fmt.Sprintf("thumbnail-%02d.jpg", i)
-		if err = replace(filepath.Join(c.dir, name), func(f *os.File) error { _, err := f.Write(jpeg); return err }); err == nil {
+		if err = durable.Replace(filepath.Join(c.dir, name), func(f *os.File) error { _, err := f.Write(jpeg); return err }); err == nil {
 			var a Asset
 			if a, err = c.asset(Thumbnail, name); err == nil {
 				a.At, a.Started = s.at, s.wall

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/amphi-sfu/amphi/hls/durable"
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
 
@@ -171,7 +172,7 @@ func (c *recording) begin() error {
 	} else if err != nil {
 		return err
 	}
-	if err := errors.Join(c.manifest.save(c.dir), syncDir(c.r.cfg.Dir)); err != nil {
+	if err := errors.Join(c.manifest.save(c.dir), durable.Sync(c.r.cfg.Dir)); err != nil {
 		return errors.Join(err, os.RemoveAll(c.dir))
 	}
 	remove, err := c.r.cfg.Source.TapParts(c.manifest.Request.Room, c.manifest.Request.Stream, c.manifest.Request.wants, c.part)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/amphi-sfu/amphi/hls/durable"
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
 
@@ -276,7 +277,7 @@ func (c *recording) close() {
 			c.log.Warn("closing the chat log of a recording", "err", err)
 		}
 	}
-	if err := syncDir(c.dir); err != nil && !os.IsNotExist(err) {
+	if err := durable.Sync(c.dir); err != nil && !os.IsNotExist(err) {
 		c.log.Warn("closing a recording", "err", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/amphi-sfu/amphi/hls/durable"
 )
 
 // Errors that a caller branches on.
@@ -106,7 +108,7 @@ func (m *manifest) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("writing a recording's manifest: %w", err)
 	}
-	return replace(filepath.Join(dir, manifestName), func(f *os.File) error {
+	return durable.Replace(filepath.Join(dir, manifestName), func(f *os.File) error {
 		_, err := f.Write(b)
 		return err
 	})
@@ -158,43 +160,4 @@ func removeRecording(dir string) error {
 		return err
 	}
 	return os.RemoveAll(dir)
-}
-
-// unfinished begins the names of files that are being written.
-const unfinished = ".new-"
-
-// replace writes a file beside and puts it in place when it is on the disk.
-func replace(path string, write func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), unfinished+"*")
-	if err != nil {
-		return fmt.Errorf("creating a file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = write(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", filepath.Base(path), err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("placing a file: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir has a directory's entries on the disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("syncing a directory: %w", err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("syncing a directory: %w", err)
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amphi-sfu/amphi/hls/durable"
 	"github.com/amphi-sfu/amphi/hls/movie"
 )
 
@@ -170,7 +171,7 @@ func (c *recording) makePlaylists(vods []*vod) (Asset, error) {
 }
 
 func (c *recording) write(name string, b []byte) error {
-	return replace(filepath.Join(c.dir, name), func(f *os.File) error {
+	return durable.Replace(filepath.Join(c.dir, name), func(f *os.File) error {
 		_, err := f.Write(b)
 		return err
 	})

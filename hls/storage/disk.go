@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/amphi-sfu/amphi/hls/durable"
 )
 
 // Disk keeps objects as files below a directory. Its links are a Gate's.
@@ -77,7 +79,7 @@ func (d *Disk) put(ctx context.Context, from, to string) error {
 	}
 	// The directories above may be new, too.
 	for p := filepath.Dir(to); ; p = filepath.Dir(p) {
-		if err := syncPath(p); err != nil || p == d.dir {
+		if err := durable.Sync(p); err != nil || p == d.dir {
 			return err
 		}
 	}
@@ -111,15 +113,6 @@ func (c *cancellable) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return c.Reader.Read(b)
-}
-
-// syncPath has a file or the entries of a directory on the disk.
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // diskError says what an error of the file system means; paths of the node are not in it.

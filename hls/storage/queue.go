@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/amphi-sfu/amphi/hls/durable"
 )
 
 // Job is what is uploaded together.
@@ -116,7 +118,7 @@ func NewQueue(cfg QueueConfig) (*Queue, error) {
 	}
 	for _, f := range files {
 		name := filepath.Join(cfg.Dir, f.Name())
-		if strings.HasPrefix(f.Name(), unfinished) {
+		if strings.HasPrefix(f.Name(), durable.Unfinished) {
 			_ = os.Remove(name) // it takes room, no more
 			continue
 		}
@@ -183,30 +185,16 @@ func (j *Job) check() error {
 
 func (q *Queue) file(id string) string { return filepath.Join(q.cfg.Dir, KeyPart(id)+".json") }
 
-// unfinished begins the names of files that are being written.
-const unfinished = ".new-"
-
 // save has an entry on the disk.
 func (q *Queue) save(e *entry) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(q.cfg.Dir, unfinished+"*")
-	if err != nil {
+	return durable.Replace(q.file(e.Job.ID), func(f *os.File) error {
+		_, err := f.Write(b)
 		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), q.file(e.Job.ID))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncPath(q.cfg.Dir)
+	})
 }
 
 // Add keeps a job on the disk and returns; after that it is not lost.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amphi-sfu/amphi/hls/durable"
 	"github.com/amphi-sfu/amphi/hls/movie"
 	"github.com/amphi-sfu/amphi/hls/webm"
 )
@@ -183,21 +184,7 @@ func completeMovie(dir, name string, n int, raws []int) (File, error) {
 
 // place writes a movie beside and puts it in its place when it is on the disk. What a killed process left beside is written over.
 func place(path string, m *movie.Movie) error {
-	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), ".new-"+filepath.Base(path)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return fmt.Errorf("writing a track: %w", err)
-	}
-	err = m.WriteTo(context.Background(), f)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("writing a track: %w", err), os.Remove(f.Name()))
-	}
-	return nil
+	return durable.Replace(path, func(f *os.File) error { return m.WriteTo(context.Background(), f) })
 }
 
 func describeFile(dir, name string, n int) (File, error) {
