@@ -63,7 +63,7 @@ export class Guest {
     await guest.context.addInitScript(observe);
     if (init) await guest.context.addInitScript(init.script, init.argument);
     guest.page = await guest.context.newPage();
-    guest.page.on("pageerror", (error) => guest.errors.push(error.message));
+    guest.page.on("pageerror", (error) => guest.errors.push(error.stack ?? error.message));
     await guest.page.goto(link);
     return guest;
   }

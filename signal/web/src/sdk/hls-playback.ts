@@ -32,6 +32,11 @@ export class HlsPlayback implements Playback {
       backBufferLength: 30,
       startFragPrefetch: true,
       capLevelToPlayerSize: true, // of what it chooses itself
+      // Parts of hls.js that Amphi's streams have no use for: they would look at every playlist and position.
+      interstitialsController: undefined,
+      emeController: undefined,
+      cmcdController: undefined,
+      contentSteeringController: undefined,
     }));
     hls.on(Hls.Events.MANIFEST_PARSED, () => events.levels());
     hls.on(Hls.Events.SUBTITLE_TRACKS_UPDATED, () => events.captions());
