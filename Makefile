@@ -78,8 +78,10 @@ bench: .cache/setup-test build
 	cd signal/web && node --test --test-reporter=spec e2e/latency.test.mjs
 
 # The long form of the registry's histories: 100,000 operations under faults, checked for linearizability; some minutes.
+# Then an hour of a program's memory, and one of its audio against its video.
 soak:
 	AMPHI_SOAK=$${AMPHI_SOAK:-100000} go test -count=1 -v -timeout 60m -run 'TestLinearizable$$' ./cluster
+	AMPHI_SOAK=$${AMPHI_SOAK_FOR:-1h} go test -count=1 -v -timeout 8h -run 'TestSoak|TestLipSyncForHours' ./cmd/amphi-compositor
 
 # Regenerates what is committed: Go by protoc (Debian's protobuf-compiler), TypeScript by protoc-gen-es.
 proto: .cache/setup-test signal/web/node_modules/.package-lock.json

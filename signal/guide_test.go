@@ -1,7 +1,9 @@
 package signal
 
 import (
+	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/amphi-sfu/amphi/proto"
@@ -65,5 +67,40 @@ func TestNodeThatTakesNobodySendsOnWhoComesBack(t *testing.T) {
 	b.send(&amphiv1.ClientMessage{Id: b.id(), Body: &amphiv1.ClientMessage_Resume{Resume: &amphiv1.Resume{ResumeToken: ann.resume}}})
 	if _, code := b.ends(); code != proto.Redirected {
 		t.Errorf("ended with %s", code)
+	}
+}
+
+// TestWHEPClientsAreSentOnWithATicket: those that leave their token out on the way to another host, as most do, get in
+// there, and are not sent on again.
+func TestWHEPClientsAreSentOnWithATicket(t *testing.T) {
+	t.Parallel()
+	posts := signpost{}
+	a, b, _ := twoWorlds(t, withMedia(newFakeMedia()), guidedBy(posts))
+	posts[2] = b.url // nobody reads the map before the next request
+	var ways []string
+	client := &http.Client{CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+		ways = append(ways, r.URL.String())
+		r.Header.Del("Authorization")
+		return nil
+	}}
+	req, err := http.NewRequest(http.MethodPost, a.url+"/v1/whep/hall?region=r", strings.NewReader("v=0\r\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/sdp")
+	req.Header.Set("Authorization", "Bearer "+token(t, "gallery"))
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusCreated || len(ways) != 1 || !strings.HasPrefix(ways[0], b.url+"/v1/whep/hall?region=r&ticket=") {
+		t.Fatalf("%s by %v", res.Status, ways)
+	}
+	if session, err := res.Location(); err != nil || !strings.HasPrefix(session.String(), b.url+"/v1/whep/hall/wh_") {
+		t.Errorf("the session is %v, %v", session, err)
+	}
+	if direct, text := a.post(t, "/v1/whip/hall", token(t, "singer"), "v=0\r\n"); strings.Contains(text, "redirected") {
+		t.Errorf("a publisher, whom this node serves, was answered %s", direct.Status)
 	}
 }

@@ -2,6 +2,7 @@ package signal
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -192,6 +193,9 @@ func (h *headless) join(ctx context.Context, r whip.Request) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := h.guided(record, grant, r); err != nil {
+		return nil, err
+	}
 	held, err := h.server.replicas.Open(key(record.GetName()))
 	if err != nil {
 		return nil, err
@@ -226,6 +230,29 @@ func (h *headless) join(ctx context.Context, r whip.Request) (*peer, error) {
 	case <-held.Over():
 		return nil, proto.Errorf(proto.Unavailable, "the room has just closed here")
 	}
+}
+
+// ticketLife is how long a redirected client has to get to the other node.
+const ticketLife = 30 * time.Second
+
+// guided is the *whip.Elsewhere that sends a client on, nil where it is right here.
+func (h *headless) guided(record *amphiv1.Room, grant auth.Grant, r whip.Request) error {
+	err := h.server.guided(record, grant.Role, r.Host, r.Region, r.Redirected)
+	var refusal *proto.Error
+	if !errors.As(err, &refusal) || refusal.Code != proto.Redirected {
+		return err
+	}
+	signer, err := h.server.records.signer()
+	if err != nil {
+		return nil // it could not show the other node who it is
+	}
+	grant.IssuedAt = h.server.cfg.Now()
+	grant.ExpiresAt = grant.IssuedAt.Add(ticketLife)
+	token, err := signer.Mint(grant)
+	if err != nil {
+		return err
+	}
+	return &whip.Elsewhere{URL: refusal.Details["url"], Ticket: token}
 }
 
 // place makes a headless peer of one that has joined.

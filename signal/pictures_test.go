@@ -38,7 +38,7 @@ func TestPicturesAreUploaded(t *testing.T) {
 	if p, err := put("logo", good); err != nil || p.GetWidth() != 320 || p.GetHeight() != 180 || int(p.GetBytes()) != len(good) || len(p.GetData()) > 0 {
 		t.Fatalf("%v, %v", p, err)
 	}
-	for name, bad := range map[string][]byte{"empty": nil, "text": []byte("<svg/>"), "cut": good[:len(good)-20], "wide": pngOf(t, 4000, 4)} {
+	for name, bad := range map[string][]byte{"empty": nil, "text": []byte("<svg/>"), "cut": good[:len(good)-20], "wide": pngOf(t, 4000, 4), "large": pngOf(t, 2170, 3830)} {
 		_, err := put(name, bad)
 		refusedWith(t, err, connect.CodeInvalidArgument, proto.InvalidArgument)
 	}
@@ -47,6 +47,9 @@ func TestPicturesAreUploaded(t *testing.T) {
 	list, err := streams.ListPictures(t.Context(), connect.NewRequest(&amphiv1.ListPicturesRequest{}))
 	if err != nil || len(list.Msg.GetPictures()) != 1 || list.Msg.GetPictures()[0].GetName() != "logo" {
 		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := put("logo", pngOf(t, 4, 3840)); err != nil {
+		t.Errorf("an upright picture: %v", err)
 	}
 	if _, err := streams.DeletePicture(t.Context(), connect.NewRequest(&amphiv1.DeletePictureRequest{Name: "logo"})); err != nil {
 		t.Error(err)

@@ -3,9 +3,13 @@
 package main
 
 import (
+	"image"
 	"os"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/amphi-sfu/amphi/hls/wire"
 )
 
 // TestSoak lets peers come and go as long as AMPHI_SOAK says (such as 10m), and
@@ -47,4 +51,66 @@ func TestSoak(t *testing.T) {
 		t.Errorf("%d inputs left", len(s.Inputs))
 	}
 	st.continuous()
+}
+
+// TestLipSyncForHours measures audio against video once a minute as long as AMPHI_SOAK says, of peers whose clocks run
+// off: by 100 millionths, or only that of the sound card by 50, which then really is later and later.
+func TestLipSyncForHours(t *testing.T) {
+	d, err := time.ParseDuration(os.Getenv("AMPHI_SOAK"))
+	if err != nil {
+		t.Skip("set AMPHI_SOAK to a duration")
+	}
+	const device = 50e-6
+	clips := []*clip{makeClip(t, "vp8", 640, 360, looks(0)), makeClip(t, "h264", 640, 360, looks(1)), makeClip(t, "vp9", 320, 180, looks(2))}
+	start := newStart(2)
+	start.Variants = start.Variants[1:]
+	st := startStage(t, "", start)
+	peers := []*peer{{}, {clock: 100e-6}, {device: device}}
+	var tiles []wire.Tile
+	var rects []image.Rectangle
+	for i, p := range peers {
+		p.st, p.id, p.clip = st, uint32(i+1), clips[i]
+		tiles = append(tiles, quarter(i, p.id))
+		rects = append(rects, tileRect(tiles[i]))
+		st.announce(p.id)
+		st.run(p)
+	}
+	st.scene(tiles...)
+	st.mix(1001, 1002, 1003)
+	tick := st.first()
+	end := tick + int64(d.Seconds()*30)
+	ranges := make([][]float64, len(peers)) // least and greatest, of all minutes
+	for minute := 1; tick < end; minute++ {
+		tick += 48 * 30
+		st.wait(tick)
+		st.forget()
+		tick += 12 * 30
+		st.wait(tick)
+		tiles := st.look(0, rects...)
+		pcm, from := st.pcm()
+		at := float64(tick-6*30) / 30 // the middle of what was looked at
+		for i, p := range peers {
+			offsets := tiles[i].offsets(beepStarts(pcm, from, looks(i).beep))
+			if len(offsets) < 3 {
+				t.Errorf("minute %d, peer %d: %d beeps, drops %v", minute, i+1, len(offsets), st.figures().Drops)
+				continue
+			}
+			offset := offsets[len(offsets)/2] - p.device*at
+			all := append(ranges[i], offset)
+			ranges[i] = []float64{slices.Min(all), slices.Max(all)}
+			if offset < -0.045 || offset > 0.045 {
+				t.Errorf("minute %d, peer %d: audio − video %.1f ms", minute, i+1, offset*1000)
+			}
+		}
+		if minute%10 == 0 {
+			t.Logf("after %d min: audio − video within %.4f s", minute, ranges)
+		}
+	}
+	for i, r := range ranges {
+		if len(r) == 0 {
+			t.Errorf("peer %d was never measured", i+1)
+			continue
+		}
+		t.Logf("peer %d: audio − video %.1f…%.1f ms", i+1, r[0]*1000, r[1]*1000)
+	}
 }

@@ -216,8 +216,10 @@ type peer struct {
 	clip   *clip
 	loss   float64
 	jitter time.Duration
-	cancel context.CancelFunc
-	done   sync.WaitGroup
+	// clock is how much slower than the node's the peer's clock runs, device how much slower than that its sound card.
+	clock, device float64
+	cancel        context.CancelFunc
+	done          sync.WaitGroup
 }
 
 func (st *stage) announce(id uint32) {
@@ -244,8 +246,13 @@ func (st *stage) remove(id uint32) {
 // send makes a peer that sends its clip until stopped: content is a function of the wall
 // clock, so that all peers and all lives show the same frame number at one time.
 func (st *stage) send(id uint32, c *clip, loss float64, jitter time.Duration) *peer {
+	return st.run(&peer{st: st, id: id, clip: c, loss: loss, jitter: jitter})
+}
+
+// run lets a peer send until stopped.
+func (st *stage) run(p *peer) *peer {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &peer{st: st, id: id, clip: c, loss: loss, jitter: jitter, cancel: cancel}
+	p.cancel = cancel
 	p.done.Go(func() { p.sendVideo(ctx) })
 	p.done.Go(func() { p.sendAudio(ctx) })
 	st.t.Cleanup(p.stop)
@@ -266,6 +273,11 @@ func (p *peer) until(ctx context.Context, at time.Time) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+// wall is the time at which the peer's clock says that d has passed since the epoch.
+func (p *peer) wall(d time.Duration) time.Time {
+	return p.st.epoch.Add(d + time.Duration(p.clock*float64(d)))
 }
 
 func ntp(t time.Time) uint64 {
@@ -306,8 +318,8 @@ func (p *peer) sendVideo(ctx context.Context) {
 	first := int64(time.Since(p.st.epoch)*30/time.Second) + 1
 	first = (first + clipGOP - 1) / clipGOP * clipGOP // on a keyframe
 	for n := first; ; n++ {
-		captured := p.st.epoch.Add(time.Duration(n) * time.Second / 30)
-		at := captured
+		since := time.Duration(n) * time.Second / 30
+		captured, at := p.st.epoch.Add(since), p.wall(since)
 		if p.jitter > 0 {
 			at = at.Add(rand.N(p.jitter))
 		}
@@ -330,8 +342,10 @@ func (p *peer) sendAudio(ctx context.Context) {
 	ssrc, ts0, seq := rand.Uint32(), rand.Uint32(), uint16(rand.Uint32())
 	first := int64(time.Since(p.st.epoch)/(20*time.Millisecond)) + 1
 	for n := first; ; n++ {
-		captured := p.st.epoch.Add(time.Duration(n) * 20 * time.Millisecond)
-		if !p.until(ctx, captured.Add(20*time.Millisecond)) {
+		since := time.Duration(n) * 20 * time.Millisecond
+		since += time.Duration(p.device * float64(since))
+		captured := p.st.epoch.Add(since)
+		if !p.until(ctx, p.wall(since+20*time.Millisecond)) {
 			return
 		}
 		ts := ts0 + uint32(n*960)
@@ -342,6 +356,26 @@ func (p *peer) sendAudio(ctx context.Context) {
 		p.packet(p.id+1000, rtp.Header{PayloadType: 111, SequenceNumber: seq, Timestamp: ts, SSRC: ssrc}, p.clip.audio[n%clipPackets])
 		seq++
 	}
+}
+
+// forget drops what the program gave before the last keyframe.
+func (st *stage) forget() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for v, aus := range st.video {
+		for i := len(aus) - 1; i > 0; i-- {
+			if aus[i].Key {
+				st.video[v] = append([]wire.VideoAU(nil), aus[i:]...)
+				if v == 0 {
+					st.came = append([]time.Duration(nil), st.came[i:]...)
+				}
+				break
+			}
+		}
+	}
+	keep := min(len(st.audio), 150)
+	st.audio = append([]wire.AudioAU(nil), st.audio[len(st.audio)-keep:]...)
+	st.heard = append([]time.Duration(nil), st.heard[len(st.heard)-keep:]...)
 }
 
 // first waits for Ready and returns the program's first tick.

@@ -35,6 +35,8 @@ type desk struct {
 	// follow keeps a room open here; record is what the registry has of a stream.
 	follow func(room string) (release func(), err error)
 	record func(room, stream string) *amphiv1.StreamOrigin
+	// owned is told of an owner that has the stream go on. It does not block.
+	owned func(room, stream, by string)
 
 	turn sync.Mutex // one start or stop at a time
 
@@ -50,8 +52,16 @@ type job struct {
 	replaced time.Time // since when another program is known to replace it
 }
 
-// carry does what an owner wants. An error has a code.
-func (d *desk) carry(o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error) {
+// carry does what an owner, the node by, empty: this one, wants. An error has a code.
+func (d *desk) carry(by string, o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error) {
+	answer, err := d.do(o)
+	if err == nil && o.GetAction() != amphiv1.OriginOrder_ACTION_STOP {
+		d.owned(o.GetRoom(), o.GetStream().GetName(), by)
+	}
+	return answer, err
+}
+
+func (d *desk) do(o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error) {
 	if !proto.ValidRoomName(o.GetRoom()) || o.GetStream().GetName() == "" {
 		return nil, proto.Errorf(proto.InvalidMessage, "the order names no stream")
 	}
@@ -210,12 +220,12 @@ func (d *desk) over(now time.Time) (list []*amphiv1.StreamOrigin) {
 }
 
 // answerOrder answers another node, the owner of a room.
-func (d *desk) answerOrder(_ context.Context, _ string, question []byte) ([]byte, error) {
+func (d *desk) answerOrder(_ context.Context, from string, question []byte) ([]byte, error) {
 	o := &amphiv1.OriginOrder{}
 	if err := protobuf.Unmarshal(question, o); err != nil {
 		return nil, proto.Errorf(proto.InvalidMessage, "the order makes no sense")
 	}
-	answer, err := d.carry(o)
+	answer, err := d.carry(from, o)
 	if err != nil {
 		return nil, err
 	}

@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
+	"github.com/amphi-sfu/amphi/signal"
 )
 
 // The owner has no compositor: what is made of its stream, a recording and a cue, is made where the stream is, and goes on at the
@@ -110,4 +113,34 @@ func TestARecordingFollowsItsStream(t *testing.T) {
 		})
 		return there[amphiv1.AssetType_ASSET_TYPE_PROGRAM] && there[amphiv1.AssetType_ASSET_TYPE_CHAT]
 	})
+}
+
+// An owner that dies between the end of an output and its word to the node that makes it leaves that one without a master.
+func TestOutputsThatNobodyWantsEnd(t *testing.T) {
+	t.Parallel()
+	o := newOutputs(slog.New(slog.DiscardHandler))
+	o.told = func(string, string, *amphiv1.Output) {}
+	ended := map[string]bool{}
+	for id, by := range map[string]string{"stray": "dead", "taken": "dead", "own": "", "asked": "heir"} {
+		_, stop := context.WithCancel(t.Context())
+		o.made[id] = &made{room: devRoom, output: &amphiv1.Output{Id: id, Stream: "main"}, by: by, cancel: func() { stop(); ended[id] = true }}
+	}
+	now := time.Now()
+	o.owned(devRoom, "main", "heir", now)
+	o.owned(devRoom, "main", "heir", now.Add(straying))
+	o.owned(devRoom, "other", "heir", now.Add(time.Hour))
+	if len(ended) > 0 {
+		t.Fatalf("ended at once: %v", ended)
+	}
+	// The heir asks for two in time.
+	if err := o.startFor("heir", signal.OutputStart{Room: devRoom, Output: o.made["taken"].output}); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.startFor("heir", signal.OutputStart{Room: devRoom, Output: o.made["own"].output}); err != nil {
+		t.Fatal(err)
+	}
+	o.owned(devRoom, "main", "heir", now.Add(2*straying))
+	if len(ended) != 1 || !ended["stray"] {
+		t.Errorf("ended %v, want what only the dead owner wanted", ended)
+	}
 }

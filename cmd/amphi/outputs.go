@@ -53,6 +53,8 @@ type made struct {
 	// by is the node whose room it is, where that is another one. stopping: it was told to end.
 	by       string
 	stopping bool
+	// strayed is since when the stream goes on for another node than by.
+	strayed time.Time
 	// Of a recording: its id at the recorder, or what records tracks.
 	recording string
 	tracks    *trackRecorder
@@ -329,6 +331,33 @@ func (o *outputs) stopFor(by, room, id string) {
 		o.forget(id, m)
 	default:
 		o.recordings.change(m, o.recordings.end)
+	}
+}
+
+// straying is how long an output goes on that its stream's owner has not asked for: a new owner asks for those of its room within seconds.
+const straying = time.Minute
+
+// owned ends outputs of a stream that by, empty: this node, has go on, if they were made for another owner and by never asked
+// for them: that one died after the room had ended them and before it told this node. It does not wait.
+func (o *outputs) owned(room, stream, by string, now time.Time) {
+	type stray struct{ by, id string }
+	var strays []stray
+	o.mu.Lock()
+	for id, m := range o.made {
+		switch {
+		case m.room != room || m.output.GetStream() != stream || m.retired || m.stopping:
+		case m.by == by:
+			m.strayed = time.Time{}
+		case m.strayed.IsZero():
+			m.strayed = now
+		case now.Sub(m.strayed) > straying:
+			strays = append(strays, stray{m.by, id})
+		}
+	}
+	o.mu.Unlock()
+	for _, s := range strays {
+		o.log.Warn("nobody wants an output any more", "room", room, "output", s.id)
+		o.retire(s.by, s.id)
 	}
 }
 

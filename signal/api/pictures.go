@@ -17,8 +17,8 @@ import (
 
 // What a picture may measure, in pixels: decoding takes up to 20 bytes for each (a progressive JPEG of four colours).
 const (
-	maxPictureWidth  = 3840
-	maxPictureHeight = 2160
+	maxPictureSide   = 3840
+	maxPicturePixels = 3840 * 2160
 	// maxScans of a JPEG: each goes over the whole picture, however few bytes it has. Encoders make about ten.
 	maxScans = 32
 	// maxPictureBody bounds the request: 2 MiB as JSON, which is a third longer.
@@ -57,8 +57,8 @@ func (s streams) decode(ctx context.Context, p *amphiv1.Picture) error {
 	if err != nil || format != "png" && format != "jpeg" {
 		return proto.Errorf(proto.InvalidArgument, "data: not a PNG or JPEG picture")
 	}
-	if cfg.Width < 2 || cfg.Height < 2 || cfg.Width > maxPictureWidth || cfg.Height > maxPictureHeight {
-		return proto.Errorf(proto.InvalidArgument, "data: %d x %d pixels; a picture has 2 x 2 to %d x %d", cfg.Width, cfg.Height, maxPictureWidth, maxPictureHeight)
+	if cfg.Width < 2 || cfg.Height < 2 || max(cfg.Width, cfg.Height) > maxPictureSide || cfg.Width > maxPicturePixels/cfg.Height {
+		return proto.Errorf(proto.InvalidArgument, "data: %d x %d pixels; a picture has 2 x 2 to 3840 x 2160, or upright", cfg.Width, cfg.Height)
 	}
 	if n := bytes.Count(p.GetData(), []byte{0xff, 0xda}); format == "jpeg" && n > maxScans { // starts of scans, and few by chance
 		return proto.Errorf(proto.InvalidArgument, "data: a JPEG of %d scans; at most %d are read", n, maxScans)

@@ -4,6 +4,7 @@ package whip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,9 +28,28 @@ type Request struct {
 	Offer string
 	// Host is the name or address by which the client reached this node.
 	Host string
+	// Region is where the client would be served, empty if it did not say.
+	Region string
+	// Redirected says that another node sent the client here, with a token of that node's.
+	Redirected bool
 }
 
-// Stage takes requests into rooms. Its methods may be called from any goroutine; errors have codes.
+// Elsewhere is the error of a Stage that sends the client on, once, to another node.
+type Elsewhere struct {
+	// URL is that of the node.
+	URL string
+	// Ticket is an app token of few seconds that lets the client in there: most clients leave their own out when
+	// they follow a redirection to another host.
+	Ticket string
+}
+
+// Error implements error.
+func (e *Elsewhere) Error() string { return "another node serves this client: " + e.URL }
+
+// ticket is the query's key of a redirected client's token.
+const ticket = "ticket"
+
+// Stage takes requests into rooms. Its methods may be called from any goroutine; errors have codes, or are Elsewhere.
 type Stage interface {
 	// Publish joins with the token's role and publishes every section of the offer.
 	Publish(ctx context.Context, r Request) (Session, error)
@@ -84,6 +104,10 @@ func (h *handler) post(do func(context.Context, Request) (Session, error)) http.
 			return
 		}
 		session, err := do(r.Context(), req)
+		if on := (*Elsewhere)(nil); errors.As(err, &on) {
+			redirect(w, r, on)
+			return
+		}
 		if err != nil {
 			h.fail(w, err)
 			return
@@ -96,6 +120,15 @@ func (h *handler) post(do func(context.Context, Request) (Session, error)) http.
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, session.Answer)
 	}
+}
+
+// redirect sends a client on (RFC 9725 section 4.5).
+func redirect(w http.ResponseWriter, r *http.Request, on *Elsewhere) {
+	query := r.URL.Query()
+	query.Set(ticket, on.Ticket)
+	w.Header().Set("Location", strings.TrimRight(on.URL, "/")+r.URL.EscapedPath()+"?"+query.Encode())
+	w.Header().Set("Cache-Control", "no-store")
+	write(w, http.StatusTemporaryRedirect, proto.Errorf(proto.Redirected, "%v", on))
 }
 
 // links are the Link headers that name ICE servers (RFC 9725 section 4.6).
@@ -115,12 +148,15 @@ func links(servers []*amphiv1.IceServer) []string {
 
 // read checks a request as far as HTTP goes.
 func read(r *http.Request) (Request, error) {
-	req := Request{Room: r.PathValue("room"), Track: r.URL.Query().Get("track"), Host: r.Host}
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
-		return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
+	query := r.URL.Query()
+	req := Request{Room: r.PathValue("room"), Track: query.Get("track"), Host: r.Host, Region: query.Get("region"), Token: query.Get(ticket)}
+	if req.Redirected = req.Token != ""; !req.Redirected {
+		scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !ok || !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
+			return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
+		}
+		req.Token = strings.TrimSpace(token)
 	}
-	req.Token = strings.TrimSpace(token)
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/sdp" {
 		return req, proto.Errorf(proto.InvalidMessage, "the body has to be application/sdp")
 	}

@@ -2,6 +2,7 @@ package whip
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,9 @@ import (
 type stage struct{ ended string }
 
 func (*stage) Publish(_ context.Context, r Request) (Session, error) {
+	if r.Region == "away" && !r.Redirected {
+		return Session{}, fmt.Errorf("joining: %w", &Elsewhere{URL: "https://b:1/", Ticket: "a+b"})
+	}
 	if r.Token == "expired" {
 		return Session{}, proto.Errorf(proto.TokenExpired, "the token has expired")
 	}
@@ -84,6 +88,13 @@ func TestRequests(t *testing.T) {
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	h := Handler(&stage{}, slog.New(slog.DiscardHandler))
+	sent := do(h, "POST", "/v1/whip/a%20hall?region=away&track=x", "application/sdp", "Bearer t", "v=0")
+	if to := sent.Header().Get("Location"); sent.Code != http.StatusTemporaryRedirect || to != "https://b:1/v1/whip/a%20hall?region=away&ticket=a%2Bb&track=x" {
+		t.Errorf("%d to %q", sent.Code, to)
+	}
+	if there := do(h, "POST", "/v1/whip/hall?region=away&ticket=t", "application/sdp", "", "v=0"); there.Code != http.StatusCreated {
+		t.Errorf("with a ticket %d %s", there.Code, there.Body)
+	}
 	made := do(h, "POST", "/v1/whip/hall", "application/sdp", "Bearer t", "v=0").Header()
 	for k, want := range map[string]string{"Location": "/v1/whip/hall/wh_x", "Content-Type": "application/sdp",
 		"Link":                        `<turn:example.com?transport=udp>; rel="ice-server"; username="1:p"; credential="c"; credential-type="password"`,
@@ -111,7 +122,7 @@ func FuzzPost(f *testing.F) {
 		r.URL.RawQuery = "track=" + track
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		if w.Code != 201 && (w.Code < 400 || w.Code >= 500 || !strings.Contains(w.Body.String(), `{"error":`)) {
+		if w.Code != 201 && w.Code != 307 && (w.Code < 400 || w.Code >= 500 || !strings.Contains(w.Body.String(), `{"error":`)) {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
 	})

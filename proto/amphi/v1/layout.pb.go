@@ -353,7 +353,7 @@ type Picture struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// a-z, 0-9 and "-", at most 32.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// PNG or JPEG of at most 2 MiB and 3840 x 2160; left out of lists.
+	// PNG or JPEG of at most 2 MiB and 3840 x 2160, or upright; left out of lists.
 	Data   []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	Width  uint32 `protobuf:"varint,3,opt,name=width,proto3" json:"width,omitempty"`
 	Height uint32 `protobuf:"varint,4,opt,name=height,proto3" json:"height,omitempty"`

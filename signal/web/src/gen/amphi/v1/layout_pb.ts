@@ -294,7 +294,7 @@ export type Picture = Message<"amphi.v1.Picture"> & {
   name: string;
 
   /**
-   * PNG or JPEG of at most 2 MiB and 3840 x 2160; left out of lists.
+   * PNG or JPEG of at most 2 MiB and 3840 x 2160, or upright; left out of lists.
    *
    * @generated from field: bytes data = 2;
    */
@@ -337,7 +337,7 @@ export type PictureJson = {
   name?: string;
 
   /**
-   * PNG or JPEG of at most 2 MiB and 3840 x 2160; left out of lists.
+   * PNG or JPEG of at most 2 MiB and 3840 x 2160, or upright; left out of lists.
    *
    * @generated from field: bytes data = 2;
    */
