@@ -93,15 +93,15 @@ func (c *client) hello(id uint32, h *amphiv1.Hello) error {
 	if err != nil {
 		return err
 	}
-	record, err := c.server.records.enabled(grant.Room)
+	ctx, cancel := c.waiting()
+	defer cancel()
+	record, err := c.server.records.joinable(ctx, grant.Room)
 	if err != nil {
 		return err
 	}
 	if err := c.server.guided(record, grant.Role, c.host, h.GetRegion(), h.GetRedirected()); err != nil {
 		return err
 	}
-	ctx, cancel := c.waiting()
-	defer cancel()
 	if err := c.enter(record); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"context"
 	"strings"
 
 	"github.com/amphi-sfu/amphi/proto"
@@ -35,7 +36,7 @@ func (s *Server) Encoder(key, remote string) (Encoder, error) {
 func (s *Server) encoder(key string) (Encoder, error) {
 	e := Encoder{Token: key}
 	if strings.Count(key, ".") != 2 { // no JWT (RFC 7519)
-		answer, err := s.redeem(key, "")
+		answer, err := s.redeem(context.Background(), key, "")
 		if err != nil {
 			return Encoder{}, err
 		}
@@ -45,7 +46,7 @@ func (s *Server) encoder(key string) (Encoder, error) {
 	if err != nil {
 		return Encoder{}, err
 	}
-	record, err := s.records.enabled(grant.Room)
+	record, err := s.records.joinable(context.Background(), grant.Room)
 	if err != nil {
 		return Encoder{}, err
 	}

@@ -189,7 +189,7 @@ func (h *headless) join(ctx context.Context, r whip.Request) (*peer, error) {
 	if key(grant.Room) != key(r.Room) {
 		return nil, proto.Errorf(proto.PermissionDenied, "the token is for another room")
 	}
-	record, err := h.server.records.enabled(grant.Room)
+	record, err := h.server.records.joinable(ctx, grant.Room)
 	if err != nil {
 		return nil, err
 	}

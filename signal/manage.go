@@ -48,7 +48,7 @@ func (s *Server) Active() map[string]int { return s.owner.Active() }
 
 func (s *Server) managementAPI() http.Handler {
 	deps := api.Deps{Registry: s.deps.Registry, Rooms: management{s}, Nodes: s.deps.Nodes, Assets: s.deps.Assets, Logger: s.log,
-		ChangeRoom: s.records.change, SealURL: s.sealURL, OpenURL: s.openURL,
+		ChangeRoom: s.records.change, SealURL: s.sealURL, OpenURL: s.openURL, CatchUp: s.records.catchUp,
 		Authorize: func(token string) error {
 			_, err := s.verify(token, auth.Management)
 			return err

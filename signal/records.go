@@ -22,10 +22,48 @@ type records struct {
 	// turn is taken while a room's record is read, changed and written, so that no change undoes another.
 	turn  chan struct{}
 	lanes lanes
+	// syncs has an entry for each catchUp under way.
+	syncs chan struct{}
 }
 
+// behind is a Registry that other nodes may be ahead of. Sync returns when it knows all that was answered anywhere before.
+type behind interface{ Sync(context.Context) error }
+
+const (
+	// maxSyncs bounds how many wait for the registry at once; others are answered by what it knows already.
+	maxSyncs = 16
+	// syncWait bounds how long one waits: the cluster may have no leader.
+	syncWait = 2 * time.Second
+)
+
 func newRecords(r Registry, log *slog.Logger, now func() time.Time) *records {
-	return &records{registry: r, log: log, now: now, turn: make(chan struct{}, 1), lanes: newLanes()}
+	return &records{registry: r, log: log, now: now, turn: make(chan struct{}, 1), lanes: newLanes(), syncs: make(chan struct{}, maxSyncs)}
+}
+
+// catchUp has the registry know all that was answered anywhere before; false: it may know no more than it did.
+func (r *records) catchUp(ctx context.Context) bool {
+	b, ok := r.registry.(behind)
+	if !ok {
+		return false
+	}
+	select {
+	case r.syncs <- struct{}{}:
+		defer func() { <-r.syncs }()
+	default:
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncWait)
+	defer cancel()
+	return b.Sync(ctx) == nil
+}
+
+// joinable is enabled for who comes with a token or code: what it names may have been made at another node just now.
+func (r *records) joinable(ctx context.Context, name string) (*amphiv1.Room, error) {
+	record, err := r.enabled(name)
+	if proto.CodeOf(err) == proto.NotFound && r.catchUp(ctx) {
+		return r.enabled(name)
+	}
+	return record, err
 }
 
 // room finds a room's record, without regard to case.

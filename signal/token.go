@@ -1,6 +1,7 @@
 package signal
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -78,13 +79,16 @@ func (s *Server) exchangeCode(r *http.Request) (*tokenAnswer, error) {
 	if len(req.UserID) > proto.MaxUserID {
 		return nil, proto.Errorf(proto.InvalidArgument, "user_id has more than %d bytes", proto.MaxUserID)
 	}
-	return s.redeem(req.Code, req.UserID)
+	return s.redeem(r.Context(), req.Code, req.UserID)
 }
 
 // redeem makes an app token of a room code.
-func (s *Server) redeem(typed, userID string) (*tokenAnswer, error) {
+func (s *Server) redeem(ctx context.Context, typed, userID string) (*tokenAnswer, error) {
 	parsed, ok := code.Parse(typed)
 	known := s.records.code(parsed)
+	if ok && known == nil && s.records.catchUp(ctx) {
+		known = s.records.code(parsed) // made at another node just now
+	}
 	if !ok || known == nil {
 		return nil, proto.Errorf(proto.CodeUnknown, "there is no such room code")
 	}

@@ -33,6 +33,8 @@ const testSecret = "a secret of the tests, long enough"
 type fakeRegistry struct {
 	// refuse, if not nil, is asked before each change, and may wait.
 	refuse func(*amphiv1.RegistryCommand) error
+	// ahead, if not nil, is what other nodes have done that this one learns of by Sync.
+	ahead func(*amphiv1.Registry)
 
 	mu  sync.Mutex // guards the field below
 	reg *amphiv1.Registry
@@ -78,6 +80,15 @@ func (r *fakeRegistry) Read(f func(*amphiv1.Registry)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r.reg)
+}
+
+func (r *fakeRegistry) Sync(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ahead != nil {
+		r.ahead(r.reg)
+	}
+	return nil
 }
 
 func (r *fakeRegistry) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) error {

@@ -98,13 +98,12 @@ func TestLipSyncForHours(t *testing.T) {
 			offset := offsets[len(offsets)/2] - p.device*at
 			all := append(ranges[i], offset)
 			ranges[i] = []float64{slices.Min(all), slices.Max(all)}
+			t.Logf("minute %d, peer %d: audio − video %.1f ms (%.1f…%.1f)", minute, i+1, offset*1000, (offsets[0]-p.device*at)*1000, (last(offsets)-p.device*at)*1000)
 			if offset < -0.045 || offset > 0.045 {
 				t.Errorf("minute %d, peer %d: audio − video %.1f ms", minute, i+1, offset*1000)
 			}
 		}
-		if minute%10 == 0 {
-			t.Logf("after %d min: audio − video within %.4f s", minute, ranges)
-		}
+		t.Logf("minute %d: %+v", minute, st.figures())
 	}
 	for i, r := range ranges {
 		if len(r) == 0 {

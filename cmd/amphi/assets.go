@@ -68,11 +68,37 @@ func (r *recordings) Handler() http.Handler {
 	}))
 }
 
-// Delete implements signal.Assets. A playlist's files go with it.
+// kindAsset is the call that has another node delete a file that it has on its disk; the question is the asset's id.
+const kindAsset byte = 23
+
+// Delete implements signal.Assets. A playlist's files go with it. Those of a node that has left the cluster for good are gone.
 func (r *recordings) Delete(ctx context.Context, a *amphiv1.Asset) error {
-	if at := a.GetNode(); at != "" && at != r.node {
-		return proto.Errorf(proto.Unavailable, "the file is on the node %s: ask there (%s)", at, r.urlOf(at))
+	at := a.GetNode()
+	if at == "" || at == r.node || r.call == nil {
+		return r.deleteHere(ctx, a)
 	}
+	var known bool
+	r.registry.Read(func(reg *amphiv1.Registry) { known = reg.GetNodes()[at] != nil })
+	if !known {
+		return nil
+	}
+	if _, err := r.call(ctx, at, kindAsset, []byte(a.GetId())); err != nil {
+		return proto.Errorf(proto.Unavailable, "the node %s, which has the file, has not deleted it: %v", at, err)
+	}
+	return nil
+}
+
+// answerDelete deletes a file of this node's disk for another node, which then deletes the record.
+func (r *recordings) answerDelete(ctx context.Context, _ string, question []byte) ([]byte, error) {
+	var a *amphiv1.Asset
+	r.registry.Read(func(reg *amphiv1.Registry) { a = reg.GetAssets()[string(question)] })
+	if a == nil || a.GetNode() != r.node {
+		return nil, proto.Errorf(proto.NotFound, "there is no such asset here")
+	}
+	return nil, r.deleteHere(ctx, a)
+}
+
+func (r *recordings) deleteHere(ctx context.Context, a *amphiv1.Asset) error {
 	if a.GetKey() == "" {
 		return nil
 	}

@@ -152,6 +152,8 @@ func (n *Node) open() error {
 		deps.Streams = n.mesh.direct(n.streams)
 		far := n.mesh.directOutputs(n.outputs)
 		deps.Outputs, deps.Chat = far, far.chat
+		n.recordings.call = n.mesh.link.Call
+		n.mesh.link.OnCall(kindAsset, n.recordings.answerDelete)
 	}
 	n.signal, err = signal.New(signal.Config{
 		Logger: n.log, Node: n.cfg.ID, Region: n.cfg.Region, Version: version(), Drain: drainTimeout,

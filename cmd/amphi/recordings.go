@@ -60,6 +60,8 @@ type recordings struct {
 	temporary string        // directory to remove in the end; empty: none
 	recovered chan struct{} // closed when it is known what a crash left
 	bucket    bool
+	// call asks another node; nil: there is none.
+	call func(ctx context.Context, node string, kind byte, question []byte) ([]byte, error)
 }
 
 // newRecordings opens the directory and the storage; it starts nothing.

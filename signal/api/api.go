@@ -64,7 +64,9 @@ type Deps struct {
 	ChangeRoom func(ctx context.Context, room string, cmd *amphiv1.RegistryCommand, f func(*amphiv1.Room) error) error
 	// Playback makes a viewer's URL of a stream; no life is the usual one.
 	Playback func(room, stream, viewer string, life time.Duration) (*amphiv1.Playback, error)
-	Logger   *slog.Logger
+	// CatchUp has the registry know all that was answered at any node before; false: it may know no more than it did.
+	CatchUp func(context.Context) bool
+	Logger  *slog.Logger
 }
 
 // maxBody bounds a request, in bytes; templates are the largest.
@@ -93,13 +95,17 @@ func Handler(d Deps) http.Handler {
 
 type services struct{ Deps }
 
-// intercept checks who asks, and gives every error its Connect code and the Error as a detail.
+// intercept checks who asks, tries again what was not found here if it may have been made at another node just now, and gives
+// every error its Connect code and the Error as a detail.
 func (s *services) intercept(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		if err := s.authorize(req.Header()); err != nil {
 			return nil, s.refusal(req, err)
 		}
 		res, err := next(ctx, req)
+		if proto.CodeOf(err) == proto.NotFound && s.CatchUp(ctx) {
+			res, err = next(ctx, req)
+		}
 		if err != nil {
 			return nil, s.refusal(req, err)
 		}

@@ -80,7 +80,7 @@ func post(h http.Handler, method, token, body string) *httptest.ResponseRecorder
 
 func handler() http.Handler {
 	d := &desk{reg: &amphiv1.Registry{Rooms: map[string]*amphiv1.Room{"hall": {Name: "hall"}}}}
-	return Handler(Deps{Registry: d, Rooms: d, Nodes: d, Logger: slog.New(slog.DiscardHandler), Authorize: func(token string) error {
+	return Handler(Deps{Registry: d, Rooms: d, Nodes: d, Logger: slog.New(slog.DiscardHandler), CatchUp: func(context.Context) bool { return false }, Authorize: func(token string) error {
 		if token != "good" {
 			return proto.Errorf(proto.Unauthenticated, "no")
 		}

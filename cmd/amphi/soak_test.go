@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/client"
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
+	"github.com/amphi-sfu/amphi/signal/auth"
+)
+
+// footprint is what this process holds when nobody is there.
+type footprint struct {
+	goroutines, descriptors int
+	heap                    uint64 // bytes that are alive
+}
+
+func measureFootprint(t *testing.T) footprint {
+	t.Helper()
+	http.DefaultClient.CloseIdleConnections()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.GC()
+	runtime.GC() // pools give up what they hold in the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return footprint{runtime.NumGoroutine(), len(open), m.HeapAlloc}
+}
+
+// growth is the slope of a straight line through the values (least squares), times their number: how much more there is
+// at the end than in the beginning.
+func growth(values []float64) float64 {
+	n := float64(len(values))
+	var x, y, xx, xy float64
+	for i, v := range values {
+		x, y, xx, xy = x+float64(i), y+v, xx+float64(i*i), xy+float64(i)*v
+	}
+	return n * (n*xy - x*y) / (n*xx - x*x)
+}
+
+// TestChurn has rooms come and go on a cluster of three nodes as long as AMPHI_SOAK says (such as 4h): publishers, viewers
+// and players at any nodes, a stream with a recording, roles that change, clients that fall silent. Between two rooms nothing
+// may be left of the first, and after the first third of the time goroutines, descriptors and memory may not grow.
+func TestChurn(t *testing.T) {
+	d, err := time.ParseDuration(os.Getenv("AMPHI_SOAK"))
+	if err != nil {
+		t.Skip("set AMPHI_SOAK to a duration")
+	}
+	fake := fakeCompositor(t)
+	c := startClusterWith(t, 3, func(cfg *Config) { cfg.CompositorPath, cfg.Storage.Dir, cfg.Logger = fake, t.TempDir(), nil })
+	var all []footprint
+	for end, round := time.Now().Add(d), 1; time.Now().Before(end); round++ {
+		c.churn(round)
+		all = append(all, measureFootprint(t))
+		if round%20 == 1 {
+			t.Logf("after %d rooms: %+v", round, all[len(all)-1])
+		}
+	}
+	late := all[len(all)/3:]
+	if len(late) < 10 {
+		t.Fatalf("%d rooms are too few to tell", len(all))
+	}
+	for what, of := range map[string]struct {
+		value func(footprint) float64
+		most  float64
+	}{
+		"goroutines":    {func(f footprint) float64 { return float64(f.goroutines) }, 5},
+		"descriptors":   {func(f footprint) float64 { return float64(f.descriptors) }, 5},
+		"MiB of memory": {func(f footprint) float64 { return float64(f.heap) / (1 << 20) }, max(2, 0.1*float64(late[0].heap)/(1<<20))},
+	} {
+		values := make([]float64, 0, len(late))
+		for _, f := range late {
+			values = append(values, of.value(f))
+		}
+		t.Logf("%s: %.1f more over %d rooms, %.1f at the end", what, growth(values), len(values), values[len(values)-1])
+		if growth(values) > of.most {
+			t.Errorf("%s grow: by %.1f over %d rooms", what, growth(values), len(values))
+		}
+	}
+}
+
+// churn is one room's life, from its record's creation to its deletion; then nothing is left of it at any node.
+func (c *clustered) churn(round int) {
+	t := c.t
+	ctx, cancel := context.WithTimeout(t.Context(), 4*clusterPatience)
+	defer cancel()
+	at := func(i int) *clusterNode { return c.nodes[(round+i)%len(c.nodes)] }
+	name, url := fmt.Sprint("soak-", round), at(0).URL()
+	rooms := amphiv1connect.NewRoomServiceClient(http.DefaultClient, url, manager(t))
+	streams := amphiv1connect.NewStreamServiceClient(http.DefaultClient, url, manager(t))
+	records := amphiv1connect.NewRecordingServiceClient(http.DefaultClient, url, manager(t))
+	must := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("room %s: %s: %v", name, what, err)
+		}
+	}
+	_, err := rooms.CreateRoom(ctx, connect.NewRequest(&amphiv1.CreateRoomRequest{Name: name, Template: "live-event"}))
+	must("creating it", err)
+	token := func(role, user string) (string, error) {
+		now := time.Now()
+		return auth.Signer{KeyID: devKey, Secret: devSecret}.Mint(auth.Grant{Type: auth.App, Room: name, Role: role, UserID: user, IssuedAt: now, ExpiresAt: now.Add(time.Hour)})
+	}
+	var crowd sync.WaitGroup
+	for i := range 2 {
+		crowd.Go(func() {
+			cfg := load.Config{URL: at(i).URL(), Room: name, Publishers: 1, Subscribers: 3, ChatRate: 5, Settle: time.Second, Duration: 3 * time.Second,
+				Token: token, Roles: load.Roles{Publish: "speaker", Subscribe: "audience", Watch: "viewer"}}
+			if i == 0 {
+				cfg.Players, cfg.StartStream = 2, func(ctx context.Context) (string, error) {
+					s, err := streams.StartStream(ctx, connect.NewRequest(&amphiv1.StartStreamRequest{Room: name}))
+					if err != nil {
+						return "", err
+					}
+					_, err = records.StartRecording(ctx, connect.NewRequest(&amphiv1.StartRecordingRequest{Room: name, Tracks: round%5 == 0}))
+					return s.Msg.GetUrl(), err
+				}
+			}
+			if _, err := load.Run(ctx, cfg); err != nil {
+				t.Errorf("room %s: the load at node %s: %v", name, at(i).cfg.ID, err)
+			}
+		})
+	}
+	tok, err := token("viewer", "guest")
+	must("a token", err)
+	guest, err := client.Dial(ctx, client.Config{URL: at(2).URL(), Token: tok, Join: &amphiv1.Join{Name: "Guest"}, OnMessage: (&client.Inbox{}).Add})
+	must("joining it", err)
+	peers := amphiv1connect.NewPeerServiceClient(http.DefaultClient, url, manager(t))
+	for _, role := range []string{"speaker", "viewer"} {
+		_, err = peers.ChangeRole(ctx, connect.NewRequest(&amphiv1.ChangeRoleRequest{Room: name, Change: &amphiv1.ChangeRole{Peers: []string{guest.PeerID()}, Role: role, Force: true}}))
+		must("a role", err)
+	}
+	crowd.Wait()
+	if round%2 == 0 {
+		_ = guest.Close() // without a goodbye
+	} else {
+		defer func() { _ = guest.Close() }()
+	}
+	_, err = rooms.EndRoom(ctx, connect.NewRequest(&amphiv1.EndRoomRequest{Room: name}))
+	must("ending it", err)
+	c.until("the recording is kept", func() bool { return c.dropAssets(ctx, url, name) })
+	_, err = rooms.DeleteRoom(ctx, connect.NewRequest(&amphiv1.DeleteRoomRequest{Room: name}))
+	must("deleting it", err)
+	for _, n := range c.nodes {
+		c.until("nothing is left of "+name+" at node "+n.cfg.ID, func() bool {
+			s := n.Status("")
+			return len(s.GetRooms()) == 0 && len(s.GetStreams()) == 0 && len(s.GetOutputs()) == 0 && s.GetClients() == 0 && s.GetStorageWaiting() == 0
+		})
+	}
+}
+
+// dropAssets deletes the files of a room's recording, which has ended; false: they are not all there yet.
+func (c *clustered) dropAssets(ctx context.Context, url, room string) bool {
+	assets := amphiv1connect.NewAssetServiceClient(http.DefaultClient, url, manager(c.t))
+	list, err := assets.ListAssets(ctx, connect.NewRequest(&amphiv1.ListAssetsRequest{Room: room}))
+	if err != nil || len(list.Msg.GetAssets()) == 0 {
+		return false
+	}
+	for _, a := range list.Msg.GetAssets() {
+		if s := a.GetState(); s != amphiv1.AssetState_ASSET_STATE_READY && s != amphiv1.AssetState_ASSET_STATE_FAILED {
+			return false
+		}
+	}
+	for _, a := range list.Msg.GetAssets() {
+		if _, err := assets.DeleteAsset(ctx, connect.NewRequest(&amphiv1.DeleteAssetRequest{Id: a.GetId()})); err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+			c.t.Error(errors.Join(fmt.Errorf("deleting an asset of %s", room), err))
+		}
+	}
+	return true
+}
