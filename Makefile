@@ -78,10 +78,11 @@ bench: .cache/setup-test build
 	cd signal/web && node --test --test-reporter=spec e2e/latency.test.mjs
 
 # The long form of the registry's histories: 100,000 operations under faults, checked for linearizability; some minutes.
-# Then an hour of a program's memory, and one of its audio against its video.
+# Then an hour each of a program's memory, of its audio against its video, and of rooms that come and go on a cluster.
 soak:
 	AMPHI_SOAK=$${AMPHI_SOAK:-100000} go test -count=1 -v -timeout 60m -run 'TestLinearizable$$' ./cluster
 	AMPHI_SOAK=$${AMPHI_SOAK_FOR:-1h} go test -count=1 -v -timeout 8h -run 'TestSoak|TestLipSyncForHours' ./cmd/amphi-compositor
+	AMPHI_SOAK=$${AMPHI_SOAK_FOR:-1h} go test -count=1 -v -timeout 8h -run 'TestChurn$$' ./cmd/amphi
 
 # Regenerates what is committed: Go by protoc (Debian's protobuf-compiler), TypeScript by protoc-gen-es.
 proto: .cache/setup-test signal/web/node_modules/.package-lock.json

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/pprof"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -90,6 +92,23 @@ func TestChurn(t *testing.T) {
 			t.Errorf("%s grow: by %.1f over %d rooms", what, growth(values), len(values))
 		}
 	}
+	if t.Failed() {
+		var stacks strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
+		t.Logf("descriptors: %v\n%s", descriptors(), stacks.String())
+	}
+}
+
+// descriptors counts this process's open files by what they are.
+func descriptors() map[string]int {
+	kinds := map[string]int{}
+	open, _ := os.ReadDir("/proc/self/fd")
+	for _, f := range open {
+		to, _ := os.Readlink("/proc/self/fd/" + f.Name())
+		kind, _, _ := strings.Cut(to, ":[")
+		kinds[kind]++
+	}
+	return kinds
 }
 
 // churn is one room's life, from its record's creation to its deletion; then nothing is left of it at any node.
