@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/pion/rtp"
 	"github.com/pion/srtp/v3"
 	"github.com/pion/stun/v4"
+	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/amphi-sfu/amphi/media/ice"
@@ -38,7 +40,14 @@ type attacker struct {
 
 func newAttacker(t testing.TB, r *Router, id string, watch string) *attacker {
 	t.Helper()
-	a := &attacker{t: t, c: newClient(t, r, id, clientOptions{}), rng: rand.New(rand.NewPCG(5, 6)), ts: 1 << 20, seq: 1000}
+	std, err := stdnet.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var silent atomic.Bool
+	link := lossyNet{Net: std, loseOut: func(b []byte) bool { return silent.Load() && isMedia(b) }}
+	opts := clientOptions{setting: func(s *webrtc.SettingEngine) { s.SetNet(link) }}
+	a := &attacker{t: t, c: newClient(t, r, id, opts), rng: rand.New(rand.NewPCG(5, 6)), ts: 1 << 20, seq: 1000}
 	a.c.recvOnly(0, 1)
 	publish := map[*webrtc.RTPTransceiver]string{}
 	var sections [2]*webrtc.RTPTransceiver
@@ -57,6 +66,9 @@ func newAttacker(t testing.TB, r *Router, id string, watch string) *attacker {
 	a.c.ep.mu.Lock()
 	a.slot = a.c.ep.slots[0].ssrc
 	a.c.ep.mu.Unlock()
+	// Its own reports are not authentic from now on: they would count among what is thrown, as
+	// of unknown SSRCs once too many such have come.
+	silent.Store(true)
 	key, salt := make([]byte, 16), make([]byte, 12)
 	context := func() *srtp.Context {
 		ctx, err := srtp.CreateContext(key, salt, srtp.ProtectionProfileAeadAes128Gcm, srtp.SRTPReplayProtection(1024), srtp.SRTCPReplayProtection(128))

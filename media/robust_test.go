@@ -50,9 +50,10 @@ func (c lossyConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	return c.UDPConn.WriteTo(b, addr)
 }
 
-func isRTP(b []byte) bool {
-	return len(b) > 12 && b[0] >= 128 && b[0] < 192 && (b[1] < 192 || b[1] > 223)
-}
+func isRTP(b []byte) bool { return len(b) > 12 && isMedia(b) && (b[1] < 192 || b[1] > 223) }
+
+// isMedia says that b is RTP or RTCP (RFC 7983).
+func isMedia(b []byte) bool { return len(b) > 0 && b[0] >= 128 && b[0] < 192 }
 
 // oneInTen chooses media packets to lose.
 func oneInTen(seed uint64) func([]byte) bool {

@@ -132,7 +132,7 @@ func (t *transmitter) flush(s *Sender) {
 func (t *transmitter) submit(s *Sender) {
 	for t.at = 0; t.at < t.n; {
 		before := t.at
-		if err := s.conn.raw.Control(t.send); err != nil {
+		if err := s.conn.out.Control(t.send); err != nil {
 			t.dropFrom(s, t.at, DropClosed)
 			break
 		}

@@ -176,7 +176,7 @@ func (c *Conn) writeNow(b []byte, to netip.AddrPort) (int, error) {
 	}
 	var n uintptr
 	var errno syscall.Errno
-	err := c.raw.Control(func(fd uintptr) {
+	err := c.out.Control(func(fd uintptr) {
 		n, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&sa.buf[0])), uintptr(sa.n))
 	})

@@ -81,7 +81,8 @@ type Conn struct {
 	cfg      Config
 	sock     *net.UDPConn
 	raw      syscall.RawConn
-	patient  *quiet // of the same port, for what may wait; may be nil
+	patient  *quiet          // of the same port, for what may wait; may be nil
+	out      syscall.RawConn // what is sent leaves by it: the patient socket, else the only one
 	local    netip.AddrPort
 	family   int // address family of the socket, OS value; 0 when unknown
 	gro      bool
@@ -106,8 +107,10 @@ func Listen(cfg Config) (*Conn, error) {
 	c.local = unmap(c.sock.LocalAddr().(*net.UDPAddr).AddrPort())
 	if c.raw, err = c.sock.SyscallConn(); err == nil {
 		c.configure(c.raw)
+		c.out = c.raw
 		if c.patient != nil {
 			c.configure(c.patient)
+			c.out = c.patient
 		}
 	}
 	if err != nil {
