@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/amphi-sfu/amphi/signal/tcp"
 )
 
 // Bounds of a request. A node ends within 5 s of being told to, of which signalling's goodbye takes up to
@@ -36,7 +38,7 @@ func newFront(address string, config *tls.Config, handler http.Handler, logger *
 		return nil, fmt.Errorf("listening for HTTP on %s: %w", address, err)
 	}
 	return &front{
-		listener: listener,
+		listener: tcp.Listener{Listener: listener},
 		secure:   config != nil,
 		server: &http.Server{
 			Handler:           bounded(handler),

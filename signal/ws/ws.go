@@ -147,6 +147,9 @@ type Conn struct {
 	heard  atomic.Int64 // milliseconds since 1970
 	silent atomic.Bool  // given up because nothing was heard
 
+	// writing is held by who writes, until the writer has ended.
+	writing sync.Mutex
+
 	once    sync.Once
 	closing chan struct{} // closed when the connection is to end
 	linger  *time.Timer   // set by once
@@ -249,8 +252,11 @@ func (c *Conn) read(h Handler) error {
 			return proto.Errorf(proto.InvalidMessage, "not a message in %s", c.out.Encoding().Subprotocol())
 		}
 		if ping, ok := m.GetBody().(*amphiv1.ClientMessage_Ping); ok {
-			c.pong(ping.Ping)
-		} else if err := h.Message(m); err != nil {
+			err = c.pong(ping.Ping)
+		} else {
+			err = h.Message(m)
+		}
+		if err != nil {
 			return err
 		}
 		if buf = b; cap(buf) > 4096 {
@@ -259,9 +265,18 @@ func (c *Conn) read(h Handler) error {
 	}
 }
 
-func (c *Conn) pong(p *amphiv1.Ping) {
-	c.Send(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Pong{Pong: &amphiv1.Pong{
-		TimeMs: p.GetTimeMs(), ServerMs: time.Now().UnixMilli()}}})
+// pong answers at once, on the reader's goroutine, if the writer has nothing to do: to wake that costs more than all
+// else that there is to a ping, and pings are most of what idle clients cost.
+func (c *Conn) pong(p *amphiv1.Ping) error {
+	m := &amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Pong{Pong: &amphiv1.Pong{
+		TimeMs: p.GetTimeMs(), ServerMs: time.Now().UnixMilli()}}}
+	if !c.writing.TryLock() {
+		c.Send(m)
+		return nil
+	}
+	defer c.writing.Unlock()
+	c.server.stats.delivered.Add(1)
+	return c.sock.Write(context.Background(), c.messageType(), outbox.NewFrame(m).Bytes(c.out.Encoding()))
 }
 
 func (c *Conn) readMessage(buf []byte) ([]byte, error) {
@@ -307,6 +322,7 @@ func (c *Conn) write() {
 	for {
 		<-c.out.Ready()
 		var end *outbox.End
+		c.writing.Lock()
 		batch, end = c.out.Take(batch[:0])
 		if err := c.writeBatch(typ, batch); err != nil {
 			_ = c.sock.CloseNow()
@@ -321,6 +337,7 @@ func (c *Conn) write() {
 			c.finish(end, true)
 			return
 		}
+		c.writing.Unlock()
 		if clear(batch); cap(batch) > 64 {
 			batch = nil
 		}
