@@ -74,7 +74,7 @@ func (c *clock) tick(now int64) {
 		m.tick(now)
 	}
 	c.period = clockPeriod
-	if len(publishers)+len(remotes) == 0 { // what is left is not urgent, and wake-ups are what idling costs
+	if len(publishers)+len(remotes) == 0 && e.patient.connecting.Load() == 0 { // what is left is not urgent, and wake-ups are what idling costs
 		c.period = idleClockPeriod
 	}
 	if now-c.speakersAt >= int64(speakersPeriod) {
@@ -120,11 +120,15 @@ func (e *Engine) publishers() []*Endpoint {
 
 func (e *Engine) setPublishing(ep *Endpoint, on bool) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	first := on && len(e.publishing) == 0
 	if on {
 		e.publishing[ep] = struct{}{}
 	} else {
 		delete(e.publishing, ep)
+	}
+	e.mu.Unlock()
+	if first {
+		e.kickClock()
 	}
 }
 

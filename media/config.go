@@ -25,7 +25,7 @@ const (
 	replayLimit      = 96
 	clockPeriod      = 20 * time.Millisecond
 	workerPeriod     = 50 * time.Millisecond
-	idleClockPeriod  = 100 * time.Millisecond // without publishers
+	idleClockPeriod  = 200 * time.Millisecond // without publishers
 	idlePeriod       = 500 * time.Millisecond // of workers whose endpoints are sent nothing
 	awakeTicks       = 20                     // of a worker, for an endpoint that is sent no track any more
 	keyframeInterval = 200 * time.Millisecond
