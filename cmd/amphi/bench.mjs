@@ -59,6 +59,9 @@ const loads = [
   { load: load(1, 50, "steady"), beside: load(1, 200, "steady", "--join-rate", "200"), rows: [
     ["joins", "1 → 50 video in bursts while 200 join another room at once, 200 a second: latency, p50 / p99, loss; their first decodable, p50 / p95",
       (r) => `${delay(r)}, ${lost(r)}; ${joins(r.beside)}`]] },
+  { load: load(1, 200, "steady", "--join-rate", "5000"), rows: [
+    ["Q5", "200 join a room with video at once: first decodable, p50 / p95; keyframes the publisher was asked for",
+      (r) => `${joins(r)}; ${r.media.keyframe_requests}`]] },
   { load: load(0, 100), rows: [
     ["P6", "CPU per idle subscriber", (r) => `${r.server.idle_us_per_subscriber_s.toFixed(0)} µs/s`],
     ["P2", "memory per idle subscriber", memory]] },
