@@ -218,6 +218,34 @@ func TestCorkJoinsSmallWritesInOrder(t *testing.T) {
 	}
 }
 
+// TestPingIsAnswered while the writer has nothing to do, and while it is busy, without the reader waiting for it.
+func TestPingIsAnswered(t *testing.T) {
+	t.Parallel()
+	sock, h, _ := connect(t, Config{}, "amphi.v1.json")
+	say := func(text string) {
+		t.Helper()
+		if err := sock.Write(context.Background(), websocket.MessageText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered := func(ms int64) {
+		t.Helper()
+		if m, err := read(t, sock); err != nil || m.GetPong().GetTimeMs() != ms || m.GetPong().GetServerMs() == 0 {
+			t.Fatal(m, err)
+		}
+	}
+	say(`{"ping":{"timeMs":1}}`)
+	answered(1)
+	h.conn.writing.Lock()
+	say(`{"ping":{"timeMs":2}}`)
+	say(`{"id":7,"command":{"leave":{}}}`)
+	if m := <-h.messages; m.GetId() != 7 {
+		t.Errorf("got %v", m)
+	}
+	h.conn.writing.Unlock()
+	answered(2)
+}
+
 // TestStuckWriterIsCutLoose has a client that stops reading while the server still writes: the connection is gone
 // after the time to linger.
 func TestStuckWriterIsCutLoose(t *testing.T) {
