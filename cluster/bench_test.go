@@ -70,6 +70,23 @@ func BenchmarkLeaderKilled(b *testing.B) {
 	}
 }
 
+// BenchmarkLeaderCutOff cuts the Raft leader off, as a black hole does: from then until a write at another node is answered.
+func BenchmarkLeaderCutOff(b *testing.B) {
+	w, ids := real(b, 3, 40*time.Millisecond)
+	var all []time.Duration
+	for b.Loop() {
+		leader := w.leader()
+		client := ids[(slices.Index(ids, leader)+1)%len(ids)]
+		began := time.Now()
+		w.net.isolate(leader, ids)
+		w.propose(client, putRoom("r", ""))
+		all = append(all, time.Since(began))
+		w.net.heal()
+		w.leased(ids...)
+	}
+	percentiles(b, all)
+}
+
 // BenchmarkOwnerKilled kills a room's owner: until another node knows that it is the owner and has a lease. Once the
 // owner does not lead the Raft group, once it does.
 func BenchmarkOwnerKilled(b *testing.B) {

@@ -171,7 +171,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, f := range []func(context.Context){c.leader.run, c.holder.run, c.placer.run, c.followLeader, c.adaptHeartbeat} {
+	for _, f := range []func(context.Context){c.leader.run, c.holder.run, c.placer.run, c.followLeader, c.doubtLeader, c.adaptHeartbeat} {
 		wg.Go(func() { f(inner) })
 	}
 	if c.cfg.BootstrapExpect > 0 && c.votes() {

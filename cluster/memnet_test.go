@@ -209,11 +209,13 @@ func (p *port) RTT(string) time.Duration {
 }
 
 func (p *port) Dial(ctx context.Context, node string) (net.Conn, error) {
-	if err := p.net.travel(ctx, way{p.id, node}); err != nil {
-		return nil, err
-	}
-	if err := p.net.travel(ctx, way{node, p.id}); err != nil {
-		return nil, err
+	for range 3 { // as TCP, TLS and the byte that tells that the connection was taken
+		if err := p.net.travel(ctx, way{p.id, node}); err != nil {
+			return nil, err
+		}
+		if err := p.net.travel(ctx, way{node, p.id}); err != nil {
+			return nil, err
+		}
 	}
 	there, back := newPipe(p.net, way{p.id, node}), newPipe(p.net, way{node, p.id})
 	mine, theirs := &memConn{in: back, out: there}, &memConn{in: there, out: back}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -69,6 +70,10 @@ type Group struct {
 	heartbeat time.Duration // set by Start
 	notify    chan bool
 	leaders   chan raft.Observation
+
+	waiting sync.Mutex // guards the fields below
+	timeout time.Duration
+	trust   bool
 }
 
 // New opens what the directory holds, and starts nothing.
@@ -126,11 +131,12 @@ func (g *Group) closeStores() error {
 // election, and a leader who hears no majority resigns. The state is restored from the last snapshot before it
 // returns, from the log after.
 func (g *Group) Start(heartbeat time.Duration) error {
-	g.heartbeat = heartbeat
+	g.heartbeat, g.timeout = heartbeat, heartbeat
 	log := logger(g.cfg.Logger)
+	dialTimeout := max(2*time.Second, 4*g.heartbeat)
 	g.streams = newStreams(g.cfg.ID, g.cfg.Dial)
 	g.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Logger: log, Stream: g.streams, MaxPool: 3, Timeout: max(2*time.Second, 4*g.heartbeat),
+		Logger: log, Stream: g.streams, MaxPool: 3, Timeout: dialTimeout,
 		// No pipelining: its sender waits for ever when the leader learns of a newer term while the pipeline is full.
 		MaxRPCsInFlight: 1,
 	})
@@ -153,7 +159,32 @@ func (g *Group) Start(heartbeat time.Duration) error {
 		return is
 	}))
 	g.raft = r
+	g.streams.keeping.Go(func() { g.streams.keep(g.spared, dialTimeout) })
 	return nil
+}
+
+// spared are the nodes that this one, if it leads, will have to reach at once: the voters first.
+func (g *Group) spared() []string {
+	servers := g.Servers()
+	if !slices.Contains(servers, Server{ID: g.cfg.ID, Voter: true}) {
+		return nil
+	}
+	slices.SortStableFunc(servers, func(a, b Server) int {
+		switch {
+		case a.Voter == b.Voter:
+			return 0
+		case a.Voter:
+			return -1
+		}
+		return 1
+	})
+	var ids []string
+	for _, s := range servers {
+		if s.ID != g.cfg.ID {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
 }
 
 // Close hands leadership to another voter, if this node leads and another is there, and ends the node's part.
@@ -320,15 +351,54 @@ func (g *Group) Change(c Change) error {
 	return nil
 }
 
+// calm is by how many times longer Raft waits for a leader that is trusted.
+const calm = 3
+
 // SetHeartbeat changes the time-out of a running group; it is never below that of Start.
 func (g *Group) SetHeartbeat(d time.Duration) error {
-	d = max(d, g.heartbeat)
+	g.waiting.Lock()
+	defer g.waiting.Unlock()
+	g.timeout = max(d, g.heartbeat)
+	return g.waitLocked()
+}
+
+// Trust says whether Raft leaves it to its user to find out that the leader is silent. Once it is not trusted any more, Raft looks at once
+// whether the leader's time-out is over, and stands for election if it is and this node has a vote. By itself it would look when a random timer
+// has run, which may be three time-outs after the last word, and two nodes may look at the same moment.
+func (g *Group) Trust(trust bool) error {
+	g.waiting.Lock()
+	defer g.waiting.Unlock()
+	g.trust = trust
+	return g.waitLocked()
+}
+
+// waitLocked has Raft's time-outs follow.
+func (g *Group) waitLocked() error {
+	d := g.timeout
+	if g.trust {
+		d *= calm
+	}
 	c := g.raft.ReloadableConfig()
 	if c.HeartbeatTimeout == d {
 		return nil
 	}
 	c.HeartbeatTimeout, c.ElectionTimeout = d, d
-	return g.raft.ReloadConfig(c)
+	return g.raft.ReloadConfig(c) // one that has become shorter has it look
+}
+
+// Timeout is after how much silence a leader may be doubted.
+func (g *Group) Timeout() time.Duration {
+	g.waiting.Lock()
+	defer g.waiting.Unlock()
+	return g.timeout
+}
+
+// Silence is how long the leader has not been heard here; false while this node leads or knows of no leader.
+func (g *Group) Silence() (time.Duration, bool) {
+	if g.raft.State() != raft.Follower || g.Leader() == "" {
+		return 0, false
+	}
+	return time.Since(g.raft.LastContact()), true
 }
 
 // Stats are what operators see.
@@ -347,7 +417,7 @@ func (g *Group) Stats() Stats {
 	last, _ := g.log.LastIndex()
 	s := Stats{
 		Leader: g.Leader(), Term: g.Term(), Committed: g.raft.CommitIndex(), Applied: g.raft.AppliedIndex(), Servers: g.Servers(),
-		Heartbeat: g.raft.ReloadableConfig().HeartbeatTimeout,
+		Heartbeat: g.Timeout(),
 	}
 	if last > 0 {
 		s.LogEntries = last - first + 1
