@@ -241,9 +241,23 @@ func (m *mesh) all() []gossip.Member {
 	return m.gossip.Members()
 }
 
+// seen are the members as this node knows them. One that the registry has buried is dead, though gossip is slower to find it: its lease
+// had run out and others heard nothing of it. Gossip still goes by its own view, and so does what lets such a node come back.
+func (m *mesh) seen() []gossip.Member {
+	all := m.all()
+	m.cluster.Read(func(r *amphiv1.Registry) {
+		for i, g := range all {
+			if here(g) && g.ID != m.self.GetId() && r.GetNodes()[g.ID].GetDown() {
+				all[i].State = gossip.Dead
+			}
+		}
+	})
+	return all
+}
+
 // members are all nodes, for choosing among them.
 func (m *mesh) members() []member {
-	all := m.all()
+	all := m.seen()
 	list := make([]member, 0, len(all))
 	for _, g := range all {
 		list = append(list, member{id: g.ID, region: g.Region, zone: g.Zone, roles: g.Roles, url: g.URL, load: g.Load,

@@ -36,7 +36,7 @@ func (m *mesh) nodes() []*amphiv1.NodeInfo {
 		}
 	})
 	var list []*amphiv1.NodeInfo
-	for _, g := range m.gossip.Members() {
+	for _, g := range m.seen() {
 		info := &amphiv1.NodeInfo{
 			Id: g.ID, Region: g.Region, Zone: g.Zone, Roles: g.Roles, Version: g.Version, StartedMs: g.StartedMs, Address: g.URL,
 			State: stateOf(g), Load: uint32(g.Load), Leader: g.ID == status.Leader, Voter: slices.Contains(voters, g.ID),
@@ -75,9 +75,13 @@ func (m *mesh) complete(info *amphiv1.NodeInfo) {
 // addCluster fills in how the cluster looks from here.
 func (m *mesh) addCluster(s *amphiv1.NodeStatus) {
 	raft, gossiped := m.cluster.Status(), m.gossip.Stats()
+	states := map[gossip.State]uint32{}
+	for _, g := range m.seen() {
+		states[g.State]++
+	}
 	c := &amphiv1.ClusterStatus{
 		RaftState: "follower", Leader: raft.Leader, Term: raft.Term, CommitIndex: raft.Committed, AppliedIndex: raft.Applied, Leased: raft.Leased,
-		Alive: uint32(gossiped.Members[gossip.Alive]), Suspect: uint32(gossiped.Members[gossip.Suspect]), Dead: uint32(gossiped.Members[gossip.Dead]),
+		Alive: states[gossip.Alive], Suspect: states[gossip.Suspect], Dead: states[gossip.Dead],
 		Refused: map[string]uint64{},
 	}
 	votes := false
