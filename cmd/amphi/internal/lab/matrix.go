@@ -105,6 +105,7 @@ func (r *run) judgeLimits() {
 	switch {
 	case f.name == drain().name || f.name == rollingRestart().name:
 		res.checkTime("C9", "audio gap of moved clients", res.Direct.Audio.Max, drainAudio)
+		res.figure("ms of that in which the lab ran", milliseconds(res.Awake))
 		res.checkTime("C9", "video gap of moved clients", res.Direct.Video.Max, drainVideo)
 		res.check("C9", "attempts that failed", float64(res.Refused), 0)
 	case f.name == noQuorum(0).name:

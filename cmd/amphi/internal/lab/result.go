@@ -29,6 +29,8 @@ type Result struct {
 	Direct Gaps `json:"direct"`
 	Others Gaps `json:"others"`
 	Before Gaps `json:"before"`
+	// Awake is the longest silence of audio among Direct, less the time in it in which the lab itself, where the peers are, stood still.
+	Awake time.Duration `json:"direct_audio_awake_ns"`
 	// Missing of the Others' packets never came.
 	Packets int `json:"packets"`
 	Missing int `json:"missing"`

@@ -101,6 +101,7 @@ type run struct {
 	wire     wire.Stats
 	cpu      time.Duration
 	waited   time.Duration
+	stood    *stood
 	watch    *watch // of what the other nodes say about the target
 }
 
@@ -133,6 +134,8 @@ func (l *Lab) play(ctx context.Context, r *run, room string) error {
 		return err
 	}
 	defer r.close()
+	r.stood = beginStood(ctx)
+	defer r.stood.end()
 	wait(ctx, before)
 	if r.scenario.measure != nil {
 		err := errors.Join(r.scenario.measure(ctx, r), l.net.Mend(faultName))
@@ -301,6 +304,9 @@ func (r *run) judgeMedia(until time.Time) {
 			}
 			if hit {
 				direct[kind] = append(direct[kind], w.Gap)
+				if at := r.began.Add(w.GapAt); t.Audio {
+					r.result.Awake = max(r.result.Awake, w.Gap-r.stood.within(at, at.Add(w.Gap)))
+				}
 				continue
 			}
 			others[kind] = append(others[kind], w.Gap)
