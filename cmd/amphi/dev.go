@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -107,19 +106,11 @@ func runDev(ctx context.Context, config Config, out io.Writer) error {
 	})
 }
 
-// seedDev makes the development key, the preset templates, the room and its codes, where they are not there yet.
+// seedDev makes the development key, the room and its codes, where they are not there yet.
 func seedDev(ctx context.Context, node *Node) ([]*amphiv1.RoomCode, error) {
-	var presets []*amphiv1.Template
-	var preset *amphiv1.Template
-	for _, name := range template.PresetNames() {
-		p, err := template.Preset(name)
-		if err != nil {
-			return nil, err
-		}
-		presets = append(presets, p)
-		if name == template.DefaultPreset {
-			preset = p
-		}
+	preset, err := template.Preset(template.DefaultPreset)
+	if err != nil {
+		return nil, err
 	}
 	now := time.Now().UnixMilli()
 	var wanted []*amphiv1.RegistryCommand
@@ -128,17 +119,6 @@ func seedDev(ctx context.Context, node *Node) ([]*amphiv1.RoomCode, error) {
 		if r.GetKeys()[devKey] == nil {
 			wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutKey{
 				PutKey: &amphiv1.ApiKey{Id: devKey, Secret: devSecret}}})
-		}
-		for _, p := range presets {
-			if r.GetTemplates()[p.GetName()] == nil {
-				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutTemplate{PutTemplate: p}})
-			}
-		}
-		// A node that was killed left its sessions open; nobody else could be running them.
-		for _, session := range r.GetSessions() {
-			if session.GetEndedMs() == 0 {
-				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutSession{PutSession: cutShort(session, now)}})
-			}
 		}
 		if r.GetRooms()[devRoom] == nil {
 			wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{
@@ -166,18 +146,6 @@ func seedDev(ctx context.Context, node *Node) ([]*amphiv1.RoomCode, error) {
 		}
 	}
 	return codes, nil
-}
-
-// cutShort is the record of a session that ended with its node.
-func cutShort(session *amphiv1.Session, now int64) *amphiv1.Session {
-	ended := protobuf.Clone(session).(*amphiv1.Session)
-	ended.EndedMs = now
-	for _, a := range ended.GetAttendance() {
-		if a.GetLeftMs() == 0 {
-			a.LeftMs, a.Reason = now, amphiv1.LeaveReason_LEAVE_REASON_LOST
-		}
-	}
-	return ended
 }
 
 func printDev(out io.Writer, node *Node, codes []*amphiv1.RoomCode) error {

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"runtime"
 	"time"
+
+	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -43,24 +46,7 @@ func (m *mesh) seed(ctx context.Context) error {
 	}
 	var wanted []*amphiv1.RegistryCommand
 	now := m.node.cfg.Now().UnixMilli()
-	m.cluster.Read(func(r *amphiv1.Registry) {
-		if len(r.GetNodeSecret()) == 0 {
-			secret := make([]byte, 32)
-			// crypto/rand.Read never fails since Go 1.24.
-			_, _ = rand.Read(secret)
-			wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: secret}})
-		}
-		for _, k := range m.cfg.Keys {
-			if r.GetKeys()[k.GetId()] == nil {
-				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutKey{PutKey: k}})
-			}
-		}
-		for _, name := range template.PresetNames() {
-			if p, err := template.Preset(name); err == nil && r.GetTemplates()[name] == nil {
-				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutTemplate{PutTemplate: p}})
-			}
-		}
-	})
+	m.cluster.Read(func(r *amphiv1.Registry) { wanted = firstRecords(r, m.cfg.Keys) })
 	for _, cmd := range wanted {
 		cmd.Id, cmd.TimeMs, cmd.OnlyNew = proto.NewID(proto.RequestPrefix), now, true
 		// Another node may have been quicker.
@@ -69,6 +55,61 @@ func (m *mesh) seed(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// firstRecords are the secret, the keys and the preset templates that are missing.
+func firstRecords(r *amphiv1.Registry, keys []*amphiv1.ApiKey) (wanted []*amphiv1.RegistryCommand) {
+	if len(r.GetNodeSecret()) == 0 {
+		secret := make([]byte, 32)
+		// crypto/rand.Read never fails since Go 1.24.
+		_, _ = rand.Read(secret)
+		wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: secret}})
+	}
+	for _, k := range keys {
+		if r.GetKeys()[k.GetId()] == nil {
+			wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutKey{PutKey: k}})
+		}
+	}
+	for _, name := range template.PresetNames() {
+		if p, err := template.Preset(name); err == nil && r.GetTemplates()[name] == nil {
+			wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutTemplate{PutTemplate: p}})
+		}
+	}
+	return wanted
+}
+
+// foundAlone makes what a node without others needs, and ends in its records what ended with the process before.
+func (n *Node) foundAlone() error {
+	var wanted []*amphiv1.RegistryCommand
+	now := n.cfg.Now().UnixMilli()
+	n.registry.Read(func(r *amphiv1.Registry) {
+		wanted = firstRecords(r, n.cfg.Keys)
+		// A node that was killed left its sessions open; nobody else could be running them.
+		for _, session := range r.GetSessions() {
+			if session.GetEndedMs() == 0 {
+				wanted = append(wanted, &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutSession{PutSession: cutShort(session, now)}})
+			}
+		}
+	})
+	for _, cmd := range wanted {
+		cmd.Id, cmd.TimeMs = proto.NewID(proto.RequestPrefix), now
+		if err := n.registry.Propose(context.Background(), cmd); err != nil {
+			return fmt.Errorf("making the first records: %w", err)
+		}
+	}
+	return nil
+}
+
+// cutShort is the record of a session that ended with its node.
+func cutShort(session *amphiv1.Session, now int64) *amphiv1.Session {
+	ended := protobuf.Clone(session).(*amphiv1.Session)
+	ended.EndedMs = now
+	for _, a := range ended.GetAttendance() {
+		if a.GetLeftMs() == 0 {
+			a.LeftMs, a.Reason = now, amphiv1.LeaveReason_LEAVE_REASON_LOST
+		}
+	}
+	return ended
 }
 
 // tellLoad lets the others know how busy this node is.

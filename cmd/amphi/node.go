@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -206,7 +205,7 @@ func (n *Node) openRecords(deps *signal.Deps) error {
 	if deps.Directory == nil {
 		deps.Directory = local
 	}
-	return n.ensureSecret()
+	return n.foundAlone()
 }
 
 func (n *Node) newMedia() (*media.Engine, error) {
@@ -284,25 +283,6 @@ func compositorPath(wish string) (string, error) {
 	}
 	// Without it everything but streams works; starting one says what is missing.
 	return compositorName, nil
-}
-
-// ensureSecret makes the secret that signs resume tokens, once in a registry's life.
-func (n *Node) ensureSecret() error {
-	var have bool
-	n.registry.Read(func(r *amphiv1.Registry) { have = len(r.GetNodeSecret()) > 0 })
-	if have {
-		return nil
-	}
-	secret := make([]byte, 32)
-	// crypto/rand.Read never fails since Go 1.24.
-	_, _ = rand.Read(secret)
-	err := n.registry.Propose(context.Background(), &amphiv1.RegistryCommand{
-		Id: proto.NewID(proto.RequestPrefix), TimeMs: n.cfg.Now().UnixMilli(),
-		Body: &amphiv1.RegistryCommand_SetNodeSecret{SetNodeSecret: secret}})
-	if err != nil {
-		return fmt.Errorf("keeping the secret of resume tokens: %w", err)
-	}
-	return nil
 }
 
 // Run serves until ctx is done and returns when everything has stopped: nil, or the first
