@@ -147,8 +147,8 @@ func (j *journal) openLog(size int64) error {
 	return j.syncDir()
 }
 
-// append writes a batch and waits until it is on disk. After a failure nothing is known of what is there: the
-// journal takes no more.
+// append writes a batch and waits until it is on disk. What a full disk took of it is cut off again, and the next batch is
+// another try. After any other failure nothing is known of what is there: the journal takes no more.
 func (j *journal) append(batch []*proposal) error {
 	if j.broken {
 		return errBroken
@@ -158,8 +158,7 @@ func (j *journal) append(batch []*proposal) error {
 		buf = appendEntry(buf, j.last+1+uint64(i), p.data)
 	}
 	if _, err := j.log.Write(buf); err != nil {
-		j.broken = true
-		return err
+		return j.cutBack(err)
 	}
 	if err := j.log.Sync(); err != nil {
 		j.broken = true
@@ -168,6 +167,20 @@ func (j *journal) append(batch []*proposal) error {
 	j.last += uint64(len(batch))
 	j.size += int64(len(buf))
 	return nil
+}
+
+// cutBack takes away what a write that failed has left behind the last batch, which was flushed and is known to be there.
+func (j *journal) cutBack(failed error) error {
+	full := errors.Is(failed, unix.ENOSPC) || errors.Is(failed, unix.EDQUOT)
+	if !full {
+		j.broken = true
+		return failed
+	}
+	if err := errors.Join(j.log.Truncate(j.size), j.log.Sync()); err != nil {
+		j.broken = true
+		return errors.Join(failed, err)
+	}
+	return failed
 }
 
 func (j *journal) wantsSnapshot() bool { return !j.broken && j.size >= j.nextTry }

@@ -16,6 +16,7 @@ import (
 	"github.com/amphi-sfu/amphi/proto"
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	gproto "google.golang.org/protobuf/proto"
 )
 
@@ -197,6 +198,61 @@ func TestConcurrentProposals(t *testing.T) {
 	}
 	if n := len(registryOf(open(t, dir, 0)).GetRooms()); n != 400 {
 		t.Errorf("%d rooms, want 400", n)
+	}
+}
+
+// TestFullDisk fills a real file system while the registry is written: what does not fit is refused, and when there is room again
+// the registry goes on, without a restart, behind what it had acknowledged.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	l := open(t, dir, 64<<10)
+	propose(t, l, putRoom("before", ""))
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	if err := filler.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Larger than what is left of a page: a part of it fits.
+	large := strings.Repeat("m", 10_000)
+	for range 3 {
+		if err := l.Propose(context.Background(), putRoom("refused", large)); !proto.CodeOf(err).Retryable() {
+			t.Fatalf("on a full disk: %v", err)
+		}
+	}
+	if err := os.Remove(filler.Name()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // with snapshots among them
+		propose(t, l, putRoom(fmt.Sprint("after", i%3), large))
+	}
+	want := registryOf(l)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, 64<<10)
+	got := registryOf(l)
+	if !gproto.Equal(got, want) || len(got.GetRooms()) != 4 {
+		t.Errorf("%d rooms, want before and three after", len(got.GetRooms()))
+	}
+	if torn, _ := filepath.Glob(filepath.Join(dir, "*.torn-*")); len(torn) > 0 {
+		t.Errorf("what did not fit was left behind: %v", torn)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
