@@ -134,6 +134,58 @@ func TestARecordingBecomesFiles(t *testing.T) {
 	}
 }
 
+// TestFilesWaitForADiskThatTakesNoUploads has the queue of uploads unable to write when a recording's files are complete: they are not
+// given up, but queued when it can, while the node runs.
+func TestFilesWaitForADiskThatTakesNoUploads(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	node := startNodeWith(t, Config{ID: "no_full", CompositorPath: fakeCompositor(t), Storage: StorageConfig{Dir: dir}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	host := join(ctx, t, node, "host", "Ada")
+	defer host.Close()
+	records := amphiv1connect.NewRecordingServiceClient(http.DefaultClient, node.URL(), manager(t))
+	if _, err := records.StartRecording(ctx, connect.NewRequest(&amphiv1.StartRecordingRequest{Room: devRoom})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "something on the disk", func() bool {
+		all := node.outputs.status()
+		return len(all) == 1 && all[0].GetOutput().GetBytes() > 20_000
+	})
+	uploads := filepath.Join(dir, "uploads")
+	if err := os.Rename(uploads, uploads+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := records.StopRecording(ctx, connect.NewRequest(&amphiv1.OutputRequest{Room: devRoom})); err != nil {
+		t.Fatal(err)
+	}
+	waiting := func() int {
+		node.recordings.mu.Lock()
+		defer node.recordings.mu.Unlock()
+		return len(node.recordings.unqueued)
+	}
+	states := func() map[amphiv1.AssetState]int {
+		found := map[amphiv1.AssetState]int{}
+		node.registry.Read(func(r *amphiv1.Registry) {
+			for _, a := range r.GetAssets() {
+				found[a.GetState()]++
+			}
+		})
+		return found
+	}
+	eventually(t, "files that cannot be queued", func() bool { return waiting() >= 2 && states()[amphiv1.AssetState_ASSET_STATE_RECORDING] == 0 })
+	if s := states(); s[amphiv1.AssetState_ASSET_STATE_READY]+s[amphiv1.AssetState_ASSET_STATE_FAILED] > 0 {
+		t.Errorf("meanwhile: %v", s)
+	}
+	if err := os.Rename(uploads+".away", uploads); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all of them in the storage", func() bool {
+		s := states()
+		return len(s) == 1 && s[amphiv1.AssetState_ASSET_STATE_READY] >= 2
+	})
+}
+
 // plays fetches a file by its link, and has ffprobe look at it where there is one. The link without its signature is no link.
 func plays(ctx context.Context, t *testing.T, node *Node, assets amphiv1connect.AssetServiceClient, a *amphiv1.Asset) {
 	t.Helper()

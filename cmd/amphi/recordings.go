@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -34,6 +35,8 @@ const (
 	thumbnailWidth = 640
 	// recoverWait bounds how long a recording waits for what is left of those before a crash to be found.
 	recoverWait = 5 * time.Second
+	// queueAgain is the time between attempts to queue files for the storage.
+	queueAgain = 5 * time.Second
 )
 
 // StorageConfig says where recordings go. The zero value is a directory beside the records, or a temporary one.
@@ -62,6 +65,9 @@ type recordings struct {
 	bucket    bool
 	// call asks another node; nil: there is none.
 	call func(ctx context.Context, node string, kind byte, question []byte) ([]byte, error)
+
+	mu       sync.Mutex     // guards the field below
+	unqueued []record.Asset // files that could not be queued for the storage
 }
 
 // newRecordings opens the directory and the storage; it starts nothing.
@@ -131,7 +137,7 @@ func (r *recordings) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	err := runAll(ctx, []service{{"the records of recordings", keep}, {"the uploads", r.queue.Run}, {"the recorder", r.recorder.Run}, {"the tracks of before", before}}, func() {})
+	err := runAll(ctx, []service{{"the records of recordings", keep}, {"the uploads", r.queue.Run}, {"uploads that wait for the disk", r.requeue}, {"the recorder", r.recorder.Run}, {"the tracks of before", before}}, func() {})
 	r.close()
 	return err
 }
@@ -317,9 +323,31 @@ func (r *recordings) finished(a record.Asset) {
 		err = r.queue.Add(job)
 	}
 	if err != nil {
-		// It stays on this node's disk.
-		r.log.Error("a file cannot be brought to the storage; it is tried again at the next start", "asset", a.ID, "err", err)
-		r.failed(asset, "it could not be queued for the storage")
+		// It stays on this node's disk, whose being full is the most likely reason.
+		r.log.Warn("a file cannot be queued for the storage; it is tried again", "asset", a.ID, "err", err)
+		r.mu.Lock()
+		r.unqueued = append(r.unqueued, a)
+		r.mu.Unlock()
+	}
+}
+
+// requeue tries what could not be queued for the storage again, until ctx ends; the recorder tells of what is left then at the next start.
+func (r *recordings) requeue(ctx context.Context) error {
+	tick := time.NewTicker(queueAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		again := r.unqueued
+		r.unqueued = nil
+		r.mu.Unlock()
+		for _, a := range again {
+			r.finished(a)
+		}
 	}
 }
 
