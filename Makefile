@@ -52,7 +52,7 @@ test-links: .cache/setup-test
 test-web: $(WEB_STAMP)
 	cd signal/web && npm run --silent check && npm test --silent
 
-test-e2e: .cache/setup-test build
+test-e2e: .cache/setup-test .cache/bin/versitygw build
 	cd signal/web && npm run --silent e2e
 
 # Failures of a cluster of real nodes in network namespaces: a few of them, judged by what no machine excuses. Needs root.

@@ -24,6 +24,11 @@ async function another(taken) {
   return port;
 }
 
+async function operate(url, ...args) {
+  const { stdout } = await run(binary, [...args, "--url", url, ...credentials, "--json"]);
+  return JSON.parse(stdout);
+}
+
 /** One node's process. */
 class Member {
   constructor(id, port, file) {
@@ -101,9 +106,8 @@ cluster:
   }
 
   /** Runs an operator command against a node; answers its JSON. */
-  async cli(id, ...args) {
-    const { stdout } = await run(binary, [...args, "--url", this.nodes.get(id).url, "--key", key, "--secret", secret, "--json"]);
-    return JSON.parse(stdout);
+  cli(id, ...args) {
+    return operate(this.nodes.get(id).url, ...args);
   }
 
   async managementToken() {
@@ -126,5 +130,40 @@ cluster:
     for (const node of this.nodes.values()) node.child.kill("SIGKILL");
     await Promise.all([...this.nodes.values()].map((node) => node.ended));
     await rm(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** One node that is alone, with more in its file than every node has: recordings, say. `data` is its directory of records. */
+export class Alone {
+  static async start(dir, data, more) {
+    const alone = new Alone();
+    const port = await another([]);
+    await writeFile(join(dir, "alone.yaml"), `
+node: alone
+data: ${data}
+http: "127.0.0.1:${port}"
+metrics: ""
+turn: {port: 0, tls_port: 0}
+keys: [{id: ${key}, secret: "${secret}"}]
+${more}
+`);
+    alone.member = new Member("alone", port, join(dir, "alone.yaml"));
+    alone.url = alone.member.url;
+    try {
+      await alone.member.ready();
+    } catch (thrown) {
+      await alone.stop();
+      throw new Error(`${thrown.message}\n${alone.member.output}`);
+    }
+    return alone;
+  }
+
+  /** Runs an operator command; answers its JSON. */
+  cli(...args) {
+    return operate(this.url, ...args);
+  }
+
+  stop() {
+    return this.member.kill();
   }
 }

@@ -35,6 +35,17 @@ export async function freePort() {
   throw new Error("no three free ports in a row");
 }
 
+/** Pids of a process's children with this name. */
+export async function childrenOf(pid, name) {
+  const { stdout } = await run("ps", ["-o", "pid=,comm=", "--ppid", String(pid)]).catch(() => ({ stdout: "" }));
+  return stdout
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, comm]) => comm?.startsWith(name.slice(0, 15)))
+    .map(([pid]) => Number(pid));
+}
+
 export class Platform {
   /**
    * Starts the platform and waits until clients may come. `host` is the address it listens on, by default all of IPv4:
@@ -99,14 +110,8 @@ export class Platform {
   }
 
   /** Pids of child processes with this name. */
-  async children(name) {
-    const { stdout } = await run("ps", ["-o", "pid=,comm=", "--ppid", String(this.pid)]).catch(() => ({ stdout: "" }));
-    return stdout
-      .trim()
-      .split("\n")
-      .map((line) => line.trim().split(/\s+/))
-      .filter(([, comm]) => comm?.startsWith(name.slice(0, 15)))
-      .map(([pid]) => Number(pid));
+  children(name) {
+    return childrenOf(this.pid, name);
   }
 
   /** Ends it as Ctrl-C does; answers how long that took and how it ended. */
