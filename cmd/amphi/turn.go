@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -15,6 +16,8 @@ import (
 const (
 	defaultTURNPort    = 3478
 	defaultTURNTLSPort = 5349
+	// relayTries is how often TURN looks for free ports.
+	relayTries = 10
 )
 
 // turnAddr is the address with this port on the host of the HTTP address; empty for port 0.
@@ -46,14 +49,20 @@ func (n *Node) newRelay() (*turn.Server, error) {
 	if err == nil {
 		return server, nil
 	}
+	var again error
 	for _, address := range []*string{&config.Addr, &config.TLSAddr} {
 		if host, _, split := net.SplitHostPort(*address); split == nil {
 			*address = net.JoinHostPort(host, "0")
 		}
 	}
-	server, again := turn.New(config)
+	// The port that UDP is given may be taken for TCP, on a machine with many connections.
+	for range relayTries {
+		if server, again = turn.New(config); again == nil {
+			break
+		}
+	}
 	if again != nil {
-		return nil, err
+		return nil, errors.Join(err, again)
 	}
 	n.log.Warn("TURN has other ports than usual, which firewalls may not let pass", "err", err,
 		"port", server.Port(), "tls_port", server.TLSPort())
