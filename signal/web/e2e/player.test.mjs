@@ -5,16 +5,17 @@ import { Guest, openBrowser } from "./lib/browser.mjs";
 import { people } from "./lib/people.mjs";
 import { Platform } from "./lib/platform.mjs";
 import { look } from "./lib/senses.mjs";
-import { always, eventually, until } from "./lib/wait.mjs";
+import { Viewer } from "./lib/viewer.mjs";
+import { always, eventually, pause, until } from "./lib/wait.mjs";
 
 const video = '[data-testid="viewer-video"]';
 const colours = Object.entries(people).map(([name, p]) => ({ name, rgb: p.rgb }));
-let platform, browser, host, viewer;
+let platform, browser, host, viewer, links;
 
 before(async () => {
   platform = await Platform.start();
   browser = await openBrowser("red");
-  const links = await platform.room("cinema");
+  links = await platform.room("cinema");
   host = await (await Guest.open(browser, links.host, "Rita")).join();
   await host.id("control-live").click();
   viewer = await (await Guest.open(browser, links.viewer, "Vera")).join();
@@ -110,4 +111,37 @@ test("the app fits a phone, and the player's controls can be reached on it", { t
     await viewer.id("viewer-stats").click();
     await viewer.page.screenshot({ path: `${process.env.AMPHI_SHOTS}/player-desktop.png` });
   }
+});
+
+test("another quality every 4 s stops nothing, and each cue comes with its picture", { timeout: 120_000 }, async (t) => {
+  await viewer.close(); // one decoder is enough for the machine
+  const watcher = await Viewer.open(browser, links.viewer, { width: 1280, height: 720 });
+  await watcher.watch();
+  await watcher.follows(4, 60_000);
+  await watcher.noteCues();
+  const { stalls, stalledS } = await watcher.stats();
+  const sent = new Map();
+  const took = [];
+  for (const height of [720, 360, 480, 720, 360, 480]) {
+    const begun = Date.now();
+    const { id, timeMs } = await platform.cli("stream", "metadata", "cinema", "goal", String(height));
+    sent.set(id, Number(timeMs));
+    await watcher.choose(height);
+    await until(`${height}p is shown`, async () => (await watcher.height()) === height, { timeout: 15_000, every: 50 });
+    took.push(Date.now() - begun);
+    await pause(4_000 - took.at(-1));
+  }
+  const cues = await until("the last cue", async () => {
+    const noted = await watcher.cues();
+    return noted.length >= sent.size && noted;
+  });
+  const stats = await watcher.stats();
+  const off = cues.map(({ id, dateMs }) => Math.round(dateMs - sent.get(id)));
+  const late = cues.map((cue) => Math.round(cue.lateMs));
+  const stalled = stats.stalledS - stalledS;
+  t.diagnostic(`6 switches, shown after ${took.join(", ")} ms: ${stats.stalls - stalls} stalls, ${stalled.toFixed(2)} s; cues ${off.join(", ")} ms after their moments, the frame on the screen then ${late.join(", ")} ms old`);
+  assert.deepEqual(cues.map((cue) => cue.id), [...sent.keys()], "each once, in their order");
+  // H9 is no stall, and 100 ms; the machine may be busy with other things.
+  assert.ok(stalled < 2, `stalled for ${stalled} s`);
+  assert.ok(off.every((ms) => ms > -100 && ms < 400), `cues ${off} ms after their moments`);
 });

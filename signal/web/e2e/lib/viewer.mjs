@@ -72,7 +72,7 @@ export class Viewer {
     return this.page.evaluate((selector) => document.querySelector(selector).videoHeight, selector);
   }
 
-  /** Notes cues from now on, each with when the picture that is on the screen as it comes was made. */
+  /** Notes cues from now on, each with the date that the player has reached as it comes, and how old the frame on the screen is then. */
   noteCues() {
     return this.page.evaluate((selector) => {
       const video = document.querySelector(selector);
@@ -85,8 +85,7 @@ export class Viewer {
       video.requestVideoFrameCallback(frame);
       window.e2e.cues = [];
       player.events.on("cue", ({ id }) => {
-        const positionMs = Date.now() - player.latencyS * 1000;
-        window.e2e.cues.push({ id, pictureMs: positionMs - (video.currentTime - shownS) * 1000 });
+        window.e2e.cues.push({ id, dateMs: Date.now() - player.latencyS * 1000, lateMs: (video.currentTime - shownS) * 1000 });
       });
     }, selector);
   }
