@@ -174,6 +174,9 @@ func (in *Input) Push(b []byte, now time.Duration) {
 	}) {
 	case late:
 		in.drop(DropLate)
+		if after, missed := s.order.missed(p.SequenceNumber, now); missed {
+			in.sync.missed(after, now)
+		}
 	case jumped:
 		in.drop(DropJump)
 		s.asm.gap()

@@ -201,6 +201,54 @@ func TestRetransmission(t *testing.T) {
 	}
 }
 
+// Repairs that come when they were given up cost the picture until a keyframe; so they are waited for longer, and soon cost nothing.
+func TestRepairsAreWaitedForAsLongAsTheyTake(t *testing.T) {
+	t.Parallel()
+	for _, took := range []time.Duration{90 * ms, 130 * ms, 180 * ms} {
+		sync := NewSync()
+		in, s := New(video(), sync), vp8Source(5)
+		var key bool
+		var keyAt time.Duration
+		var repairs [][]byte
+		var repairAt time.Duration
+		shown := map[bool]int{} // in the last 20 s or before
+		const rate, length = 30, 40
+		for i, now := 0, time.Duration(0); now < length*time.Second; now += ms {
+			if keyAt > 0 && now >= keyAt {
+				key, keyAt = true, 0
+			}
+			if now >= time.Duration(i)*time.Second/rate {
+				packets := s.frame(uint32(i)*90000/rate, picture(key || i == 0, 50, byte(i)))
+				switch {
+				case i%15 == 14 && !key: // every half second one is lost, and comes so long after the next one
+					repairs, repairAt = packets, now+time.Second/rate+took
+				default:
+					pushAll(in, now, packets...)
+				}
+				i, key = i+1, false
+			}
+			if repairs != nil && now >= repairAt {
+				pushAll(in, now, repairs...)
+				repairs = nil
+			}
+			in.Poll(now)
+			if _, ok := in.KeyframeWanted(now); ok && keyAt == 0 {
+				keyAt = now + 100*ms
+			}
+			for _, f := range frames(in) {
+				if f.Due < now {
+					t.Fatalf("a frame is %v late", now-f.Due)
+				}
+				shown[now >= (length-20)*time.Second]++
+			}
+		}
+		t.Logf("repair after %v: delay %v, %d of %d pictures at first, then %d of %d", took, sync.Delay(), shown[false], (length-20)*rate, shown[true], 20*rate)
+		if shown[true] < 20*rate-1 {
+			t.Errorf("repair after %v: %d pictures of %d", took, shown[true], 20*rate)
+		}
+	}
+}
+
 func TestLipSync(t *testing.T) {
 	t.Parallel()
 	sync := NewSync()

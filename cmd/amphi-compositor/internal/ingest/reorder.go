@@ -24,6 +24,10 @@ type reorder struct {
 	next    uint16
 	count   int
 	slots   [window]held
+	// given are those that were waited for in vain last, with when their successor came.
+	given      [16]uint16
+	givenSince [16]time.Duration
+	gaveUp     int // in all
 }
 
 // verdict says what became of a packet that was pushed.
@@ -46,7 +50,7 @@ func (r *reorder) push(p held) verdict {
 		return late
 	case d < 0 || d >= window:
 		clear(r.slots[:])
-		r.count, r.next = 0, p.seq
+		r.count, r.next, r.gaveUp = 0, p.seq, 0
 		v = jumped
 	}
 	s := &r.slots[p.seq%window]
@@ -70,8 +74,13 @@ func (r *reorder) pop(now, hold time.Duration) (p held, lost int, ok bool) {
 		if now-first.arrived < hold {
 			return held{}, 0, false
 		}
+		for range skip {
+			i := r.gaveUp % len(r.given)
+			r.given[i], r.givenSince[i] = r.next, first.arrived
+			r.gaveUp++
+			r.next++
+		}
 		lost += skip
-		r.next += uint16(skip)
 	}
 	s := &r.slots[r.next%window]
 	p = *s
@@ -79,6 +88,16 @@ func (r *reorder) pop(now, hold time.Duration) (p held, lost int, ok bool) {
 	r.count--
 	r.next++
 	return p, lost, true
+}
+
+// missed tells how long after its successor a packet came that was given up; ok is false for all others, such as second copies.
+func (r *reorder) missed(seq uint16, now time.Duration) (after time.Duration, ok bool) {
+	for i := range min(r.gaveUp, len(r.given)) {
+		if r.given[i] == seq {
+			return now - r.givenSince[i], true
+		}
+	}
+	return 0, false
 }
 
 // first is the earliest packet held, and how many are missing before it.

@@ -14,6 +14,8 @@ const (
 	delayWindow = 5 * time.Second  // late frames are counted over it
 	delayRelax  = 30 * time.Second // without a late frame before the delay shrinks
 	delaySpare  = 60 * time.Millisecond
+	// decodeTime is what is left for decoding when a missing packet has been waited for.
+	decodeTime = 60 * time.Millisecond
 
 	// apart is how far the least delays of two streams of one peer may differ before
 	// the later one's sender reports are taken for nonsense.
@@ -57,7 +59,7 @@ func (s *Sync) Delay() time.Duration {
 }
 
 // hold is how long to wait for a missing packet.
-func (s *Sync) hold() time.Duration { return s.Delay() / 2 }
+func (s *Sync) hold() time.Duration { return s.Delay() - decodeTime }
 
 // Jumps counts how often playout was moved at once rather than slowly.
 func (s *Sync) Jumps() int64 {
@@ -119,6 +121,20 @@ func (s *Sync) due(m *member, capture int64) time.Duration {
 		base = s.base.value
 	}
 	return time.Duration(capture+base) + s.delay
+}
+
+// missed tells that a packet which was given up came after all, so long after its successor. What costs the picture until a keyframe
+// is worth a delay in which such packets come in time, if there is one.
+func (s *Sync) missed(after, now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if after >= MaxDelay-decodeTime {
+		return
+	}
+	s.relaxed, s.spare = now, MaxDelay
+	if s.delay-decodeTime <= after {
+		s.delay = min(s.delay+delayStep, MaxDelay)
+	}
 }
 
 // arrived tells how long before its playout time a frame was complete, and
