@@ -63,6 +63,7 @@ func Matrix(short bool) []*Scenario {
 		&Scenario{title: "layer up across regions", seats: layered, measure: measureLayerUp, short: true},
 		&Scenario{title: "2 % loss between regions", measure: measureRepair, short: true},
 		&Scenario{title: "trunk at 2 Mbit/s with five videos", seats: fiveAway, measure: measureShedding, short: true},
+		&Scenario{title: "stream with 5 % loss between home and origin", seats: streamed, measure: measureStream, lasts: time.Minute, short: true},
 		&Scenario{title: "membership", measure: measureMembership(membership), lasts: 2 * membership, short: true},
 	)
 }

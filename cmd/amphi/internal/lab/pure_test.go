@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,8 +103,8 @@ func TestMatrix(t *testing.T) {
 	if got := Choose(all, false, false, []string{"kill -9: owner"}); len(got) != 1 {
 		t.Errorf("a whole name chose %d", len(got))
 	}
-	if got := Choose(all, false, false, []string{"% loss", "drain"}); len(got) != 18 {
-		t.Errorf("parts of names chose %d, want 18", len(got))
+	if got := Choose(all, false, false, []string{"% loss", "drain"}); len(got) != 19 {
+		t.Errorf("parts of names chose %d, want 19", len(got))
 	}
 	kinds := map[string]bool{}
 	chosen := Choose(all, true, false, nil)
@@ -120,6 +121,21 @@ func TestMatrix(t *testing.T) {
 		if sc.target != owner {
 			t.Errorf("a node alone gets %s", sc.Name())
 		}
+	}
+}
+
+func TestReadFreezes(t *testing.T) {
+	t.Parallel()
+	const log = "[Parsed_freezedetect_0 @ 0x1] lavfi.freezedetect.freeze_start: 4.5\n" +
+		"[Parsed_freezedetect_0 @ 0x1] lavfi.freezedetect.freeze_duration: 0.633333\n[Parsed_freezedetect_0 @ 0x1] lavfi.freezedetect.freeze_end: 5.1\n"
+	const short = "lavfi.freezedetect.freeze_start: 8\nlavfi.freezedetect.freeze_duration: 0.1\n"
+	for text, want := range map[string]time.Duration{"": 0, log: 633 * time.Millisecond, log + short: 633 * time.Millisecond} {
+		if got, err := readFreezes(text); err != nil || got.Truncate(time.Millisecond) != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	if _, err := readFreezes(short + "freeze_start: 9\n"); !errors.Is(err, errStands) {
+		t.Errorf("one that does not end: %v", err)
 	}
 }
 

@@ -54,18 +54,20 @@ func (n *Network) ListenUDP(network string, local *net.UDPAddr) (conn transport.
 // dialTimeout is how long a node may take to accept a connection.
 const dialTimeout = 2 * time.Second
 
+// Dial makes a connection from the namespace.
+func Dial(ns *tun.Namespace) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		err = ns.Do(func() error {
+			conn, err = (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, err
+	}
+}
+
 // HTTPClient makes connections from the namespace, a new one for each request.
 func HTTPClient(ns *tun.Namespace) *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
-			err = ns.Do(func() error {
-				conn, err = (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, addr)
-				return err
-			})
-			return conn, err
-		},
-	}}
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: Dial(ns)}}
 }
 
 // Certificate makes one for the media connections of any number of peers.

@@ -63,6 +63,7 @@ func (c *Crowd) Play(ctx context.Context, cfg Config, counts func() bool) *Resul
 	if cfg.Poll == 0 {
 		cfg.Poll = 500 * time.Millisecond
 	}
+	cfg.Sink = io.Discard
 	p := &playing{cfg: cfg, begun: time.Now(), msn: -1}
 	p.res.Spread = &tally.Histogram{}
 	for ctx.Err() == nil {

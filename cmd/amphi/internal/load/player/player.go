@@ -30,7 +30,9 @@ type Result struct {
 	Spread   *tally.Histogram
 	Requests int
 	Failures int
-	Bytes    int64
+	// Gaps are parts that the playlist says are missing.
+	Gaps  int
+	Bytes int64
 	// LastError is the newest failure.
 	LastError error
 }
@@ -44,6 +46,8 @@ type Config struct {
 	Variant int
 	// Poll is the time between reloads while the stream isn't there or the server can't block; default 500 ms.
 	Poll time.Duration
+	// Sink gets each init section and part as it was downloaded: a file that plays. Nil: they are thrown away.
+	Sink io.Writer
 }
 
 // Play follows the stream until ctx ends, and returns what it measured.
@@ -53,6 +57,9 @@ func Play(ctx context.Context, cfg Config) *Result {
 	}
 	if cfg.Poll == 0 {
 		cfg.Poll = 500 * time.Millisecond
+	}
+	if cfg.Sink == nil {
+		cfg.Sink = io.Discard
 	}
 	p := &playing{cfg: cfg, begun: time.Now(), msn: -1}
 	for ctx.Err() == nil {
@@ -166,10 +173,10 @@ func (p *playing) take(ctx context.Context, m *media) (bool, error) {
 			}
 			p.init = x.init
 		}
-		if !x.gap {
-			if _, err := p.download(ctx, x.uri); err != nil {
-				return progress, err
-			}
+		if x.gap {
+			p.res.Gaps++
+		} else if _, err := p.download(ctx, x.uri); err != nil {
+			return progress, err
 		}
 		now := time.Now()
 		p.res.Edge.Add(now.Sub(x.start))
@@ -193,7 +200,7 @@ func (p *playing) download(ctx context.Context, uri string) (int64, error) {
 		return 0, err
 	}
 	defer res.Body.Close()
-	n, err := io.Copy(io.Discard, io.LimitReader(res.Body, 64<<20))
+	n, err := io.Copy(p.cfg.Sink, io.LimitReader(res.Body, 64<<20))
 	p.res.Bytes += n
 	if err != nil {
 		return n, fmt.Errorf("downloading %s: %w", uri, err)

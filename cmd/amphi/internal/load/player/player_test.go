@@ -1,6 +1,7 @@
 package player
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -154,7 +155,11 @@ func TestPlayFollowsTheLiveEdge(t *testing.T) {
 	defer srv.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	res := Play(ctx, Config{URL: srv.URL + "/index.m3u8", Client: srv.Client()})
+	var got bytes.Buffer
+	res := Play(ctx, Config{URL: srv.URL + "/index.m3u8", Client: srv.Client(), Sink: &got})
+	if n := strings.Count(got.String(), "media"); got.Len() != n*len("media") || n < 10 {
+		t.Errorf("%d objects, %d bytes came into the sink", n, got.Len())
+	}
 	if !res.Started || res.Startup > time.Second || res.LastError != nil {
 		t.Errorf("started %v after %v, %v", res.Started, res.Startup, res.LastError)
 	}
