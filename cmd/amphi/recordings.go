@@ -66,8 +66,8 @@ type recordings struct {
 	// call asks another node; nil: there is none.
 	call func(ctx context.Context, node string, kind byte, question []byte) ([]byte, error)
 
-	mu       sync.Mutex     // guards the field below
-	unqueued []record.Asset // files that could not be queued for the storage
+	mu       sync.Mutex // guards the field below
+	unqueued []func()   // each tries to queue files for the storage once more
 }
 
 // newRecordings opens the directory and the storage; it starts nothing.
@@ -325,13 +325,18 @@ func (r *recordings) finished(a record.Asset) {
 	if err != nil {
 		// It stays on this node's disk, whose being full is the most likely reason.
 		r.log.Warn("a file cannot be queued for the storage; it is tried again", "asset", a.ID, "err", err)
-		r.mu.Lock()
-		r.unqueued = append(r.unqueued, a)
-		r.mu.Unlock()
+		r.again(func() { r.finished(a) })
 	}
 }
 
-// requeue tries what could not be queued for the storage again, until ctx ends; the recorder tells of what is left then at the next start.
+// again has files queued for the storage a while later.
+func (r *recordings) again(queue func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unqueued = append(r.unqueued, queue)
+}
+
+// requeue tries what could not be queued for the storage again, until ctx ends; what is left then is found on the disk at the next start.
 func (r *recordings) requeue(ctx context.Context) error {
 	tick := time.NewTicker(queueAgain)
 	defer tick.Stop()
@@ -342,11 +347,11 @@ func (r *recordings) requeue(ctx context.Context) error {
 		case <-tick.C:
 		}
 		r.mu.Lock()
-		again := r.unqueued
+		waiting := r.unqueued
 		r.unqueued = nil
 		r.mu.Unlock()
-		for _, a := range again {
-			r.finished(a)
+		for _, queue := range waiting {
+			queue()
 		}
 	}
 }

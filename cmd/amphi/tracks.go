@@ -394,6 +394,7 @@ const tracksJob = "track/"
 // takeDone brings the files of a take to the storage; it answers their bytes. Unless they are all, what is said of the take stays, and the
 // next start completes the others.
 func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tracks.File, all bool) (bytes uint64) {
+	var left []tracks.File
 	for _, f := range files {
 		a := clone(about)
 		a.Id, a.State, a.ContentType = assetID(filepath.Base(dir)+"/"+f.Name), amphiv1.AssetState_ASSET_STATE_UPLOADING, f.ContentType
@@ -410,10 +411,13 @@ func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tr
 				Files: []storage.File{{Path: filepath.Join(dir, f.Name), Key: a.GetKey(), ContentType: f.ContentType}}})
 		}
 		if err != nil {
-			r.log.Error("a track cannot be brought to the storage; it is tried again at the next start", "asset", a.GetId(), "err", err)
-			r.failed(a, "it could not be queued for the storage")
-			all = false
+			r.log.Warn("a track cannot be queued for the storage; it is tried again", "asset", a.GetId(), "err", err)
+			left = append(left, f)
 		}
+	}
+	if len(left) > 0 {
+		r.again(func() { r.takeDone(dir, name, about, left, all) })
+		return bytes
 	}
 	if !all {
 		return bytes

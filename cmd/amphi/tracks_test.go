@@ -19,7 +19,7 @@ import (
 )
 
 // TestTracksAreRecorded has somebody publish by WHIP: sound and picture share a file, a pause begins another one, and all of them
-// go to the storage.
+// go to the storage, the first one too, which for a while cannot be queued.
 func TestTracksAreRecorded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -65,8 +65,20 @@ func TestTracksAreRecorded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	uploads := filepath.Join(dir, "uploads")
+	if err := os.Rename(uploads, uploads+".away"); err != nil {
+		t.Fatal(err)
+	}
 	change(records.PauseRecording)
 	eventually(t, "the first file", func() bool { return made().bytes.Load() > 100_000 })
+	eventually(t, "that it waits", func() bool {
+		node.recordings.mu.Lock()
+		defer node.recordings.mu.Unlock()
+		return len(node.recordings.unqueued) == 1
+	})
+	if err := os.Rename(uploads+".away", uploads); err != nil {
+		t.Fatal(err)
+	}
 	change(records.ResumeRecording)
 	eventually(t, "another second", growing("*-2-0.0.mp4"))
 	change(records.StopRecording)
@@ -80,6 +92,10 @@ func TestTracksAreRecorded(t *testing.T) {
 		return len(files) == 2 && !slices.ContainsFunc(files, func(a *amphiv1.Asset) bool {
 			return a.GetState() != amphiv1.AssetState_ASSET_STATE_READY || a.GetType() != amphiv1.AssetType_ASSET_TYPE_TRACK
 		})
+	})
+	eventually(t, "takes that are forgotten", func() bool {
+		notes, err := filepath.Glob(filepath.Join(dir, "tracks", "*", "*"+noteEnd))
+		return err == nil && len(notes) == 0
 	})
 	for _, a := range files {
 		if a.GetPeerId() == "" || a.GetVariant() != "camera" || a.GetContentType() != "video/mp4" || a.GetDurationMs() < 300 {
