@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +17,8 @@ import (
 // Crowd is any number of players that cost little: each reads the playlists once, then asks for the part after the newest
 // and downloads it, whose name it knows from the one before. It also tells how far apart the players have the same part.
 type Crowd struct {
+	scratch *scratch
+
 	mu     sync.Mutex // guards the fields below
 	first  map[place]time.Time
 	newest int64
@@ -29,7 +31,7 @@ type place struct {
 }
 
 // NewCrowd makes a crowd of nobody.
-func NewCrowd() *Crowd { return &Crowd{first: map[place]time.Time{}} }
+func NewCrowd() *Crowd { return &Crowd{scratch: newScratch(), first: map[place]time.Time{}} }
 
 // keepFirsts is for how many segments the first arrival of parts is known.
 const keepFirsts = 8
@@ -108,20 +110,39 @@ func (c *Crowd) follow(ctx context.Context, p *playing, counts func() bool) erro
 		return err
 	}
 	p.res.Started, p.res.Startup = true, time.Since(p.begun)
+	list, err := url.Parse(p.variant)
+	if err != nil {
+		return fmt.Errorf("parsing the playlist's URL: %w", err)
+	}
+	l, err := dial(ctx, list)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	reload, folder := list.RequestURI(), list.EscapedPath()
+	folder = folder[:strings.LastIndexByte(folder, '/')+1]
 	for at := (place{newest.msn, newest.index}); ; {
 		if at.index++; at.index == per {
 			at = place{at.msn + 1, 0}
 		}
-		if err := p.drain(ctx, p.variant+blocking(p.variant, at.msn, at.index)+"&_HLS_skip=YES"); err != nil {
+		if err := c.drain(l, p, reload+blocking(reload, at.msn, at.index)+"&_HLS_skip=YES"); err != nil {
 			return err
 		}
-		if _, err := p.download(ctx, fmt.Sprintf("%s-%d.%d.m4s", epoch, at.msn, at.index)); err != nil {
+		if err := c.drain(l, p, fmt.Sprintf("%s%s-%d.%d.m4s", folder, epoch, at.msn, at.index)); err != nil {
 			return err
 		}
 		if counts() {
 			p.res.Spread.Add(c.behind(at, time.Now()))
 		}
 	}
+}
+
+// drain asks for something, as compressed as it comes, and throws it away.
+func (c *Crowd) drain(l *line, p *playing, target string) error {
+	p.res.Requests++
+	n, err := l.discard(target, c.scratch)
+	p.res.Bytes += n
+	return err
 }
 
 // epochOf is what the names of a program's objects begin with; empty: it is none of ours.
@@ -131,19 +152,4 @@ func epochOf(uri string) string {
 		return ""
 	}
 	return epoch
-}
-
-// drain asks for a playlist, as compressed as it comes, and throws it away.
-func (p *playing) drain(ctx context.Context, target string) error {
-	res, err := p.request(ctx, target, "Accept-Encoding", "gzip")
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	n, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxPlaylist))
-	p.res.Bytes += n
-	if err != nil {
-		return fmt.Errorf("reading a playlist: %w", err)
-	}
-	return nil
 }

@@ -225,13 +225,10 @@ func (p *playing) get(ctx context.Context, target string) ([]byte, error) {
 	return data, nil
 }
 
-func (p *playing) request(ctx context.Context, target string, header ...string) (*http.Response, error) {
+func (p *playing) request(ctx context.Context, target string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a request: %w", err)
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
 	}
 	p.res.Requests++
 	res, err := p.cfg.Client.Do(req)
