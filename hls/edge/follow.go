@@ -38,6 +38,7 @@ type followed struct {
 	// lost: the origin does not answer.
 	lost    atomic.Bool
 	current atomic.Pointer[snapshot]
+	mirror  playlist.Mirror // of the goroutine that follows
 }
 
 // snapshot is a playlist from one part to the next, or what is known instead. Immutable.
@@ -47,18 +48,12 @@ type snapshot struct {
 	local  bool
 	at     playlist.Position
 	wait   time.Duration // for the next part
-	forms  [3]*form
+	forms  [3]*playlist.Form
 	next   chan struct{} // closed when there is a newer one
 }
 
-// form is one text of a playlist.
-type form struct {
-	zipped, plain []byte
-	tag           string
-}
-
 // unzip checks one form of a playlist that came compressed.
-func unzip(zipped []byte) (*form, error) {
+func unzip(zipped []byte) ([]byte, error) {
 	z, err := gzip.NewReader(bytes.NewReader(zipped))
 	if err != nil {
 		return nil, err
@@ -72,7 +67,7 @@ func unzip(zipped []byte) (*form, error) {
 	case !bytes.HasPrefix(plain, []byte("#EXTM3U")):
 		return nil, errNoPlaylist
 	}
-	return &form{zipped, plain, playlist.Tag(plain)}, nil
+	return plain, nil
 }
 
 // follower finds or starts the following of a playlist.
@@ -122,7 +117,7 @@ func (e *Edge) follow(ctx context.Context, key string, l *followed) {
 		s := l.current.Load()
 		query, timeout := "", e.cfg.Patience
 		if s.status == http.StatusOK && !s.at.Ended && o.ID == origin {
-			query = fmt.Sprintf("_HLS_msn=%d&_HLS_part=%d", s.at.OpenMSN, s.at.OpenParts)
+			query = fmt.Sprintf("_HLS_msn=%d&_HLS_part=%d&"+serve.PastKnown, s.at.OpenMSN, s.at.OpenParts)
 			timeout = s.wait + margin
 		}
 		a, err := e.ask(ctx, o, l.path, query, timeout)
@@ -162,7 +157,7 @@ func (l *followed) take(a *answer, blocked bool) error {
 		// The origin's program is another one than that which was followed: it is asked for all.
 		return fmt.Errorf("the origin answers %d", a.status)
 	}
-	s, err := read(a.body)
+	s, err := l.read(a.body)
 	if err != nil {
 		return fmt.Errorf("reading a playlist (blocked: %v): %w", blocked, err)
 	}
@@ -172,7 +167,7 @@ func (l *followed) take(a *answer, blocked bool) error {
 }
 
 // read checks what an origin sent.
-func read(b []byte) (*snapshot, error) {
+func (l *followed) read(b []byte) (*snapshot, error) {
 	var m amphiv1.EdgePlaylist
 	if err := protobuf.Unmarshal(b, &m); err != nil {
 		return nil, err
@@ -182,18 +177,43 @@ func read(b []byte) (*snapshot, error) {
 		at: playlist.Position{Empty: m.GetEmpty(), Ended: m.GetEnded(), OpenMSN: m.GetOpenMsn(), OpenParts: int(m.GetOpenParts()),
 			PrevParts: int(m.GetPrevParts()), AdvanceParts: int(m.GetAdvanceParts())},
 	}
+	var plain [3][]byte
 	for i, zipped := range [][]byte{m.GetFull(), m.GetDelta(), m.GetDeltaV2()} {
-		if i > 0 && len(zipped) == 0 {
-			s.forms[i] = s.forms[i-1]
-			continue
+		switch {
+		case len(zipped) > 0:
+			var err error
+			if plain[i], err = unzip(zipped); err != nil {
+				return nil, err
+			}
+			s.forms[i] = playlist.NewForm(plain[i], zipped)
+		case i > 0:
+			plain[i], s.forms[i] = plain[i-1], s.forms[i-1]
 		}
-		f, err := unzip(zipped)
-		if err != nil {
-			return nil, err
-		}
-		s.forms[i] = f
+	}
+	if s.at.Ended && plain[0] != nil { // nothing follows that would need what is known by now
+		return s, nil
+	}
+	whole, err := l.whole(plain[0], plain[1])
+	switch {
+	case err != nil:
+		return nil, err
+	case whole.Size() > maxText:
+		return nil, errTooLarge
+	case s.forms[0] != s.forms[1]:
+		s.forms[0] = whole
 	}
 	return s, nil
+}
+
+// whole is the playlist of which only the delta came, or both.
+func (l *followed) whole(full, delta []byte) (*playlist.Form, error) {
+	switch {
+	case full != nil:
+		return l.mirror.Whole(full, delta)
+	case delta != nil:
+		return l.mirror.Delta(delta)
+	}
+	return nil, errNoPlaylist
 }
 
 func (l *followed) publish(s *snapshot) {
@@ -227,9 +247,7 @@ func (e *Edge) playlist(w http.ResponseWriter, r *http.Request, p serve.Path, q 
 		case s.status == http.StatusOK && (q.Blocking && s.at.Has(q.MSN, q.Part) || l.fresh(s)):
 			switch s.at.Check(q) {
 			case playlist.Ready:
-				f := s.forms[q.Skip]
-				return e.give(w, r, serve.PlaylistAnswer(r, serve.CacheOf(open, q.Blocking), f.tag,
-					func() []byte { return f.plain }, func() []byte { return f.zipped }))
+				return e.give(w, r, serve.PlaylistAnswer(r, serve.CacheOf(open, q.Blocking), s.forms[q.Skip]))
 			case playlist.TooFar:
 				return serve.TooFar(w)
 			}

@@ -22,12 +22,12 @@ func FuzzRead(f *testing.F) {
 	f.Add(good)
 	f.Add([]byte("\x0a\x01x"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := read(b)
+		s, err := new(followed).read(b)
 		if err != nil {
 			return
 		}
 		for _, form := range s.forms {
-			if text := form.plain; !bytes.HasPrefix(text, []byte("#EXTM3U")) || len(text) > maxText {
+			if text := form.Bytes(); !bytes.HasPrefix(text, []byte("#EXTM3U")) || len(text) > maxText {
 				t.Fatalf("a playlist of %d bytes", len(text))
 			}
 		}

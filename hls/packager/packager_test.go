@@ -12,6 +12,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/playlist"
 )
 
 var start = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -104,7 +105,9 @@ func (s *source) media(name string) *packager.Media {
 	return m
 }
 
-func (s *source) full(name string) string { return string(s.media(name).Published().Full) }
+func (s *source) full(name string) string {
+	return string(s.media(name).Published().Form(playlist.SkipNone).Bytes())
+}
 
 func (s *source) parsed(name string) *parser.Media {
 	s.t.Helper()
@@ -550,7 +553,7 @@ func FuzzWrite(f *testing.F) {
 					}
 					msn = p.OpenMSN
 				}
-				if strings.Contains(string(p.Full), "#EXTINF") {
+				if strings.Contains(string(p.Form(playlist.SkipNone).Bytes()), "#EXTINF") {
 					s.parsed(name)
 				}
 			}

@@ -94,8 +94,8 @@ func (s *scripted) do(f []string) {
 		s.m.End()
 	case "show":
 		sn := s.m.Render(s.reports)
-		b := map[string][]byte{"full": sn.Full, "delta": sn.Delta, "v2": sn.DeltaV2}[f[1]]
-		fmt.Fprintf(&s.out, "# %s\n%s", f[1], b)
+		form := map[string]Skip{"full": SkipNone, "delta": SkipSegments, "v2": SkipRanges}[f[1]]
+		fmt.Fprintf(&s.out, "# %s\n%s", f[1], sn.Form(form).Bytes())
 	default:
 		s.t.Fatalf("unknown command %q", f)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -54,9 +55,10 @@ type segment struct {
 	parts         int
 	mapURI        string // in force
 	showsMap      bool   // head has it
-	head          []byte // discontinuity, map, date
-	partLines     []byte
-	tail          []byte // EXTINF, URI; empty while open
+	// Until the segment is beyond the skip boundary:
+	head      []byte // discontinuity, map, date
+	partLines []byte
+	tail      []byte // EXTINF, URI; empty while open
 }
 
 // Media is one media playlist. Not safe for concurrent use; the snapshots that it
@@ -66,6 +68,8 @@ type Media struct {
 	target     int // EXT-X-TARGETDURATION, seconds
 	segs       []segment
 	firstMSN   uint64 // of segs[0], or of the segment to come when there is none
+	old        past   // text of the first of segs, beyond the skip boundary
+	packs      *packers
 	discSeq    uint64
 	mapURI     string
 	mapShown   string
@@ -106,6 +110,8 @@ func New(cfg Config) (*Media, error) {
 		cfg:      cfg,
 		target:   max(1, int(math.Round(cfg.SegmentTarget.Seconds()))),
 		firstMSN: cfg.FirstMSN,
+		packs:    newPackers(),
+		old:      past{first: cfg.FirstMSN, next: cfg.FirstMSN},
 		discSeq:  cfg.FirstDiscontinuity,
 	}, nil
 }
@@ -212,8 +218,18 @@ func (m *Media) Finish(uri string, gap bool) error {
 	s.tail = append(s.tail, uri...)
 	s.tail = append(s.tail, '\n')
 	m.prevParts = s.parts
+	m.age()
 	m.slide()
 	return nil
+}
+
+// age brings the text of segments to the past that are beyond the skip boundary by now.
+func (m *Media) age() {
+	for n := m.skippable(); m.old.len() < n; {
+		s := &m.segs[m.old.len()]
+		m.old.add(slices.Concat(s.head, s.tail))
+		s.head, s.partLines, s.tail = nil, nil, nil
+	}
 }
 
 // FinishGap adds a whole segment that does not exist, so that its number is taken in
@@ -262,8 +278,16 @@ func (m *Media) slide() {
 			m.discSeq++
 		}
 	}
-	m.segs = append(m.segs[:0], m.segs[n:]...)
+	clear(m.segs[:n])
+	m.segs = m.segs[n:]
 	m.firstMSN += uint64(n)
+	for m.old.first < m.firstMSN {
+		if m.old.len() == 0 { // all that is left is recent
+			m.old.first, m.old.next = m.firstMSN, m.firstMSN
+			break
+		}
+		m.old.shift()
+	}
 	m.dropOldRanges()
 }
 

@@ -1,10 +1,5 @@
 package playlist
 
-import (
-	"hash/fnv"
-	"strconv"
-)
-
 // Position is how far a playlist goes: all that it takes to decide about a blocking reload. It is what an edge learns of
 // the playlist besides its text.
 type Position struct {
@@ -63,11 +58,4 @@ func (p Position) Has(msn uint64, part int) bool {
 	default:
 		return true
 	}
-}
-
-// Tag names a playlist's text, the same on every node.
-func Tag(text []byte) string {
-	h := fnv.New64a()
-	_, _ = h.Write(text) // a hash takes everything
-	return strconv.FormatUint(h.Sum64(), 36)
 }

@@ -78,14 +78,6 @@ const (
 	TooFar                // refuse: the client is ahead of anything that will come soon
 )
 
-// Bytes chooses the form that r asked for.
-func (s *Snapshot) Bytes(k Skip) []byte {
-	switch k {
-	case SkipSegments:
-		return s.Delta
-	case SkipRanges:
-		return s.DeltaV2
-	default:
-		return s.Full
-	}
-}
+// Form is the text that a reload asks for: all of it; without old segments (_HLS_skip=YES); without old date ranges too (v2). They
+// are the same where nothing is old enough.
+func (s *Snapshot) Form(k Skip) *Form { return s.forms[k] }

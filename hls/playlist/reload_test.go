@@ -157,7 +157,7 @@ func FuzzReload(f *testing.F) {
 			if r.Blocking && !s.Has(r.MSN, r.Part) {
 				t.Fatalf("ready without %d.%d", r.MSN, r.Part)
 			}
-			if len(s.Bytes(r.Skip)) == 0 {
+			if len(s.Form(r.Skip).Bytes()) == 0 {
 				t.Fatal("no playlist")
 			}
 		case Wait:

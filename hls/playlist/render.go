@@ -1,6 +1,8 @@
 package playlist
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -13,9 +15,6 @@ const partsFor = 3
 
 // Snapshot is a rendered playlist. It is immutable and safe to share.
 type Snapshot struct {
-	// Full is the whole playlist; Delta skips old segments (_HLS_skip=YES), DeltaV2 old
-	// date ranges too (_HLS_skip=v2). All are the same bytes when nothing is old enough.
-	Full, Delta, DeltaV2 []byte
 	// FirstMSN is the oldest listed segment.
 	FirstMSN uint64
 	// OpenMSN is the segment that is being made and OpenParts how many parts it has.
@@ -24,6 +23,7 @@ type Snapshot struct {
 	// Ended says that nothing will be added.
 	Ended bool
 
+	forms        [3]*Form // by Skip; the same where nothing is old enough
 	prevParts    int
 	empty        bool
 	advanceParts int // how many parts ahead may be asked for
@@ -43,42 +43,43 @@ func (s *Snapshot) LastPart() (msn uint64, part int, ok bool) {
 
 // Render writes the playlist as it is now. reports are the sister playlists' positions.
 func (m *Media) Render(reports []Report) *Snapshot {
-	skipped := m.skippable()
+	m.age()
+	skipped := m.old.len()
 	head := m.appendHead(nil)
 	tail := m.appendTail(nil, skipped, reports)
-	ranges, recent := m.appendRanges(nil), m.appendRecentRanges(nil)
-
-	full := make([]byte, 0, len(head)+len(ranges)+len(tail)+skipped*128)
-	full = append(full, head...)
-	full = append(full, ranges...)
+	ranges := m.appendRanges(nil)
+	whole := &Form{front: slices.Concat(head, ranges), past: m.old, tail: tail, packs: m.packs}
 	if len(m.segs) > 0 && !m.segs[0].showsMap && m.segs[0].mapURI != "" {
-		full = appendMap(full, m.segs[0].mapURI)
+		whole.lead = appendMap(nil, m.segs[0].mapURI)
 	}
-	for i := range m.segs[:skipped] {
-		s := &m.segs[i]
-		full = append(full, s.head...)
-		full = append(full, s.tail...)
-	}
-	full = append(full, tail...)
-
 	out := &Snapshot{
-		Full: full, Delta: full, DeltaV2: full,
 		FirstMSN: m.firstMSN, OpenMSN: m.OpenMSN(), OpenParts: m.OpenParts(), Ended: m.ended,
 		prevParts: m.prevParts, empty: len(m.segs) == 0,
 		advanceParts: advanceLimit(m.cfg.PartTarget),
 	}
-	if skipped > 0 && !m.ended {
-		out.Delta = m.delta(head, ranges, tail, skipped, false)
-		out.DeltaV2 = m.delta(head, recent, tail, skipped, true)
+	if skipped == 0 || m.ended {
+		whole = m.form(whole.Bytes())
+		out.forms = [3]*Form{whole, whole, whole}
+		return out
+	}
+	delta := m.delta(head, ranges, tail, false)
+	out.forms = [3]*Form{whole, m.form(delta), nil}
+	if v2 := m.delta(head, m.appendRecentRanges(nil), tail, true); bytes.Equal(v2, delta) {
+		out.forms[SkipRanges] = out.forms[SkipSegments]
+	} else {
+		out.forms[SkipRanges] = m.form(v2)
 	}
 	return out
 }
 
-func (m *Media) delta(head, ranges, tail []byte, skipped int, v2 bool) []byte {
+// form is a text that is no more than written down.
+func (m *Media) form(text []byte) *Form { return &Form{front: text, packs: m.packs} }
+
+func (m *Media) delta(head, ranges, tail []byte, v2 bool) []byte {
 	b := make([]byte, 0, len(head)+len(ranges)+len(tail)+64)
 	b = append(b, head...)
-	b = append(b, "#EXT-X-SKIP:SKIPPED-SEGMENTS="...)
-	b = strconv.AppendInt(b, int64(skipped), 10)
+	b = append(b, skipTag...)
+	b = strconv.AppendInt(b, int64(m.old.len()), 10)
 	if v2 {
 		b = m.appendRemoved(b)
 	}

@@ -183,20 +183,19 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, upstream bool) O
 		return h.forEdge(w, r, m, list)
 	}
 	m.CountReload()
-	return h.give(w, r, PlaylistAnswer(r, CacheOf(open, q.Blocking), list.Tag(q.Skip),
-		func() []byte { return list.Bytes(q.Skip) }, func() []byte { return list.Gzip(q.Skip) }))
+	return h.give(w, r, PlaylistAnswer(r, CacheOf(open, q.Blocking), list.Form(q.Skip)))
 }
 
 // patience is how long a request waits for the next part.
 func (h *Handler) patience(m *packager.Media) time.Duration { return m.PartLength() + h.cfg.Grace }
 
 // PlaylistAnswer is a playlist in the encoding that the client understands.
-func PlaylistAnswer(r *http.Request, cache, tag string, plain, zipped func() []byte) Answer {
-	a := Answer{ContentType: playlistType, Cache: cache, Tag: tag, Negotiated: true, Gzip: AcceptsGzip(r)}
+func PlaylistAnswer(r *http.Request, cache string, text *playlist.Form) Answer {
+	a := Answer{ContentType: playlistType, Cache: cache, Tag: text.Tag(), Negotiated: true, Gzip: AcceptsGzip(r)}
 	if a.Gzip {
-		a.Chunks = [][]byte{zipped()}
+		a.Chunks = [][]byte{text.Gzip()}
 	} else {
-		a.Chunks = [][]byte{plain()}
+		a.Chunks = [][]byte{text.Bytes()}
 	}
 	return a
 }

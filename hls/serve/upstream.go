@@ -10,6 +10,12 @@ import (
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
+// pastKnown is the query parameter by which an edge says that it knows the segments that a delta skips, and needs no whole.
+const pastKnown = "_past"
+
+// PastKnown is what an edge adds to its query then.
+const PastKnown = pastKnown + "=known"
+
 // upstreamType is that of media playlists for edges.
 const upstreamType = "application/x-protobuf"
 
@@ -23,14 +29,18 @@ func (h *Handler) Upstream() http.Handler {
 func (h *Handler) forEdge(w http.ResponseWriter, r *http.Request, m *packager.Media, p *packager.Published) Outcome {
 	at := p.Position()
 	list := &amphiv1.EdgePlaylist{
-		Full: p.Gzip(playlist.SkipNone), Empty: at.Empty, Ended: at.Ended, OpenMsn: at.OpenMSN, OpenParts: uint32(at.OpenParts),
+		Empty: at.Empty, Ended: at.Ended, OpenMsn: at.OpenMSN, OpenParts: uint32(at.OpenParts),
 		PrevParts: uint32(at.PrevParts), AdvanceParts: uint32(at.AdvanceParts), WaitMs: uint32(h.patience(m).Milliseconds()),
 	}
-	if &p.Delta[0] != &p.Full[0] {
-		list.Delta = p.Gzip(playlist.SkipSegments)
+	full, delta, v2 := p.Form(playlist.SkipNone), p.Form(playlist.SkipSegments), p.Form(playlist.SkipRanges)
+	if delta != full {
+		list.Delta = delta.Gzip()
 	}
-	if &p.DeltaV2[0] != &p.Delta[0] && string(p.DeltaV2) != string(p.Delta) {
-		list.DeltaV2 = p.Gzip(playlist.SkipRanges)
+	if v2 != delta {
+		list.DeltaV2 = v2.Gzip()
+	}
+	if delta == full || r.URL.Query().Get(pastKnown) == "" {
+		list.Full = full.Gzip()
 	}
 	b, err := protobuf.Marshal(list)
 	if err != nil { // of bytes and numbers: it cannot

@@ -16,6 +16,7 @@ import (
 
 	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
+	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/validate"
 )
 
@@ -282,7 +283,7 @@ func (x *program) check(change func(what string, b []byte) []byte) {
 	for _, name := range []string{"v", "audio"} {
 		m, _ := x.p.Media(name)
 		uri := name + "/index.m3u8"
-		p := x.c.Media(uri, time.Now(), whole, change(name+" playlist", m.Published().Full))
+		p := x.c.Media(uri, time.Now(), whole, change(name+" playlist", m.Published().Form(playlist.SkipNone).Bytes()))
 		if p == nil {
 			continue
 		}
