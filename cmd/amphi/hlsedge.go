@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -133,6 +134,9 @@ func (m *mesh) Origin(room, stream string) (edge.Origin, bool) {
 	if o.GetNode() == "" {
 		return edge.Origin{}, false
 	}
-	return edge.Origin{ID: fmt.Sprintf("%s/%d/%d", o.GetNode(), o.GetEpoch(), o.GetProgramEpoch()), URL: "http://" + o.GetNode(),
+	id := append(make([]byte, 0, 64), o.GetNode()...) // for every request of a player
+	id = strconv.AppendUint(append(id, '/'), o.GetEpoch(), 10)
+	id = strconv.AppendUint(append(id, '/'), o.GetProgramEpoch(), 10)
+	return edge.Origin{ID: string(id), URL: "http://" + o.GetNode(),
 		Local: o.GetNode() == m.self.GetId()}, true
 }

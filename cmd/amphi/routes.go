@@ -4,9 +4,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/amphi-sfu/amphi/hls/serve"
 	"github.com/amphi-sfu/amphi/signal/web"
 )
 
@@ -33,10 +35,9 @@ func (n *Node) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", n.ready)
 	signalling := n.signal.Handler()
 	mux.Handle("/v1/", signalling)
+	streams := n.origin.Handler()
 	if n.mesh != nil {
-		mux.Handle("/v1/hls/", n.mesh.edge)
-	} else {
-		mux.Handle("/v1/hls/", n.origin.Handler())
+		streams = n.mesh.edge
 	}
 	mux.Handle(assetsPath+"/", n.recordings.Handler())
 	pages := web.Handler()
@@ -48,7 +49,13 @@ func (n *Node) routes() http.Handler {
 		}
 		pages.ServeHTTP(w, r)
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, serve.Prefix) { // nearly all requests there are, and none that a ServeMux would redirect
+			streams.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 const managementPrefix = "/amphi.v1."

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -118,3 +119,37 @@ func processTime(t testing.TB) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// What one request costs that finds its object in the cache, or the playlist as it wants it.
+func BenchmarkHit(b *testing.B) {
+	m := newMaker(b, 9, 100)
+	m.parts(6)
+	w := &world{origin: &edge.Origin{ID: "a/1", URL: m.web.URL}}
+	e, err := edge.New(edge.Config{Logger: slog.New(slog.DiscardHandler)}, http.NotFoundHandler(), w)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- e.Run(ctx) }()
+	defer func() { cancel(); <-ran }()
+	for name, path := range map[string]string{"part": "720p/9-101.1.m4s", "reload": "720p/index.m3u8?_HLS_msn=101&_HLS_part=1&_HLS_skip=YES"} {
+		b.Run(name, func(b *testing.B) {
+			r := httptest.NewRequest(http.MethodGet, base+path, nil)
+			r.Header.Set("Accept-Encoding", "gzip, deflate, br")
+			e.ServeHTTP(httptest.NewRecorder(), r)
+			out := &discard{header: http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(out.header)
+				e.ServeHTTP(out, r)
+			}
+		})
+	}
+}
+
+type discard struct{ header http.Header }
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d *discard) WriteHeader(int)             {}

@@ -189,8 +189,8 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request, path serve.Path) se
 	if path.File != serve.IndexName {
 		return e.object(w, r, path)
 	}
-	open, query := true, r.URL.Query()
-	token := query.Get("token")
+	open := true
+	token, _ := playlist.Parameter(r.URL.RawQuery, "token")
 	if a := e.cfg.Authorizer; a != nil {
 		var err error
 		if open, err = a.AuthorizePlayback(r, path.Room, path.Stream, token); err != nil {
@@ -200,7 +200,7 @@ func (e *Edge) serve(w http.ResponseWriter, r *http.Request, path serve.Path) se
 	if path.Media == "" {
 		return e.multivariant(w, r, path, open, token)
 	}
-	q, err := playlist.ParseReload(query)
+	q, err := playlist.ParseReload(r.URL.RawQuery)
 	if err != nil {
 		return serve.Malformed(w, err)
 	}

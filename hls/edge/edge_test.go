@@ -556,28 +556,3 @@ func TestNonsenseFromUpstream(t *testing.T) {
 		}
 	}
 }
-
-// What one request costs that finds its object in the cache.
-func BenchmarkHit(b *testing.B) {
-	m := newMaker(b, 9, 100)
-	m.parts(6)
-	w := &world{origin: &edge.Origin{ID: "a/1", URL: m.web.URL}}
-	e, err := edge.New(edge.Config{Logger: slog.New(slog.DiscardHandler)}, http.NotFoundHandler(), w)
-	if err != nil {
-		b.Fatal(err)
-	}
-	r := httptest.NewRequest(http.MethodGet, base+"720p/9-101.1.m4s", nil)
-	e.ServeHTTP(httptest.NewRecorder(), r)
-	out := &discard{header: http.Header{}}
-	b.ReportAllocs()
-	for b.Loop() {
-		clear(out.header)
-		e.ServeHTTP(out, r)
-	}
-}
-
-type discard struct{ header http.Header }
-
-func (d *discard) Header() http.Header         { return d.header }
-func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
-func (d *discard) WriteHeader(int)             {}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // Skip is what a delta update may leave out (_HLS_skip).
@@ -35,37 +36,65 @@ var (
 
 // ParseReload reads the delivery directives of a query. Unknown parameters and an
 // unknown _HLS_skip are ignored, as section 6.2.5 wants it.
-func ParseReload(q url.Values) (Reload, error) {
+func ParseReload(query string) (Reload, error) {
 	r := Reload{Part: -1}
-	for _, k := range []string{"_HLS_msn", "_HLS_part", "_HLS_skip"} {
-		if len(q[k]) > 1 {
-			return Reload{}, errTwice
-		}
+	skip, skips := Parameter(query, "_HLS_skip")
+	msn, msns := Parameter(query, "_HLS_msn")
+	part, parts := Parameter(query, "_HLS_part")
+	if skips > 1 || msns > 1 || parts > 1 {
+		return Reload{}, errTwice
 	}
-	switch q.Get("_HLS_skip") {
+	switch skip {
 	case "YES":
 		r.Skip = SkipSegments
 	case "v2":
 		r.Skip = SkipRanges
 	}
-	if q.Has("_HLS_msn") {
-		n, err := strconv.ParseUint(q.Get("_HLS_msn"), 10, 63)
+	if msns > 0 {
+		n, err := strconv.ParseUint(msn, 10, 63)
 		if err != nil {
 			return Reload{}, fmt.Errorf("_HLS_msn is not a media sequence number")
 		}
 		r.Blocking, r.MSN = true, n
 	}
-	if q.Has("_HLS_part") {
+	if parts > 0 {
 		if !r.Blocking {
 			return Reload{}, errPartAlone
 		}
-		n, err := strconv.ParseUint(q.Get("_HLS_part"), 10, 31)
+		n, err := strconv.ParseUint(part, 10, 31)
 		if err != nil || n > maxPart {
 			return Reload{}, fmt.Errorf("_HLS_part is not a part index up to %d", maxPart)
 		}
 		r.Part = int(n)
 	}
 	return r, nil
+}
+
+// Parameter is the first value that a query has for a name, and how many there are: what url.ParseQuery finds, without its map.
+func Parameter(query, name string) (value string, n int) {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		k, v, _ := strings.Cut(pair, "=")
+		if pair == "" || strings.IndexByte(pair, ';') >= 0 {
+			continue
+		}
+		if strings.ContainsAny(pair, "%+") {
+			var bad, worse error
+			k, bad = url.QueryUnescape(k)
+			v, worse = url.QueryUnescape(v)
+			if bad != nil || worse != nil {
+				continue
+			}
+		}
+		if k != name {
+			continue
+		}
+		if n++; n == 1 {
+			value = v
+		}
+	}
+	return value, n
 }
 
 // Verdict is what to do with a request now.

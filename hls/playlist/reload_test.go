@@ -55,11 +55,7 @@ func TestParseReload(t *testing.T) {
 		{"_HLS_msn=1&_HLS_part=1001", Reload{}, true},
 		{"_HLS_msn=1&_HLS_part=x", Reload{}, true},
 	} {
-		q, err := url.ParseQuery(c.query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := ParseReload(q)
+		got, err := ParseReload(c.query)
 		if (err != nil) != c.bad || got != c.want {
 			t.Errorf("%q: %+v, %v", c.query, got, err)
 		}
@@ -141,11 +137,7 @@ func FuzzReload(f *testing.F) {
 	f.Add("_HLS_msn=11", 7)
 	f.Add("_HLS_part=2", 0)
 	f.Fuzz(func(t *testing.T, query string, parts int) {
-		q, err := url.ParseQuery(query)
-		if err != nil {
-			return
-		}
-		r, err := ParseReload(q)
+		r, err := ParseReload(query)
 		if err != nil {
 			return
 		}
@@ -169,6 +161,20 @@ func FuzzReload(f *testing.F) {
 			if r.MSN < s.OpenMSN {
 				t.Fatal("the past is too far")
 			}
+		}
+	})
+}
+
+// A parameter is what net/url finds.
+func FuzzParameter(f *testing.F) {
+	for _, q := range []string{"a=1&b=2&a=3", "a=%41+&%61=x", "a;b=1&a=%zz&a", "=&a==&a", ""} {
+		f.Add(q, "a")
+	}
+	f.Fuzz(func(t *testing.T, query, name string) {
+		all, _ := url.ParseQuery(query) // what cannot be read is left out
+		v, n := Parameter(query, name)
+		if v != all.Get(name) || n != len(all[name]) {
+			t.Fatalf("%q of %q: %q, %d, want %q", name, query, v, n, all[name])
 		}
 	})
 }

@@ -25,27 +25,27 @@ func (a Answer) Give(w http.ResponseWriter, r *http.Request) (sent int64, ok boo
 	for _, c := range a.Chunks {
 		size += len(c)
 	}
-	hd := w.Header()
-	hd.Set("Content-Type", a.ContentType)
-	hd.Set("Cache-Control", a.Cache)
+	f := fields{header: w.Header(), values: make([]string, 0, 6)}
+	f.set("Content-Type", a.ContentType)
+	f.set("Cache-Control", a.Cache)
 	if a.Negotiated {
-		hd.Set("Vary", "Accept-Encoding")
+		f.set("Vary", "Accept-Encoding")
 	}
 	if a.Tag != "" {
 		tag := `"` + a.Tag + `"`
 		if a.Gzip {
 			tag = `"` + a.Tag + `-gzip"`
 		}
-		hd.Set("ETag", tag)
+		f.set("Etag", tag)
 		if known := r.Header.Get("If-None-Match"); known != "" && matches(known, tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return 0, true
 		}
 	}
 	if a.Gzip {
-		hd.Set("Content-Encoding", "gzip")
+		f.set("Content-Encoding", "gzip")
 	}
-	hd.Set("Content-Length", strconv.Itoa(size))
+	f.set("Content-Length", strconv.Itoa(size))
 	if r.Method == http.MethodHead {
 		return 0, true
 	}
@@ -57,6 +57,18 @@ func (a Answer) Give(w http.ResponseWriter, r *http.Request) (sent int64, ok boo
 		}
 	}
 	return sent, true
+}
+
+// fields sets header fields, whose names must be as http.Header keeps them, with one allocation for all.
+type fields struct {
+	header http.Header
+	values []string
+}
+
+func (f *fields) set(name, value string) {
+	f.values = append(f.values, value)
+	n := len(f.values)
+	f.header[name] = f.values[n-1 : n : n]
 }
 
 // matches reads If-None-Match, by the weak comparison of RFC 9110 section 8.8.3.2.

@@ -21,16 +21,19 @@ func ParsePath(path string) (Path, bool) {
 	if !ok {
 		return Path{}, false
 	}
-	f := strings.Split(rest, "/")
-	for _, s := range f {
-		if s == "" || s == "." || s == ".." {
+	var f [4]string
+	n := 0
+	for s := range strings.SplitSeq(rest, "/") {
+		if n == len(f) || s == "" || s == "." || s == ".." {
 			return Path{}, false
 		}
+		f[n] = s
+		n++
 	}
 	switch {
-	case len(f) == 3 && f[2] == IndexName:
+	case n == 3 && f[2] == IndexName:
 		return Path{Room: f[0], Stream: f[1], File: f[2]}, true
-	case len(f) == 4:
+	case n == 4:
 		return Path{Room: f[0], Stream: f[1], Media: f[2], File: f[3]}, true
 	default:
 		return Path{}, false

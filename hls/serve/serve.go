@@ -125,8 +125,9 @@ func (h *Handler) count(o Outcome) {
 // Greet sets what every answer has in its head, and answers requests that are about nothing to play: done.
 func Greet(w http.ResponseWriter, r *http.Request) (o Outcome, done bool) {
 	hd := w.Header()
-	hd.Set("Access-Control-Allow-Origin", "*")
-	hd.Set("Timing-Allow-Origin", "*")
+	f := fields{header: hd, values: make([]string, 0, 2)}
+	f.set("Access-Control-Allow-Origin", "*")
+	f.set("Timing-Allow-Origin", "*")
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 		return Sent, false
@@ -153,7 +154,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, upstream bool) O
 	// Who may not play is not told either what runs.
 	open, token := true, ""
 	if path.File == IndexName {
-		token = r.URL.Query().Get("token")
+		token, _ = playlist.Parameter(r.URL.RawQuery, "token")
 		if a := h.cfg.Authorizer; a != nil && !upstream {
 			var err error
 			if open, err = a.AuthorizePlayback(r, path.Room, path.Stream, token); err != nil {
@@ -281,7 +282,7 @@ const playlistType = "application/vnd.apple.mpegurl"
 
 // reload waits for the playlist that a request asks for; nil: the request has been answered.
 func (h *Handler) reload(w http.ResponseWriter, r *http.Request, m *packager.Media) (playlist.Reload, *packager.Published, Outcome) {
-	q, err := playlist.ParseReload(r.URL.Query())
+	q, err := playlist.ParseReload(r.URL.RawQuery)
 	if err != nil {
 		return q, nil, Malformed(w, err)
 	}

@@ -16,6 +16,11 @@ const pastKnown = "_past"
 // PastKnown is what an edge adds to its query then.
 const PastKnown = pastKnown + "=known"
 
+func knowsPast(r *http.Request) bool {
+	_, n := playlist.Parameter(r.URL.RawQuery, pastKnown)
+	return n > 0
+}
+
 // upstreamType is that of media playlists for edges.
 const upstreamType = "application/x-protobuf"
 
@@ -39,7 +44,7 @@ func (h *Handler) forEdge(w http.ResponseWriter, r *http.Request, m *packager.Me
 	if v2 != delta {
 		list.DeltaV2 = v2.Gzip()
 	}
-	if delta == full || r.URL.Query().Get(pastKnown) == "" {
+	if delta == full || !knowsPast(r) {
 		list.Full = full.Gzip()
 	}
 	b, err := protobuf.Marshal(list)
