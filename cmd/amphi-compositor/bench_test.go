@@ -52,6 +52,7 @@ func BenchmarkProgram(b *testing.B) {
 		{"4x360p to 720+480+360p superfast", small, 4, 3, 0, "superfast"},
 		{"4x360p to 720+480+360p of which 360p is watched", small, 4, 3, 3, ""},
 		{"4x720p to 720+480+360p", large, 4, 3, 0, ""},
+		{"4x720p to 720+480+360p superfast", large, 4, 3, 0, "superfast"},
 		{"9x360p to 720p", small, 9, 1, 0, ""},
 	} {
 		b.Run(c.name, func(b *testing.B) {

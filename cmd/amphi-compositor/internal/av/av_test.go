@@ -170,6 +170,56 @@ func TestPaint(t *testing.T) {
 	}
 }
 
+// Half the size is the mean of four pixels, whatever rectangle it is cut from and put into, and nothing beside it is touched.
+func TestHalf(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(2, 2))
+	src, dst := canvas(t, 322, 182), canvas(t, 200, 120)
+	b := av.NewBitmap(322, 182)
+	for _, plane := range [][]uint8{b.Y, b.U, b.V} {
+		for i := range plane {
+			plane[i] = uint8(rng.IntN(256))
+		}
+	}
+	for _, alpha := range [][]uint8{b.A, b.UVA} {
+		for i := range alpha {
+			alpha[i] = 255
+		}
+	}
+	src.Blend(b, image.Point{}, src.Bounds())
+	mean := func(plane []uint8, stride, x, y int) uint8 {
+		i := 2*y*stride + 2*x
+		return uint8((int(plane[i]) + int(plane[i+1]) + int(plane[i+stride]) + int(plane[i+stride+1]) + 2) / 4)
+	}
+	ground := av.YUV{Y: 60, U: 100, V: 140}
+	var s av.Scaler
+	defer s.Close()
+	for _, c := range []struct{ from, to image.Rectangle }{
+		{image.Rect(0, 0, 320, 180), image.Rect(20, 10, 180, 100)},
+		{image.Rect(2, 2, 322, 182), image.Rect(40, 30, 200, 120)},
+		{image.Rect(6, 4, 10, 8), image.Rect(4, 4, 6, 6)},
+	} {
+		dst.Fill(dst.Bounds(), ground)
+		if err := s.Paint(dst, c.to, &src.Frame, c.from); err != nil {
+			t.Fatal(err)
+		}
+		for y := range 120 {
+			for x := range 200 {
+				want := ground
+				if image.Pt(x, y).In(c.to) {
+					sx, sy := x-c.to.Min.X+c.from.Min.X/2, y-c.to.Min.Y+c.from.Min.Y/2
+					cx, cy := x/2-c.to.Min.X/2, y/2-c.to.Min.Y/2
+					shift := c.from.Min.Y/2*161 + c.from.Min.X/2
+					want = av.YUV{Y: mean(b.Y, 322, sx, sy), U: mean(b.U[shift:], 161, cx, cy), V: mean(b.V[shift:], 161, cx, cy)}
+				}
+				if got := dst.At(x, y); got != want {
+					t.Fatalf("%v: %v at %d,%d, want %v", c, got, x, y, want)
+				}
+			}
+		}
+	}
+}
+
 // Publishers may send what no browser does: other subsampling, depth, range, odd sides.
 func TestUnusualPictures(t *testing.T) {
 	t.Parallel()
@@ -420,15 +470,21 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 func BenchmarkPaint(b *testing.B) {
-	for name, to := range map[string]image.Rectangle{
-		"360p to 640x360": image.Rect(0, 0, 640, 360), "360p to 1280x720": image.Rect(0, 0, 1280, 720), "360p to 424x240": image.Rect(0, 0, 424, 240),
+	for name, c := range map[string]struct {
+		src, to image.Rectangle
+	}{
+		"360p to 640x360":  {image.Rect(0, 0, 640, 360), image.Rect(0, 0, 640, 360)},
+		"360p to 1280x720": {image.Rect(0, 0, 640, 360), image.Rect(0, 0, 1280, 720)},
+		"360p to 424x240":  {image.Rect(0, 0, 640, 360), image.Rect(0, 0, 424, 240)},
+		"720p to 640x360":  {image.Rect(0, 0, 1280, 720), image.Rect(0, 0, 640, 360)},
+		"720p to 854x480":  {image.Rect(0, 0, 1280, 720), image.Rect(0, 0, 854, 480)},
 	} {
 		b.Run(name, func(b *testing.B) {
-			src, dst := noisy(b, 640, 360), canvas(b, 1280, 720)
+			src, dst := noisy(b, c.src.Dx(), c.src.Dy()), canvas(b, 1280, 720)
 			var s av.Scaler
 			defer s.Close()
 			for b.Loop() {
-				if err := s.Paint(dst, to, &src.Frame, src.Bounds()); err != nil {
+				if err := s.Paint(dst, c.to, &src.Frame, src.Bounds()); err != nil {
 					b.Fatal(err)
 				}
 			}
