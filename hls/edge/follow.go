@@ -180,8 +180,8 @@ func (e *Edge) ahead(l *followed, s *snapshot) {
 	key := keyOf(p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.flights[key] == nil {
-		e.takeOffLocked(key, p, e.cfg.MaxUpstream/2, e.keepObject(key))
+	if e.flights[key] == nil && e.takeOffLocked(key, p, e.cfg.MaxUpstream/2, e.keepObject(key)) != nil {
+		e.stats.misses.Add(1)
 	}
 }
 
