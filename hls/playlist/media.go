@@ -1,6 +1,6 @@
 // Package playlist writes the playlists of Low-Latency HLS (RFC 8216bis) and
 // decides when a blocking reload can be answered. It is pure: what happened goes
-// in, bytes come out; there is no clock, no I/O, no goroutine and no lock here.
+// in, bytes come out; there is no clock, no I/O and no goroutine here; locks are only what a Form is made once by.
 package playlist
 
 import (

@@ -83,7 +83,8 @@ func (OriginOrder_Action) EnumDescriptor() ([]byte, []int) {
 // EdgePlaylist is a media playlist in all its forms, with what it takes to answer blocking reloads from it.
 type EdgePlaylist struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Texts, compressed by gzip: the whole, and what _HLS_skip=YES and =v2 leave of it. Absent ones are as the one before.
+	// Texts, compressed by gzip: the whole, and what _HLS_skip=YES and =v2 leave of it. Absent ones are as the one before; the whole
+	// is absent where the edge has said that it knows what is skipped.
 	Full    []byte `protobuf:"bytes,1,opt,name=full,proto3" json:"full,omitempty"`
 	Delta   []byte `protobuf:"bytes,2,opt,name=delta,proto3" json:"delta,omitempty"`
 	DeltaV2 []byte `protobuf:"bytes,3,opt,name=delta_v2,json=deltaV2,proto3" json:"delta_v2,omitempty"`

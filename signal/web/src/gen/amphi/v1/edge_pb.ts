@@ -23,7 +23,8 @@ export const file_amphi_v1_edge: GenFile = /*@__PURE__*/
  */
 export type EdgePlaylist = Message<"amphi.v1.EdgePlaylist"> & {
   /**
-   * Texts, compressed by gzip: the whole, and what _HLS_skip=YES and =v2 leave of it. Absent ones are as the one before.
+   * Texts, compressed by gzip: the whole, and what _HLS_skip=YES and =v2 leave of it. Absent ones are as the one before; the whole
+   * is absent where the edge has said that it knows what is skipped.
    *
    * @generated from field: bytes full = 1;
    */
@@ -90,7 +91,8 @@ export type EdgePlaylist = Message<"amphi.v1.EdgePlaylist"> & {
  */
 export type EdgePlaylistJson = {
   /**
-   * Texts, compressed by gzip: the whole, and what _HLS_skip=YES and =v2 leave of it. Absent ones are as the one before.
+   * Texts, compressed by gzip: the whole, and what _HLS_skip=YES and =v2 leave of it. Absent ones are as the one before; the whole
+   * is absent where the edge has said that it knows what is skipped.
    *
    * @generated from field: bytes full = 1;
    */
