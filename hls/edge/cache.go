@@ -19,7 +19,6 @@ type cache struct {
 type object struct {
 	key, contentType string
 	body             []byte
-	wanted           bool // by a player; guarded by cache.mu
 }
 
 func newCache(limit int64) *cache {
@@ -34,17 +33,7 @@ func (c *cache) get(key string) (*object, bool) {
 		return nil, false
 	}
 	c.order.MoveToFront(el)
-	o := el.Value.(*object)
-	o.wanted = true
-	return o, true
-}
-
-// wanted says that an object is there and that a player asked for it.
-func (c *cache) wanted(key string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	el, ok := c.byKey[key]
-	return ok && el.Value.(*object).wanted
+	return el.Value.(*object), true
 }
 
 // overhead is what an object costs besides its body, in bytes.

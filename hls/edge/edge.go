@@ -81,8 +81,7 @@ type counters struct {
 type Stats struct {
 	// Playlists that are followed, players' requests that wait and upstream requests under way.
 	Playlists, Waiting, Upstream int
-	// Requests for objects: from the cache, fetched (by the first who asked, or ahead), and that waited for what another had
-	// asked for.
+	// Requests for objects: from the cache, fetched, and that waited for what another had asked for.
 	Hits, Misses, Shared uint64
 	// Upstream requests, and those without an answer.
 	Requests, Failures uint64

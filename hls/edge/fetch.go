@@ -104,53 +104,31 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 type flight struct {
 	done   chan struct{}
 	answer *answer // once done is closed; nil: there was none in time
-	wanted bool    // a player waits; guarded by Edge.mu
 }
 
-// fly joins the fetch of a path, or starts it; nil: there are too many. joined: somebody else had started it. keep gets what
-// came, and whether a player waits for it.
-func (e *Edge) fly(key string, p serve.Path, keep func(a *answer, wanted bool)) (f *flight, joined bool) {
+// fly joins the fetch of a path, or starts it; nil: there are too many. joined: somebody else had started it.
+func (e *Edge) fly(key string, p serve.Path, keep func(*answer)) (f *flight, joined bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f = e.flights[key]
-	joined = f != nil
-	if f == nil {
-		f = e.takeOffLocked(key, p, e.cfg.MaxUpstream, keep)
+	if f := e.flights[key]; f != nil {
+		return f, true
 	}
-	if f != nil {
-		f.wanted = true
+	if e.closed || len(e.flights) >= e.cfg.MaxUpstream {
+		return nil, false
 	}
-	return f, joined
-}
-
-// takeOffLocked starts the fetch of a path; nil: there are too many.
-func (e *Edge) takeOffLocked(key string, p serve.Path, most int, keep func(a *answer, wanted bool)) *flight {
-	if e.closed || len(e.flights) >= most {
-		return nil
-	}
-	f := &flight{done: make(chan struct{})}
+	f = &flight{done: make(chan struct{})}
 	e.flights[key] = f
 	e.wg.Go(func() {
 		f.answer = e.bring(p)
-		e.mu.Lock()
-		wanted := f.wanted
-		e.mu.Unlock()
 		if f.answer != nil && f.answer.status == http.StatusOK {
-			keep(f.answer, wanted)
+			keep(f.answer)
 		}
 		e.mu.Lock()
 		delete(e.flights, key)
 		e.mu.Unlock()
 		close(f.done)
 	})
-	return f
-}
-
-// keepObject keeps an object that came.
-func (e *Edge) keepObject(key string) func(*answer, bool) {
-	return func(a *answer, wanted bool) {
-		e.cache.put(&object{key: key, contentType: a.contentType, body: a.body, wanted: wanted})
-	}
+	return f, false
 }
 
 // bring asks the origin, and again, or the one that takes over, while there is no answer. nil: not within the patience.
@@ -200,7 +178,7 @@ func (e *Edge) object(w http.ResponseWriter, r *http.Request, p serve.Path) serv
 	if _, ok := packager.ParseName(p.File); !ok {
 		return serve.NothingHere(w) // as the origin would say
 	}
-	f, joined := e.fly(key, p, e.keepObject(key))
+	f, joined := e.fly(key, p, func(a *answer) { e.cache.put(&object{key, a.contentType, a.body}) })
 	if f == nil {
 		return serve.ComeBack(w, serve.TooMany)
 	}
@@ -253,7 +231,7 @@ func (e *Edge) multivariant(w http.ResponseWriter, r *http.Request, p serve.Path
 	h := e.heads[key]
 	e.mu.Unlock()
 	if h == nil || now.Sub(h.at) >= headFresh {
-		f, _ := e.fly(key, p, func(a *answer, _ bool) { e.keepHead(key, &head{a.body, time.Now()}) })
+		f, _ := e.fly(key, p, func(a *answer) { e.keepHead(key, &head{a.body, time.Now()}) })
 		switch {
 		case h != nil && now.Sub(h.at) < headStale:
 		case f == nil:

@@ -12,7 +12,6 @@ import (
 
 	protobuf "google.golang.org/protobuf/proto"
 
-	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/playlist"
 	"github.com/amphi-sfu/amphi/hls/serve"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
@@ -137,8 +136,6 @@ func (e *Edge) follow(ctx context.Context, key string, l *followed) {
 			switch s := l.current.Load(); {
 			case s.status == http.StatusOK && s.at.Ended:
 				pause(ctx, endedEvery)
-			case a.status == http.StatusOK:
-				e.ahead(l, s)
 			case a.status == http.StatusServiceUnavailable: // at once, where too many wait there
 				pause(ctx, retryAfter)
 			}
@@ -167,46 +164,6 @@ func (l *followed) take(a *answer, blocked bool) error {
 	l.seen.Store(time.Now().UnixNano())
 	l.publish(s)
 	return nil
-}
-
-// ahead asks for the part that comes next before a player does, if players take what is listed: it is here a round trip to the
-// origin sooner then. It takes no more than half of the fetches that there may be.
-func (e *Edge) ahead(l *followed, s *snapshot) {
-	before, hint := liveEdge(s.forms[playlist.SkipSegments].Bytes())
-	if _, ok := packager.ParseName(hint); !ok || !e.cache.wanted(keyOf(l.object(before))) {
-		return
-	}
-	p := l.object(hint)
-	key := keyOf(p)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.flights[key] == nil && e.takeOffLocked(key, p, e.cfg.MaxUpstream/2, e.keepObject(key)) != nil {
-		e.stats.misses.Add(1)
-	}
-}
-
-// object is the path of an object beside the playlist.
-func (l *followed) object(name string) serve.Path {
-	p := l.path
-	p.File = name
-	return p
-}
-
-// liveEdge finds in a playlist the last part but one, which its players should have by now, and the one to come.
-func liveEdge(text []byte) (before, hint string) {
-	var newest string
-	for line := range bytes.Lines(text) {
-		_, after, ok := bytes.Cut(line, []byte(`URI="`))
-		uri, _, closed := bytes.Cut(after, []byte(`"`))
-		switch {
-		case !ok || !closed:
-		case bytes.HasPrefix(line, []byte("#EXT-X-PART:")):
-			before, newest = newest, string(uri)
-		case bytes.HasPrefix(line, []byte("#EXT-X-PRELOAD-HINT:")):
-			hint = string(uri)
-		}
-	}
-	return before, hint
 }
 
 // read checks what an origin sent.
