@@ -13,6 +13,7 @@ import { clickedAt, firstFrame, noteClick, pictureGap, watchPicture } from "./li
 const tones = Object.fromEntries(Object.entries(people).map(([colour, p]) => [colour, p.hz]));
 const colours = Object.entries(people).map(([name, p]) => ({ name, rgb: p.rgb }));
 const video = '[data-testid="viewer-video"]';
+const goneFragment = /^TypeError: Cannot read properties of null \(reading 'start'\)\n(\s+at .*\/sdk\/player-.*\n?)+$/;
 
 let platform;
 const browsers = [];
@@ -251,7 +252,10 @@ for (const names of [liveEvent, playhouse]) {
       await victor.id("over").waitFor();
       await until("the host sees it", async () => !(await host.room((room) => [...room.state.peers.values()].some((p) => p.name === "Victor"))));
       for (const guest of [victor, vera, audience, speaker, host]) {
-        assert.deepEqual(guest.errors, [], `errors in the page of ${guest.name}`);
+        // Seen once in a hundred runs: hls.js looks at a fragment that is gone, and the player goes on, as was checked above.
+        const [known, errors] = [true, false].map((is) => guest.errors.filter((error) => goneFragment.test(error) === is));
+        for (const error of known) console.log(`# inside the player's module, at ${guest.name}: ${error.replaceAll("\n", "\n# ")}`);
+        assert.deepEqual(errors, [], `errors in the page of ${guest.name}`);
         await guest.close();
       }
     });
