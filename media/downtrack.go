@@ -163,7 +163,7 @@ func (dt *DownTrack) awaitKeyframe(enc *Encoding, now int64) {
 		if dt.kind == codec.Video && dt.mapCodec(enc.Codec()) {
 			w.replay = enc.ring.SinceKeyframe(w.replay[:0], replayLimit)
 			for _, p := range w.replay {
-				dt.writeOne(enc, p, 0)
+				dt.write(enc, p, 0)
 				dt.skip = replayed{enc, p.ExtSeq}
 				p.Release()
 			}
@@ -255,37 +255,29 @@ func (dt *DownTrack) mapCodec(c codec.Codec) bool {
 	return true
 }
 
-// write forwards a packet that has just come, or not, with padding if it leaves at once. It runs once per
+// write forwards one packet, or not, with padding if it leaves at once. It runs once per
 // packet and subscriber.
 func (dt *DownTrack) write(enc *Encoding, p *packet.Packet, padding uint8) {
-	if dt.writeOne(enc, p, padding) {
-		dt.writeOvertakers(enc, p)
-	}
-}
-
-// writeOne is write but for what overtook p, and says whether p was the first of another source.
-func (dt *DownTrack) writeOne(enc *Encoding, p *packet.Packet, padding uint8) (switched bool) {
 	if dt.skip.enc == enc && p.ExtSeq <= dt.skip.upT || !dt.out.ready() {
-		return false
+		return
 	}
 	if p.PayloadType != dt.sourcePT && !dt.mapCodec(codec.ByPayloadType(p.PayloadType)) {
-		return false
+		return
 	}
 	if len(p.Payload) == 0 { // padding that a publisher probes with
 		if enc == dt.source {
 			dt.seqs.Skip(p.ExtSeq, 0, 0)
 		}
-		return false
+		return
 	}
 	switch dt.sel.Select(layer.Packet{Encoding: enc.index, Keyframe: p.Keyframe, Timestamp: p.Timestamp, Frame: &p.Frame}) {
 	case layer.Drop:
-		return false
+		return
 	case layer.Skip:
 		dt.seqs.Skip(p.ExtSeq, skippedPictures(p), 0)
-		return false
+		return
 	case layer.Switch:
 		dt.switchTo(enc, p)
-		switched = true
 	case layer.Turn:
 		dt.turn = true
 	}
@@ -294,35 +286,19 @@ func (dt *DownTrack) writeOne(enc *Encoding, p *packet.Packet, padding uint8) (s
 	}
 	index, meta, ok := dt.seqs.Forward(p.ExtSeq)
 	if !ok {
-		return false
+		return
 	}
 	if !dt.used.Use(index) { // never, unless numbering is wrong; a nonce must not be reused
 		dt.out.w.e.drops.add(dropReuse)
-		return false
+		return
 	}
 	dt.cursor.advance(p, meta)
 	if o := dt.out; dt.kind == codec.Video && !o.pacer.take(len(p.Payload), o.w.now) {
 		o.pacer.hold(dt, p, index, meta, o.w.now)
 		o.w.probing[o] = struct{}{}
-		return switched
+		return
 	}
 	dt.send(p, index, meta, padding)
-	return switched
-}
-
-// writeOvertakers writes what follows p, with which the output went over to enc, but came before it, since p was lost and came
-// again. What came after p is in the worker's queue.
-func (dt *DownTrack) writeOvertakers(enc *Encoding, p *packet.Packet) {
-	for ext, highest := p.ExtSeq+1, min(enc.ring.Highest(), p.ExtSeq+replayLimit); ext <= highest; ext++ {
-		q := enc.ring.Packet(ext)
-		if q == nil {
-			continue
-		}
-		if q.ArrivalNS < p.ArrivalNS {
-			dt.write(enc, q, 0)
-		}
-		q.Release()
-	}
 }
 
 // send sends p as output packet index.

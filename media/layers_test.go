@@ -116,10 +116,8 @@ func newLayered(t failer, e *Engine, sink *net.UDPConn, room string, modes []des
 	ep, err := r.NewEndpoint(EndpointConfig{ID: "viewer"})
 	must(err)
 	av1, _ := codec.Match("AV1", 90000, "")
-	vp8, _ := codec.Match("VP8", 90000, "")
 	section := negotiate.Section{Mid: "0", Kind: codec.Video, Direction: negotiate.RecvOnly, Formats: []negotiate.Format{
 		{PayloadType: 45, Codec: av1, RTPMap: "AV1/90000", RTX: 46, Feedback: negotiate.Feedback{NACK: true}},
-		{PayloadType: 96, Codec: vp8, RTPMap: "VP8/90000", RTX: 97, Feedback: negotiate.Feedback{NACK: true}},
 	}}
 	section.Extensions.Descriptor = descriptorID
 	ep.applySlots([]role{{section: &section, slot: true}})

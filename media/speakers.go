@@ -131,7 +131,7 @@ func (dt *DownTrack) catchUp(enc *Encoding, recent []*packet.Packet) {
 		}
 	}
 	for _, p := range recent {
-		dt.writeOne(enc, p, 0)
+		dt.write(enc, p, 0)
 		dt.skip = replayed{enc, p.ExtSeq}
 	}
 }

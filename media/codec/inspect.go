@@ -28,7 +28,7 @@ type Inspector struct {
 	described  bool                  // structure is from a descriptor
 	descriptor descriptor.State
 	newest     newestFrame // with a descriptor
-	frames     frameCount  // without
+	frames     frameCount
 	// keyframeTS is the timestamp whose keyframe start was seen already.
 	keyframeTS  uint32
 	hasKeyframe bool
@@ -192,7 +192,7 @@ func (in *Inspector) vp9(p *packet.Packet) error {
 // timestamp, and a keyframe begins once in it.
 func (in *Inspector) plain(p *packet.Packet, keyframe bool) {
 	in.grid(1)
-	before := in.frames.newest().number
+	before := in.frames.number
 	f := in.count(p, 0)
 	p.StartOfFrame = f.Number > before
 	f.First = p.StartOfFrame
@@ -271,4 +271,31 @@ func (in *Inspector) supplement(p *packet.Packet) {
 			in.learn(0, v.Size)
 		}
 	}
+}
+
+// frameCount numbers frames that have no number.
+type frameCount struct {
+	number    uint64
+	highest   uint64 // extended sequence number
+	timestamp uint32
+	spatial   uint8
+}
+
+// count gives the packet's frame its number, 0 to one that is not the newest.
+func (in *Inspector) count(p *packet.Packet, spatial uint8) *descriptor.Frame {
+	c, f := &in.frames, &p.Frame
+	same := p.Timestamp == c.timestamp && spatial == c.spatial && c.number > 0
+	if c.number == 0 || p.ExtSeq > c.highest {
+		if !same {
+			c.number++
+		}
+		c.highest, c.timestamp, c.spatial = p.ExtSeq, p.Timestamp, spatial
+		same = true
+	}
+	f.Structure, f.Active, f.Spatial = in.structure, in.structure.All(), spatial
+	f.First, f.Last = p.StartOfFrame, p.Marker
+	if same {
+		f.Number = c.number
+	}
+	return f
 }
