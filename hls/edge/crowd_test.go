@@ -18,10 +18,9 @@ import (
 	"github.com/amphi-sfu/amphi/hls/edge"
 )
 
-// What it takes to answer 3,000 players that wait for the same part: from before the part exists until the write of the last
-// answer has returned. Nobody reads meanwhile, so that the players cost nothing; their answers wait in the kernel.
-func BenchmarkCrowd(b *testing.B) {
-	const players = 3000
+// runEdge is an edge of a stream that has six parts.
+func runEdge(b *testing.B) (*maker, *edge.Edge) {
+	b.Helper()
 	m := newMaker(b, 9, 100)
 	m.parts(6)
 	w := &world{origin: &edge.Origin{ID: "a/1", URL: m.web.URL}}
@@ -32,6 +31,15 @@ func BenchmarkCrowd(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- e.Run(ctx) }()
+	b.Cleanup(func() { cancel(); <-ran })
+	return m, e
+}
+
+// What it takes to answer 3,000 players that wait for the same part: from before the part exists until the write of the last
+// answer has returned. Nobody reads meanwhile, so that the players cost nothing; their answers wait in the kernel.
+func BenchmarkCrowd(b *testing.B) {
+	const players = 3000
+	m, e := runEdge(b)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -58,10 +66,8 @@ func BenchmarkCrowd(b *testing.B) {
 		for _, c := range conns {
 			_ = c.Close()
 		}
-		cancel()
 		_ = web.Close()
 		<-served
-		<-ran
 	})
 	var all []time.Duration
 	var cpu time.Duration
@@ -122,17 +128,7 @@ func processTime(t testing.TB) time.Duration {
 
 // What one request costs that finds its object in the cache, or the playlist as it wants it.
 func BenchmarkHit(b *testing.B) {
-	m := newMaker(b, 9, 100)
-	m.parts(6)
-	w := &world{origin: &edge.Origin{ID: "a/1", URL: m.web.URL}}
-	e, err := edge.New(edge.Config{Logger: slog.New(slog.DiscardHandler)}, http.NotFoundHandler(), w)
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ran := make(chan error, 1)
-	go func() { ran <- e.Run(ctx) }()
-	defer func() { cancel(); <-ran }()
+	_, e := runEdge(b)
 	for name, path := range map[string]string{"part": "720p/9-101.1.m4s", "reload": "720p/index.m3u8?_HLS_msn=101&_HLS_part=1&_HLS_skip=YES"} {
 		b.Run(name, func(b *testing.B) {
 			r := httptest.NewRequest(http.MethodGet, base+path, nil)
