@@ -150,12 +150,13 @@ func links(servers []*amphiv1.IceServer) []string {
 func read(r *http.Request) (Request, error) {
 	query := r.URL.Query()
 	req := Request{Room: r.PathValue("room"), Track: query.Get("track"), Host: r.Host, Region: query.Get("region"), Token: query.Get(ticket)}
-	if req.Redirected = req.Token != ""; !req.Redirected {
-		scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !ok || !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
-			return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
-		}
-		req.Token = strings.TrimSpace(token)
+	req.Redirected = req.Token != ""
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	switch token = strings.TrimSpace(token); {
+	case ok && strings.EqualFold(scheme, "bearer") && token != "":
+		req.Token = token // it lives longer than a ticket, which is in the address that the client may use again
+	case !req.Redirected:
+		return req, proto.Errorf(proto.Unauthenticated, "an app token is needed: Authorization: Bearer")
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/sdp" {
 		return req, proto.Errorf(proto.InvalidMessage, "the body has to be application/sdp")

@@ -95,6 +95,9 @@ func TestHeaders(t *testing.T) {
 	if there := do(h, "POST", "/v1/whip/hall?region=away&ticket=t", "application/sdp", "", "v=0"); there.Code != http.StatusCreated {
 		t.Errorf("with a ticket %d %s", there.Code, there.Body)
 	}
+	if again := do(h, "POST", "/v1/whip/hall?ticket=expired", "application/sdp", "Bearer t", "v=0"); again.Code != http.StatusCreated {
+		t.Errorf("with a ticket of before and a token %d %s", again.Code, again.Body)
+	}
 	made := do(h, "POST", "/v1/whip/hall", "application/sdp", "Bearer t", "v=0").Header()
 	for k, want := range map[string]string{"Location": "/v1/whip/hall/wh_x", "Content-Type": "application/sdp",
 		"Link":                        `<turn:example.com?transport=udp>; rel="ice-server"; username="1:p"; credential="c"; credential-type="password"`,
