@@ -89,7 +89,8 @@ describe("from anywhere", { concurrency: false }, () => {
 
   test("TURN only, over UDP", { timeout: 60_000 }, async (t) => {
     if (needsSpaces(t)) return;
-    await cable.block();
+    // Relays are reached by TCP too, and on a busy machine that may be the first way that works.
+    await cable.block(`tcp dport != ${plain.port}`);
     const { guest, way } = await callFrom(far, { path: "?path=relay", name: "Uma" });
     await guest.close();
     assert.deepEqual([way.type, way.relay], ["relay", "udp"]);
