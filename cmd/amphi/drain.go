@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 const (
 	// drainEvery is how often a drain looks at what is left.
 	drainEvery = 500 * time.Millisecond
-	// movesPerSecond is how many clients are asked to move in a second, so that those who take them keep up.
-	movesPerSecond = 40
+	// leastMoves and mostMoves bound how many clients are asked to move in a second.
+	leastMoves, mostMoves = 10, 1000
 	// handoverTimeout bounds the handover of one room.
 	handoverTimeout = 5 * time.Second
 )
@@ -169,13 +170,20 @@ func (m *mesh) round(ctx context.Context, until time.Time) bool {
 			m.log.Info("a room stays for now", "room", room, "err", err)
 		}
 	}
-	m.node.signal.MoveClients(ctx, movesPerSecond)
+	m.node.signal.MoveClients(ctx, movesPerSecond(m.node.signal.Stats().Clients.Open, time.Until(until)))
 	left := m.left()
 	m.drain.mu.Lock()
 	m.drain.left.RoomsLeft, m.drain.left.ClientsLeft, m.drain.left.RelaysLeft = left.RoomsLeft, left.ClientsLeft, left.RelaysLeft
 	m.drain.left.StreamsLeft = left.StreamsLeft
 	m.drain.mu.Unlock()
 	return left.RoomsLeft == 0 && left.ClientsLeft == 0 && left.RelaysLeft == 0 && left.StreamsLeft == 0
+}
+
+// movesPerSecond is how many of so many clients to ask in a second so that half of the time that is left is enough: each
+// costs its next node a handshake, and those who are there already should not notice.
+func movesPerSecond(clients uint64, left time.Duration) int {
+	half := max(left.Seconds()/2, 1)
+	return int(min(max(math.Ceil(float64(clients)/half), leastMoves), mostMoves))
 }
 
 // left counts what still needs this node.
