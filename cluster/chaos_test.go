@@ -113,6 +113,10 @@ func (c *chaos) access(ctx context.Context, id string, rng *rand.Rand, operation
 		}
 		// Not as fast as can be: reads that ask nobody would leave the nodes no time for their leases.
 		pause(ctx, 2*time.Millisecond)
+		if rng.IntN(10) == 0 {
+			c.hist.claim(ctx, m, id, fmt.Sprint("s", rng.IntN(3)), fmt.Sprintf("%s-%d-%d", id, n, rng.Uint32()))
+			continue
+		}
 		key := fmt.Sprint("k", rng.IntN(20+operations/200))
 		if rng.IntN(2) == 0 {
 			c.hist.put(ctx, m, key, fmt.Sprintf("%s-%d-%d", id, n, rng.Uint32()))

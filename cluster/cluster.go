@@ -255,6 +255,11 @@ func (c *Cluster) Propose(ctx context.Context, cmd *pb.RegistryCommand) error {
 		cmd = gproto.Clone(cmd).(*pb.RegistryCommand)
 		cmd.Id = rand.Text()
 	}
+	var err error
+	c.replica.read(func(r *pb.Registry) { cmd, err = registry.Ruled(r, cmd) })
+	if err != nil {
+		return err
+	}
 	data, err := gproto.Marshal(cmd)
 	switch {
 	case err != nil:

@@ -3,10 +3,12 @@ package cluster_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/amphi-sfu/amphi/cluster"
+	"github.com/amphi-sfu/amphi/cluster/registry"
 	"github.com/amphi-sfu/amphi/proto"
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	gproto "google.golang.org/protobuf/proto"
@@ -77,6 +79,9 @@ func TestConformance(t *testing.T) {
 						t.Errorf("after a restart %s is %v, want %v", room, r.GetRooms()[room], rec)
 					}
 				}
+				if r.GetOriginFloor() != before.GetOriginFloor() || len(r.GetOrigins()) != len(before.GetOrigins()) {
+					t.Errorf("after a restart there are the streams %v above %d", r.GetOrigins(), r.GetOriginFloor())
+				}
 				if !gproto.Equal(before.GetStore()["demo"], r.GetStore()["demo"]) {
 					t.Errorf("after a restart the store is %v", r.GetStore())
 				}
@@ -134,6 +139,8 @@ func conforms(t *testing.T, d directory) {
 		t.Errorf("after the caller has gone: %v", err)
 	}
 
+	streams(t, d)
+
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
@@ -152,6 +159,34 @@ func conforms(t *testing.T, d directory) {
 	}
 	wg.Wait()
 	owns(t, d)
+}
+
+// streams begins, forgets and deletes streams: the epochs of a name go on.
+func streams(t *testing.T, d directory) {
+	t.Helper()
+	node := d.Nodes()[0].GetId()
+	put := func(epoch uint64) proto.Code {
+		return proto.CodeOf(d.Propose(t.Context(), &pb.RegistryCommand{Body: &pb.RegistryCommand_PutOrigin{
+			PutOrigin: &pb.StreamOrigin{Room: "show", Stream: "main", Node: node, Epoch: epoch}}}))
+	}
+	forget := func(epoch uint64) *pb.RegistryCommand {
+		return &pb.RegistryCommand{Body: &pb.RegistryCommand_ForgetOrigin{ForgetOrigin: &pb.ForgetOrigin{Room: "show", Stream: "main", Epoch: epoch}}}
+	}
+	for _, cmd := range []*pb.RegistryCommand{putRoom("show", ""), {Body: &pb.RegistryCommand_PutNode{PutNode: &pb.ClusterNode{Id: node, Rules: registry.Rules}}}} {
+		// A node of a cluster is known already, in a later life.
+		if err := d.Propose(t.Context(), cmd); err != nil && proto.CodeOf(err) != proto.Conflict {
+			t.Fatal(err)
+		}
+	}
+	var got []proto.Code
+	got = append(got, put(1), put(2), proto.CodeOf(d.Propose(t.Context(), forget(1))), proto.CodeOf(d.Propose(t.Context(), forget(2))), put(1), put(3))
+	for _, cmd := range []*pb.RegistryCommand{{Body: &pb.RegistryCommand_DeleteRoom{DeleteRoom: "show"}}, putRoom("show", "")} {
+		got = append(got, proto.CodeOf(d.Propose(t.Context(), cmd)))
+	}
+	got = append(got, put(3), put(4))
+	if want := []proto.Code{"", "", proto.Conflict, "", proto.Conflict, "", "", "", proto.Conflict, ""}; !slices.Equal(got, want) {
+		t.Errorf("streams: %q, want %q", got, want)
+	}
 }
 
 // owns asks for owners; the node that asks gets the room.

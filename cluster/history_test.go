@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/cluster/registry"
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/anishathalye/porcupine"
 )
@@ -136,6 +137,30 @@ func (h *history) get(ctx context.Context, m *member, key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.accesses = append(h.accesses, porcupine.Operation{Input: access{key: key}, Output: value, Call: call, Return: h.now()})
+}
+
+// claim begins a stream of the room r0 that has no record, as the node id, or has the record of one forgotten. A beginning that was answered is a
+// decision of its own: what comes later is at a higher epoch, whatever was forgotten in between.
+func (h *history) claim(ctx context.Context, m *member, id, stream, who string) {
+	call := h.now()
+	var o *pb.StreamOrigin
+	var epoch uint64
+	m.Read(func(r *pb.Registry) {
+		o, epoch = r.GetOrigins()[registry.OriginKey("r0", stream)], r.GetOriginFloor()+1
+	})
+	if o != nil {
+		_ = m.Propose(ctx, &pb.RegistryCommand{Body: &pb.RegistryCommand_ForgetOrigin{
+			ForgetOrigin: &pb.ForgetOrigin{Room: "r0", Stream: stream, Epoch: o.GetEpoch()}}})
+		return
+	}
+	err := m.Propose(ctx, &pb.RegistryCommand{OnlyNew: true, Body: &pb.RegistryCommand_PutOrigin{
+		PutOrigin: &pb.StreamOrigin{Room: "r0", Stream: stream, Node: id, Epoch: epoch}}})
+	if err != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.decisions = append(h.decisions, porcupine.Operation{Input: decision{"the stream " + stream, who, epoch}, Call: call, Return: h.now()})
 }
 
 // check looks for violations.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/amphi-sfu/amphi/cluster/lease"
+	"github.com/amphi-sfu/amphi/cluster/registry"
 	"github.com/amphi-sfu/amphi/proto"
 	pb "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	gproto "google.golang.org/protobuf/proto"
@@ -139,7 +140,7 @@ func (h *holder) register(ctx context.Context) bool {
 // put writes the node's record.
 func (h *holder) put(ctx context.Context, incarnation uint64) error {
 	n := gproto.Clone(h.c.cfg.Node).(*pb.ClusterNode)
-	n.Incarnation = incarnation
+	n.Incarnation, n.Rules = incarnation, registry.Rules
 	h.mu.Lock()
 	n.DrainUntilMs = h.drainUntil
 	h.mu.Unlock()

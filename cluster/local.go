@@ -88,6 +88,11 @@ func (l *Local) Read(f func(*pb.Registry)) {
 // Propose carries out a command and returns when it is on disk, or its refusal with a code. When ctx ends first the
 // command may still be carried out: give it an id and repeat it.
 func (l *Local) Propose(ctx context.Context, cmd *pb.RegistryCommand) error {
+	var err error
+	l.Read(func(r *pb.Registry) { cmd, err = registry.Ruled(r, cmd) })
+	if err != nil {
+		return err
+	}
 	data, err := gproto.Marshal(cmd)
 	if err != nil {
 		return proto.Errorf(proto.InvalidArgument, "the command cannot be encoded")

@@ -191,8 +191,9 @@ type Info struct {
 	Epoch   uint64
 	Started time.Time
 	// FirstMSN is its first media sequence number, Segment how long each of its segments is.
-	FirstMSN uint64
-	Segment  time.Duration
+	// FirstDiscontinuity is its first discontinuity sequence number.
+	FirstMSN, FirstDiscontinuity uint64
+	Segment                      time.Duration
 }
 
 func validName(s string) bool {
@@ -239,8 +240,9 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 		p.run(ctx)
 		o.retire(k, p)
 	})
+	cfg := p.pack.Config()
 	return Info{Path: serve.Prefix + r.Room + "/" + r.Stream + "/index.m3u8", Epoch: p.epoch, Started: p.started,
-		FirstMSN: p.pack.Config().FirstMSN, Segment: p.pack.Config().SegmentLength()}, nil
+		FirstMSN: cfg.FirstMSN, FirstDiscontinuity: cfg.FirstDiscontinuity, Segment: cfg.SegmentLength()}, nil
 }
 
 // retire moves a program that has ended to those that linger.

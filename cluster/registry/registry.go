@@ -96,7 +96,7 @@ func (m *Machine) Snapshot() *pb.Registry {
 		Placements: maps.Clone(r.GetPlacements()), Nodes: maps.Clone(r.GetNodes()), EpochFloor: r.GetEpochFloor(),
 		Assets:   maps.Clone(r.GetAssets()),
 		Pictures: maps.Clone(r.GetPictures()),
-		Origins:  maps.Clone(r.GetOrigins()),
+		Origins:  maps.Clone(r.GetOrigins()), OriginFloor: r.GetOriginFloor(),
 	}
 }
 
@@ -138,7 +138,7 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 	case *pb.RegistryCommand_PutRoom:
 		return m.putRoom(cmd, b.PutRoom)
 	case *pb.RegistryCommand_DeleteRoom:
-		return m.deleteRoom(b.DeleteRoom)
+		return m.deleteRoom(cmd, b.DeleteRoom)
 	case *pb.RegistryCommand_PutCode:
 		return m.putCode(cmd, b.PutCode)
 	case *pb.RegistryCommand_PutKey:
@@ -158,7 +158,9 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 	case *pb.RegistryCommand_DeleteNode:
 		return m.deleteNode(b.DeleteNode)
 	case *pb.RegistryCommand_PutOrigin:
-		return m.putOrigin(b.PutOrigin)
+		return m.putOrigin(cmd, b.PutOrigin)
+	case *pb.RegistryCommand_ForgetOrigin:
+		return m.forgetOrigin(b.ForgetOrigin)
 	case *pb.RegistryCommand_PutAsset:
 		return m.putAsset(cmd, b.PutAsset)
 	case *pb.RegistryCommand_DeleteAsset:
@@ -276,7 +278,7 @@ func firstSet(times ...int64) int64 {
 }
 
 // deleteRoom takes a room's codes, durable store and placement with it; its sessions stay.
-func (m *Machine) deleteRoom(name string) error {
+func (m *Machine) deleteRoom(cmd *pb.RegistryCommand, name string) error {
 	key := RoomKey(name)
 	if m.reg.GetRooms()[key] == nil {
 		return missing("room", name)
@@ -285,7 +287,7 @@ func (m *Machine) deleteRoom(name string) error {
 	delete(m.reg.Store, key)
 	delete(m.codes, key)
 	m.unplace(key)
-	m.forgetOrigins(key)
+	m.forgetOrigins(cmd, key)
 	maps.DeleteFunc(m.reg.Codes, func(_ string, c *pb.RoomCode) bool { return RoomKey(c.GetRoom()) == key })
 	return nil
 }

@@ -108,7 +108,7 @@ func (d *desk) run(o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error) {
 	d.mu.Lock()
 	d.jobs[registry.OriginKey(room, stream)] = &job{release: release, heard: time.Now(), program: &amphiv1.StreamOrigin{
 		Room: room, Stream: stream, Node: d.node, Epoch: o.GetEpoch(), ProgramEpoch: info.Epoch, FirstMsn: info.FirstMSN,
-		StartedMs: info.Started.UnixMilli(), SegmentMs: uint32(info.Segment.Milliseconds()),
+		StartedMs: info.Started.UnixMilli(), SegmentMs: uint32(info.Segment.Milliseconds()), FirstDiscontinuity: &info.FirstDiscontinuity,
 	}}
 	d.mu.Unlock()
 	return d.keep(o)
@@ -119,11 +119,16 @@ func after(before *amphiv1.StreamOrigin, now time.Time) hls.After {
 	if before.GetProgramEpoch() == 0 {
 		return hls.After{}
 	}
+	// Not by the epoch: that begins above the ones of streams that are gone, and some players take 32 bits for this number.
+	discontinuity := before.GetFirstDiscontinuity() + 1<<discontinuities
+	if before.FirstDiscontinuity == nil {
+		discontinuity = before.GetEpoch() << discontinuities
+	}
 	length := max(1, int64(before.GetSegmentMs()))
 	ran := max(0, now.UnixMilli()-before.GetStartedMs())
 	return hls.After{
 		Epoch: before.GetProgramEpoch(), MSN: before.GetFirstMsn() + uint64((ran+length-1)/length) + skew,
-		Discontinuity: before.GetEpoch() << discontinuities,
+		Discontinuity: discontinuity,
 	}
 }
 

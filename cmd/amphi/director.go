@@ -29,16 +29,15 @@ const (
 
 // director has the streams of the rooms that this node owns made: by this node where it can, else by another.
 type director struct {
-	node   string
-	region string
-	log    *slog.Logger
-	// members are all nodes; heard is when another one said something last; order carries an order to a node; record is
-	// what the registry has of a stream, put writes it; owns: this node owns a room; report tells it how a stream does.
+	node    string
+	region  string
+	log     *slog.Logger
+	records originRecords
+	// members are all nodes; heard is when another one said something last; order carries an order to a node; owns: a room is
+	// this node's, or nobody's any more; report tells it how a stream does.
 	members func() []member
 	heard   func(node string) time.Time
 	order   func(ctx context.Context, node string, o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error)
-	record  func(room, stream string) *amphiv1.StreamOrigin
-	put     func(ctx context.Context, o *amphiv1.StreamOrigin) error
 	owns    func(room string) bool
 	report  func(room string, stream *amphiv1.Stream)
 	// admit says whether this node has room for a stream.
@@ -53,6 +52,8 @@ type director struct {
 
 	mu   sync.Mutex // guards the fields below
 	made map[string]*direction
+	// ended is when this node stopped the streams that players may still see the end of.
+	ended map[string]time.Time
 }
 
 // direction is one stream. What is below the gap is guarded by director.mu, and origin written by the stream's goroutine only.
@@ -68,7 +69,7 @@ type direction struct {
 }
 
 func newDirector() *director {
-	d := &director{made: map[string]*direction{}}
+	d := &director{made: map[string]*direction{}, ended: map[string]time.Time{}}
 	d.base, d.end = context.WithCancel(context.Background())
 	return d
 }
@@ -112,7 +113,7 @@ func (d *director) Admit(room string, settings *amphiv1.StreamSettings) error {
 
 // adopt goes on with the program that an earlier owner of the room had started, if it runs.
 func (d *director) adopt(ctx context.Context, x *direction) error {
-	known := d.record(x.room, x.name)
+	known := d.records.of(x.room, x.name)
 	if known.GetNode() == "" || d.gone(known.GetNode()) {
 		return proto.Errorf(proto.NotFound, "the stream does not run")
 	}
@@ -151,10 +152,26 @@ func (d *director) untilLive(ctx context.Context, x *direction, p *amphiv1.Strea
 // place chooses an origin other than not, starts the stream there, and has everybody know: at once, or when there is a
 // picture, if the program before lives.
 func (d *director) place(ctx context.Context, x *direction, not string, lives bool) error {
-	before := d.record(x.room, x.name)
+	for {
+		before, epoch := d.records.next(x.room, x.name)
+		if before == nil {
+			if err := d.makeRoom(ctx, x.room); err != nil {
+				return err
+			}
+		}
+		err := d.start(ctx, x, not, lives, before, epoch)
+		// Streams of other rooms may have raised the floor meanwhile, or another one of this room taken the last place.
+		if before != nil || ctx.Err() != nil || !d.records.passed(err, x.room, x.name, epoch) {
+			return err
+		}
+	}
+}
+
+// start has the first candidate that can make the stream at an epoch, after the program before; nil: the first.
+func (d *director) start(ctx context.Context, x *direction, not string, lives bool, before *amphiv1.StreamOrigin, epoch uint64) error {
 	err := error(proto.Errorf(proto.StreamFailed, "no node here composes streams: it takes the role origin and the program %s", compositorName))
 	for _, node := range d.candidates(not) {
-		o := d.ordered(x, amphiv1.OriginOrder_ACTION_RUN, before.GetEpoch()+1)
+		o := d.ordered(x, amphiv1.OriginOrder_ACTION_RUN, epoch)
 		o.Settings, o.Before = x.settings, before
 		var answer *amphiv1.OriginAnswer
 		if answer, err = d.try(ctx, node, o); err != nil {
@@ -164,7 +181,7 @@ func (d *director) place(ctx context.Context, x *direction, not string, lives bo
 		if lives {
 			d.untilLive(ctx, x, answer.GetProgram())
 		}
-		if err = d.put(ctx, answer.GetProgram()); err != nil {
+		if err = d.records.put(ctx, answer.GetProgram(), before == nil); err != nil {
 			_, _ = d.try(ctx, node, d.ordered(x, amphiv1.OriginOrder_ACTION_STOP, answer.GetProgram().GetEpoch()))
 			return err
 		}
@@ -301,7 +318,7 @@ func (d *director) replace(ctx context.Context, x *direction) error {
 		not = "" // it has forgotten, as after a new start
 	}
 	// The owner before may have placed it just then.
-	if d.record(x.room, x.name).GetEpoch() > old.GetEpoch() && d.adopt(ctx, x) == nil {
+	if d.records.of(x.room, x.name).GetEpoch() > old.GetEpoch() && d.adopt(ctx, x) == nil {
 		return nil
 	}
 	return d.place(ctx, x, not, not != "" && !d.gone(not))
@@ -346,6 +363,9 @@ func (d *director) Stop(room, stream string) {
 	d.mu.Lock()
 	x := d.made[key]
 	delete(d.made, key)
+	if x != nil {
+		d.endsLocked(key, time.Now())
+	}
 	d.mu.Unlock()
 	if x == nil {
 		return

@@ -160,6 +160,11 @@ func TestAfter(t *testing.T) {
 	if got, want := after(before, now), (hls.After{Epoch: 9, MSN: 107, Discontinuity: 3 << 14}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
+	first := uint64(5 << 14)
+	before.FirstDiscontinuity, before.Epoch = &first, 1000
+	if got, want := after(before, now), (hls.After{Epoch: 9, MSN: 107, Discontinuity: 6 << 14}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 	if got := after(before, time.UnixMilli(0)); got.MSN != 102 {
 		t.Errorf("with a clock that is behind: %+v", got)
 	}

@@ -26,15 +26,11 @@ func (m *mesh) direct(s *streams) signal.Streams {
 	m.link.OnCall(kindOrigin, m.desk.answerOrder)
 	d := newDirector()
 	d.node, d.region, d.log = m.self.GetId(), m.self.GetRegion(), m.log
-	d.members, d.heard, d.record, d.order = m.members, m.link.Heard, m.streamOrigin, m.orderStream
-	d.put = func(ctx context.Context, o *amphiv1.StreamOrigin) error {
-		return m.cluster.Propose(ctx, &amphiv1.RegistryCommand{Id: proto.NewID(proto.RequestPrefix), TimeMs: time.Now().UnixMilli(),
-			Body: &amphiv1.RegistryCommand_PutOrigin{PutOrigin: o}})
-	}
+	d.members, d.heard, d.records, d.order = m.members, m.link.Heard, originRecords{m.cluster}, m.orderStream
 	d.owns = func(room string) bool {
-		var owner string
-		m.cluster.Read(func(r *amphiv1.Registry) { owner = r.GetPlacements()[registry.RoomKey(room)].GetNode() })
-		return owner == m.self.GetId()
+		var at *amphiv1.Placement
+		m.cluster.Read(func(r *amphiv1.Registry) { at = r.GetPlacements()[registry.RoomKey(room)] })
+		return at == nil || at.GetNode() == m.self.GetId() // a room that was deleted is nobody else's
 	}
 	d.report = func(room string, stream *amphiv1.Stream) {
 		if stream.GetState() != amphiv1.StreamState_STREAM_STATE_UNSPECIFIED {

@@ -273,16 +273,18 @@ type StreamOrigin struct {
 	Stream string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Never empty; it may have stopped making the stream.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// Rises by one with every other node and every new start.
+	// Rises by one with every other node and every new start; the first is above that of any stream whose record has gone.
 	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// What the program that runs began with: the epoch in its objects' names, its first media sequence number, when, in Unix
 	// milliseconds, and how long its segments are. 0 until it has begun. The next one begins above.
-	ProgramEpoch  uint64 `protobuf:"varint,5,opt,name=program_epoch,json=programEpoch,proto3" json:"program_epoch,omitempty"`
-	FirstMsn      uint64 `protobuf:"varint,6,opt,name=first_msn,json=firstMsn,proto3" json:"first_msn,omitempty"`
-	StartedMs     int64  `protobuf:"varint,7,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
-	SegmentMs     uint32 `protobuf:"varint,8,opt,name=segment_ms,json=segmentMs,proto3" json:"segment_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ProgramEpoch uint64 `protobuf:"varint,5,opt,name=program_epoch,json=programEpoch,proto3" json:"program_epoch,omitempty"`
+	FirstMsn     uint64 `protobuf:"varint,6,opt,name=first_msn,json=firstMsn,proto3" json:"first_msn,omitempty"`
+	StartedMs    int64  `protobuf:"varint,7,opt,name=started_ms,json=startedMs,proto3" json:"started_ms,omitempty"`
+	SegmentMs    uint32 `protobuf:"varint,8,opt,name=segment_ms,json=segmentMs,proto3" json:"segment_ms,omitempty"`
+	// The discontinuity sequence number that it began with; not set by a version that derived it from the epoch.
+	FirstDiscontinuity *uint64 `protobuf:"varint,9,opt,name=first_discontinuity,json=firstDiscontinuity,proto3,oneof" json:"first_discontinuity,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *StreamOrigin) Reset() {
@@ -367,6 +369,13 @@ func (x *StreamOrigin) GetStartedMs() int64 {
 func (x *StreamOrigin) GetSegmentMs() uint32 {
 	if x != nil {
 		return x.SegmentMs
+	}
+	return 0
+}
+
+func (x *StreamOrigin) GetFirstDiscontinuity() uint64 {
+	if x != nil && x.FirstDiscontinuity != nil {
+		return *x.FirstDiscontinuity
 	}
 	return 0
 }
@@ -672,7 +681,7 @@ const file_amphi_v1_edge_proto_rawDesc = "" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\"\xe4\x01\n" +
+	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\"\xb2\x02\n" +
 	"\fStreamOrigin\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
@@ -683,7 +692,9 @@ const file_amphi_v1_edge_proto_rawDesc = "" +
 	"\n" +
 	"started_ms\x18\a \x01(\x03R\tstartedMs\x12\x1d\n" +
 	"\n" +
-	"segment_ms\x18\b \x01(\rR\tsegmentMs\"\xe4\x02\n" +
+	"segment_ms\x18\b \x01(\rR\tsegmentMs\x124\n" +
+	"\x13first_discontinuity\x18\t \x01(\x04H\x00R\x12firstDiscontinuity\x88\x01\x01B\x16\n" +
+	"\x14_first_discontinuity\"\xe4\x02\n" +
 	"\vOriginOrder\x124\n" +
 	"\x06action\x18\x01 \x01(\x0e2\x1c.amphi.v1.OriginOrder.ActionR\x06action\x12\x12\n" +
 	"\x04room\x18\x02 \x01(\tR\x04room\x12\x14\n" +
@@ -762,6 +773,7 @@ func file_amphi_v1_edge_proto_init() {
 		return
 	}
 	file_amphi_v1_model_proto_init()
+	file_amphi_v1_edge_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -51,6 +51,8 @@ type Registry struct {
 	Assets map[string]*Asset `protobuf:"bytes,40,rep,name=assets,proto3" json:"assets,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The node that makes each stream, by lower-case room, "/" and the stream's name.
 	Origins map[string]*StreamOrigin `protobuf:"bytes,50,rep,name=origins,proto3" json:"origins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The highest epoch of a stream whose record has gone, of whatever room; the epochs of new records begin above it.
+	OriginFloor uint64 `protobuf:"varint,51,opt,name=origin_floor,json=originFloor,proto3" json:"origin_floor,omitempty"`
 	// For streams, by name.
 	Pictures      map[string]*Picture `protobuf:"bytes,70,rep,name=pictures,proto3" json:"pictures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
@@ -185,6 +187,13 @@ func (x *Registry) GetOrigins() map[string]*StreamOrigin {
 	return nil
 }
 
+func (x *Registry) GetOriginFloor() uint64 {
+	if x != nil {
+		return x.OriginFloor
+	}
+	return 0
+}
+
 func (x *Registry) GetPictures() map[string]*Picture {
 	if x != nil {
 		return x.Pictures
@@ -277,7 +286,9 @@ type ClusterNode struct {
 	// Rises with every start of the node.
 	Incarnation uint64 `protobuf:"varint,11,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Its lease ran out and was witnessed: it owns nothing until it registers again.
-	Down          bool `protobuf:"varint,12,opt,name=down,proto3" json:"down,omitempty"`
+	Down bool `protobuf:"varint,12,opt,name=down,proto3" json:"down,omitempty"`
+	// By what rules its version carries commands out at most; see RegistryCommand.rules.
+	Rules         uint32 `protobuf:"varint,13,opt,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +405,13 @@ func (x *ClusterNode) GetDown() bool {
 		return x.Down
 	}
 	return false
+}
+
+func (x *ClusterNode) GetRules() uint32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
 }
 
 type StoreEntries struct {
@@ -719,13 +737,17 @@ type RegistryCommand struct {
 	//	*RegistryCommand_PutAsset
 	//	*RegistryCommand_DeleteAsset
 	//	*RegistryCommand_PutOrigin
+	//	*RegistryCommand_ForgetOrigin
 	//	*RegistryCommand_PutPicture
 	//	*RegistryCommand_DeletePicture
 	Body isRegistryCommand_Body `protobuf_oneof:"body"`
 	// Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
 	IfRevision *uint64 `protobuf:"varint,12,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
 	// Of any put or set: refused with "conflict" when there is one already.
-	OnlyNew       bool `protobuf:"varint,13,opt,name=only_new,json=onlyNew,proto3" json:"only_new,omitempty"`
+	OnlyNew bool `protobuf:"varint,13,opt,name=only_new,json=onlyNew,proto3" json:"only_new,omitempty"`
+	// By what rules the command is carried out, so that it does the same at every node, and when a log is read again by a later
+	// version. 0: those before there were any. 1: delete_room raises origin_floor, and there is forget_origin.
+	Rules         uint32 `protobuf:"varint,18,opt,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -925,6 +947,15 @@ func (x *RegistryCommand) GetPutOrigin() *StreamOrigin {
 	return nil
 }
 
+func (x *RegistryCommand) GetForgetOrigin() *ForgetOrigin {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_ForgetOrigin); ok {
+			return x.ForgetOrigin
+		}
+	}
+	return nil
+}
+
 func (x *RegistryCommand) GetPutPicture() *Picture {
 	if x != nil {
 		if x, ok := x.Body.(*RegistryCommand_PutPicture); ok {
@@ -955,6 +986,13 @@ func (x *RegistryCommand) GetOnlyNew() bool {
 		return x.OnlyNew
 	}
 	return false
+}
+
+func (x *RegistryCommand) GetRules() uint32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
 }
 
 type isRegistryCommand_Body interface {
@@ -1023,7 +1061,12 @@ type RegistryCommand_DeleteAsset struct {
 
 type RegistryCommand_PutOrigin struct {
 	// Refused with "conflict" unless the stored epoch is the one before, or the same of the same node.
+	// For a stream without a record: unless it is the one after origin_floor.
 	PutOrigin *StreamOrigin `protobuf:"bytes,50,opt,name=put_origin,json=putOrigin,proto3,oneof"`
+}
+
+type RegistryCommand_ForgetOrigin struct {
+	ForgetOrigin *ForgetOrigin `protobuf:"bytes,51,opt,name=forget_origin,json=forgetOrigin,proto3,oneof"`
 }
 
 type RegistryCommand_PutPicture struct {
@@ -1066,9 +1109,72 @@ func (*RegistryCommand_DeleteAsset) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_PutOrigin) isRegistryCommand_Body() {}
 
+func (*RegistryCommand_ForgetOrigin) isRegistryCommand_Body() {}
+
 func (*RegistryCommand_PutPicture) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeletePicture) isRegistryCommand_Body() {}
+
+// ForgetOrigin drops the record of a stream that has ended; refused with "conflict" unless it is at this epoch.
+type ForgetOrigin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetOrigin) Reset() {
+	*x = ForgetOrigin{}
+	mi := &file_amphi_v1_registry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetOrigin) ProtoMessage() {}
+
+func (x *ForgetOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_registry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetOrigin.ProtoReflect.Descriptor instead.
+func (*ForgetOrigin) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ForgetOrigin) GetRoom() string {
+	if x != nil {
+		return x.Room
+	}
+	return ""
+}
+
+func (x *ForgetOrigin) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *ForgetOrigin) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
 
 type PutStore struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1081,7 +1187,7 @@ type PutStore struct {
 
 func (x *PutStore) Reset() {
 	*x = PutStore{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[8]
+	mi := &file_amphi_v1_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1199,7 @@ func (x *PutStore) String() string {
 func (*PutStore) ProtoMessage() {}
 
 func (x *PutStore) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[8]
+	mi := &file_amphi_v1_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1212,7 @@ func (x *PutStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStore.ProtoReflect.Descriptor instead.
 func (*PutStore) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{8}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PutStore) GetRoom() string {
@@ -1143,7 +1249,7 @@ type PlaceRoom struct {
 
 func (x *PlaceRoom) Reset() {
 	*x = PlaceRoom{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[9]
+	mi := &file_amphi_v1_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1261,7 @@ func (x *PlaceRoom) String() string {
 func (*PlaceRoom) ProtoMessage() {}
 
 func (x *PlaceRoom) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[9]
+	mi := &file_amphi_v1_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1274,7 @@ func (x *PlaceRoom) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceRoom.ProtoReflect.Descriptor instead.
 func (*PlaceRoom) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{9}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PlaceRoom) GetRoom() string {
@@ -1214,7 +1320,7 @@ type MoveRooms struct {
 
 func (x *MoveRooms) Reset() {
 	*x = MoveRooms{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[10]
+	mi := &file_amphi_v1_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1332,7 @@ func (x *MoveRooms) String() string {
 func (*MoveRooms) ProtoMessage() {}
 
 func (x *MoveRooms) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[10]
+	mi := &file_amphi_v1_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1345,7 @@ func (x *MoveRooms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRooms.ProtoReflect.Descriptor instead.
 func (*MoveRooms) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{10}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MoveRooms) GetFrom() string {
@@ -1274,7 +1380,7 @@ var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\x8e\f\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xb1\f\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -1295,7 +1401,8 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\vepoch_floor\x18\f \x01(\x04R\n" +
 	"epochFloor\x126\n" +
 	"\x06assets\x18( \x03(\v2\x1e.amphi.v1.Registry.AssetsEntryR\x06assets\x129\n" +
-	"\aorigins\x182 \x03(\v2\x1f.amphi.v1.Registry.OriginsEntryR\aorigins\x12<\n" +
+	"\aorigins\x182 \x03(\v2\x1f.amphi.v1.Registry.OriginsEntryR\aorigins\x12!\n" +
+	"\forigin_floor\x183 \x01(\x04R\voriginFloor\x12<\n" +
 	"\bpictures\x18F \x03(\v2 .amphi.v1.Registry.PicturesEntryR\bpictures\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
@@ -1334,7 +1441,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\tPlacement\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\astandby\x18\x02 \x01(\tR\astandby\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xc8\x02\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xde\x02\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -1350,7 +1457,8 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\x0edrain_until_ms\x18\n" +
 	" \x01(\x03R\fdrainUntilMs\x12 \n" +
 	"\vincarnation\x18\v \x01(\x04R\vincarnation\x12\x12\n" +
-	"\x04down\x18\f \x01(\bR\x04down\">\n" +
+	"\x04down\x18\f \x01(\bR\x04down\x12\x14\n" +
+	"\x05rules\x18\r \x01(\rR\x05rules\">\n" +
 	"\fStoreEntries\x12.\n" +
 	"\aentries\x18\x01 \x03(\v2\x14.amphi.v1.StoreEntryR\aentries\"k\n" +
 	"\x06ApiKey\x12\x0e\n" +
@@ -1379,7 +1487,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"attendance\x18\x06 \x03(\v2\x14.amphi.v1.AttendanceR\n" +
 	"attendance\x12\x1d\n" +
 	"\n" +
-	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xe8\a\n" +
+	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xbd\b\n" +
 	"\x0fRegistryCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -1405,15 +1513,21 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\tput_asset\x18( \x01(\v2\x0f.amphi.v1.AssetH\x00R\bputAsset\x12#\n" +
 	"\fdelete_asset\x18) \x01(\tH\x00R\vdeleteAsset\x127\n" +
 	"\n" +
-	"put_origin\x182 \x01(\v2\x16.amphi.v1.StreamOriginH\x00R\tputOrigin\x124\n" +
+	"put_origin\x182 \x01(\v2\x16.amphi.v1.StreamOriginH\x00R\tputOrigin\x12=\n" +
+	"\rforget_origin\x183 \x01(\v2\x16.amphi.v1.ForgetOriginH\x00R\fforgetOrigin\x124\n" +
 	"\vput_picture\x18F \x01(\v2\x11.amphi.v1.PictureH\x00R\n" +
 	"putPicture\x12'\n" +
 	"\x0edelete_picture\x18G \x01(\tH\x00R\rdeletePicture\x12$\n" +
 	"\vif_revision\x18\f \x01(\x04H\x01R\n" +
 	"ifRevision\x88\x01\x01\x12\x19\n" +
-	"\bonly_new\x18\r \x01(\bR\aonlyNewB\x06\n" +
+	"\bonly_new\x18\r \x01(\bR\aonlyNew\x12\x14\n" +
+	"\x05rules\x18\x12 \x01(\rR\x05rulesB\x06\n" +
 	"\x04bodyB\x0e\n" +
-	"\f_if_revision\"d\n" +
+	"\f_if_revision\"P\n" +
+	"\fForgetOrigin\x12\x12\n" +
+	"\x04room\x18\x01 \x01(\tR\x04room\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"d\n" +
 	"\bPutStore\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12*\n" +
 	"\x05entry\x18\x02 \x01(\v2\x14.amphi.v1.StoreEntryR\x05entry\x12\x18\n" +
@@ -1441,7 +1555,7 @@ func file_amphi_v1_registry_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_registry_proto_rawDescData
 }
 
-var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_amphi_v1_registry_proto_goTypes = []any{
 	(*Registry)(nil),        // 0: amphi.v1.Registry
 	(*Placement)(nil),       // 1: amphi.v1.Placement
@@ -1451,72 +1565,74 @@ var file_amphi_v1_registry_proto_goTypes = []any{
 	(*Attendance)(nil),      // 5: amphi.v1.Attendance
 	(*Session)(nil),         // 6: amphi.v1.Session
 	(*RegistryCommand)(nil), // 7: amphi.v1.RegistryCommand
-	(*PutStore)(nil),        // 8: amphi.v1.PutStore
-	(*PlaceRoom)(nil),       // 9: amphi.v1.PlaceRoom
-	(*MoveRooms)(nil),       // 10: amphi.v1.MoveRooms
-	nil,                     // 11: amphi.v1.Registry.TemplatesEntry
-	nil,                     // 12: amphi.v1.Registry.RoomsEntry
-	nil,                     // 13: amphi.v1.Registry.CodesEntry
-	nil,                     // 14: amphi.v1.Registry.KeysEntry
-	nil,                     // 15: amphi.v1.Registry.StoreEntry
-	nil,                     // 16: amphi.v1.Registry.PlacementsEntry
-	nil,                     // 17: amphi.v1.Registry.NodesEntry
-	nil,                     // 18: amphi.v1.Registry.AssetsEntry
-	nil,                     // 19: amphi.v1.Registry.OriginsEntry
-	nil,                     // 20: amphi.v1.Registry.PicturesEntry
-	(*StoreEntry)(nil),      // 21: amphi.v1.StoreEntry
-	(LeaveReason)(0),        // 22: amphi.v1.LeaveReason
-	(*Template)(nil),        // 23: amphi.v1.Template
-	(*Room)(nil),            // 24: amphi.v1.Room
-	(*RoomCode)(nil),        // 25: amphi.v1.RoomCode
-	(*Asset)(nil),           // 26: amphi.v1.Asset
-	(*StreamOrigin)(nil),    // 27: amphi.v1.StreamOrigin
-	(*Picture)(nil),         // 28: amphi.v1.Picture
+	(*ForgetOrigin)(nil),    // 8: amphi.v1.ForgetOrigin
+	(*PutStore)(nil),        // 9: amphi.v1.PutStore
+	(*PlaceRoom)(nil),       // 10: amphi.v1.PlaceRoom
+	(*MoveRooms)(nil),       // 11: amphi.v1.MoveRooms
+	nil,                     // 12: amphi.v1.Registry.TemplatesEntry
+	nil,                     // 13: amphi.v1.Registry.RoomsEntry
+	nil,                     // 14: amphi.v1.Registry.CodesEntry
+	nil,                     // 15: amphi.v1.Registry.KeysEntry
+	nil,                     // 16: amphi.v1.Registry.StoreEntry
+	nil,                     // 17: amphi.v1.Registry.PlacementsEntry
+	nil,                     // 18: amphi.v1.Registry.NodesEntry
+	nil,                     // 19: amphi.v1.Registry.AssetsEntry
+	nil,                     // 20: amphi.v1.Registry.OriginsEntry
+	nil,                     // 21: amphi.v1.Registry.PicturesEntry
+	(*StoreEntry)(nil),      // 22: amphi.v1.StoreEntry
+	(LeaveReason)(0),        // 23: amphi.v1.LeaveReason
+	(*Template)(nil),        // 24: amphi.v1.Template
+	(*Room)(nil),            // 25: amphi.v1.Room
+	(*RoomCode)(nil),        // 26: amphi.v1.RoomCode
+	(*Asset)(nil),           // 27: amphi.v1.Asset
+	(*StreamOrigin)(nil),    // 28: amphi.v1.StreamOrigin
+	(*Picture)(nil),         // 29: amphi.v1.Picture
 }
 var file_amphi_v1_registry_proto_depIdxs = []int32{
-	11, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
-	12, // 1: amphi.v1.Registry.rooms:type_name -> amphi.v1.Registry.RoomsEntry
-	13, // 2: amphi.v1.Registry.codes:type_name -> amphi.v1.Registry.CodesEntry
-	14, // 3: amphi.v1.Registry.keys:type_name -> amphi.v1.Registry.KeysEntry
+	12, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
+	13, // 1: amphi.v1.Registry.rooms:type_name -> amphi.v1.Registry.RoomsEntry
+	14, // 2: amphi.v1.Registry.codes:type_name -> amphi.v1.Registry.CodesEntry
+	15, // 3: amphi.v1.Registry.keys:type_name -> amphi.v1.Registry.KeysEntry
 	6,  // 4: amphi.v1.Registry.sessions:type_name -> amphi.v1.Session
-	15, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
-	16, // 6: amphi.v1.Registry.placements:type_name -> amphi.v1.Registry.PlacementsEntry
-	17, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
-	18, // 8: amphi.v1.Registry.assets:type_name -> amphi.v1.Registry.AssetsEntry
-	19, // 9: amphi.v1.Registry.origins:type_name -> amphi.v1.Registry.OriginsEntry
-	20, // 10: amphi.v1.Registry.pictures:type_name -> amphi.v1.Registry.PicturesEntry
-	21, // 11: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
-	22, // 12: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
+	16, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
+	17, // 6: amphi.v1.Registry.placements:type_name -> amphi.v1.Registry.PlacementsEntry
+	18, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
+	19, // 8: amphi.v1.Registry.assets:type_name -> amphi.v1.Registry.AssetsEntry
+	20, // 9: amphi.v1.Registry.origins:type_name -> amphi.v1.Registry.OriginsEntry
+	21, // 10: amphi.v1.Registry.pictures:type_name -> amphi.v1.Registry.PicturesEntry
+	22, // 11: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
+	23, // 12: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
 	5,  // 13: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
-	23, // 14: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
-	24, // 15: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
-	25, // 16: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
+	24, // 14: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
+	25, // 15: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
+	26, // 16: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
 	4,  // 17: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
 	6,  // 18: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
-	8,  // 19: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
-	9,  // 20: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
-	10, // 21: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
+	9,  // 19: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
+	10, // 20: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
+	11, // 21: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
 	2,  // 22: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
-	26, // 23: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
-	27, // 24: amphi.v1.RegistryCommand.put_origin:type_name -> amphi.v1.StreamOrigin
-	28, // 25: amphi.v1.RegistryCommand.put_picture:type_name -> amphi.v1.Picture
-	21, // 26: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
-	9,  // 27: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
-	23, // 28: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
-	24, // 29: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
-	25, // 30: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
-	4,  // 31: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
-	3,  // 32: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
-	1,  // 33: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
-	2,  // 34: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
-	26, // 35: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
-	27, // 36: amphi.v1.Registry.OriginsEntry.value:type_name -> amphi.v1.StreamOrigin
-	28, // 37: amphi.v1.Registry.PicturesEntry.value:type_name -> amphi.v1.Picture
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	27, // 23: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
+	28, // 24: amphi.v1.RegistryCommand.put_origin:type_name -> amphi.v1.StreamOrigin
+	8,  // 25: amphi.v1.RegistryCommand.forget_origin:type_name -> amphi.v1.ForgetOrigin
+	29, // 26: amphi.v1.RegistryCommand.put_picture:type_name -> amphi.v1.Picture
+	22, // 27: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
+	10, // 28: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
+	24, // 29: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
+	25, // 30: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
+	26, // 31: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
+	4,  // 32: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
+	3,  // 33: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
+	1,  // 34: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
+	2,  // 35: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
+	27, // 36: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
+	28, // 37: amphi.v1.Registry.OriginsEntry.value:type_name -> amphi.v1.StreamOrigin
+	29, // 38: amphi.v1.Registry.PicturesEntry.value:type_name -> amphi.v1.Picture
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_registry_proto_init() }
@@ -1545,6 +1661,7 @@ func file_amphi_v1_registry_proto_init() {
 		(*RegistryCommand_PutAsset)(nil),
 		(*RegistryCommand_DeleteAsset)(nil),
 		(*RegistryCommand_PutOrigin)(nil),
+		(*RegistryCommand_ForgetOrigin)(nil),
 		(*RegistryCommand_PutPicture)(nil),
 		(*RegistryCommand_DeletePicture)(nil),
 	}
@@ -1554,7 +1671,7 @@ func file_amphi_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_registry_proto_rawDesc), len(file_amphi_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/edge.proto.
  */
 export const file_amphi_v1_edge: GenFile = /*@__PURE__*/
-  fileDesc("ChNhbXBoaS92MS9lZGdlLnByb3RvEghhbXBoaS52MSK9AQoMRWRnZVBsYXlsaXN0EgwKBGZ1bGwYASABKAwSDQoFZGVsdGEYAiABKAwSEAoIZGVsdGFfdjIYAyABKAwSDQoFZW1wdHkYBCABKAgSDQoFZW5kZWQYBSABKAgSEAoIb3Blbl9tc24YBiABKAQSEgoKb3Blbl9wYXJ0cxgHIAEoDRISCgpwcmV2X3BhcnRzGAggASgNEhUKDWFkdmFuY2VfcGFydHMYCSABKA0SDwoHd2FpdF9tcxgKIAEoDSI7CghQbGF5YmFjaxIOCgZzdHJlYW0YASABKAkSCwoDdXJsGAIgASgJEhIKCmV4cGlyZXNfbXMYAyABKAMimwEKDFN0cmVhbU9yaWdpbhIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIMCgRub2RlGAMgASgJEg0KBWVwb2NoGAQgASgEEhUKDXByb2dyYW1fZXBvY2gYBSABKAQSEQoJZmlyc3RfbXNuGAYgASgEEhIKCnN0YXJ0ZWRfbXMYByABKAMSEgoKc2VnbWVudF9tcxgIIAEoDSK1AgoLT3JpZ2luT3JkZXISLAoGYWN0aW9uGAEgASgOMhwuYW1waGkudjEuT3JpZ2luT3JkZXIuQWN0aW9uEgwKBHJvb20YAiABKAkSDQoFZXBvY2gYAyABKAQSKgoIc2V0dGluZ3MYBCABKAsyGC5hbXBoaS52MS5TdHJlYW1TZXR0aW5ncxIgCgZzdHJlYW0YBSABKAsyEC5hbXBoaS52MS5TdHJlYW0SJgoGYmVmb3JlGAYgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luImUKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIOCgpBQ1RJT05fUlVOEAESDwoLQUNUSU9OX1NUT1AQAhIRCg1BQ1RJT05fTEFZT1VUEAMSDwoLQUNUSU9OX0tFRVAQBCJZCgxPcmlnaW5BbnN3ZXISJwoHcHJvZ3JhbRgBIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbhIgCgZzdHJlYW0YAiABKAsyEC5hbXBoaS52MS5TdHJlYW0i8gEKCkVkZ2VTdGF0dXMSEQoJcGxheWxpc3RzGAEgASgNEg8KB3dhaXRpbmcYAiABKA0SEAoIdXBzdHJlYW0YAyABKA0SDAoEaGl0cxgEIAEoBBIOCgZtaXNzZXMYBSABKAQSDgoGc2hhcmVkGAYgASgEEhkKEXVwc3RyZWFtX3JlcXVlc3RzGAcgASgEEhkKEXVwc3RyZWFtX2ZhaWx1cmVzGAggASgEEhAKCGJ5dGVzX2luGAkgASgEEhEKCWJ5dGVzX291dBgKIAEoBBIPCgdvYmplY3RzGAsgASgNEhQKDGNhY2hlZF9ieXRlcxgMIAEoBEIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_model]);
+  fileDesc("ChNhbXBoaS92MS9lZGdlLnByb3RvEghhbXBoaS52MSK9AQoMRWRnZVBsYXlsaXN0EgwKBGZ1bGwYASABKAwSDQoFZGVsdGEYAiABKAwSEAoIZGVsdGFfdjIYAyABKAwSDQoFZW1wdHkYBCABKAgSDQoFZW5kZWQYBSABKAgSEAoIb3Blbl9tc24YBiABKAQSEgoKb3Blbl9wYXJ0cxgHIAEoDRISCgpwcmV2X3BhcnRzGAggASgNEhUKDWFkdmFuY2VfcGFydHMYCSABKA0SDwoHd2FpdF9tcxgKIAEoDSI7CghQbGF5YmFjaxIOCgZzdHJlYW0YASABKAkSCwoDdXJsGAIgASgJEhIKCmV4cGlyZXNfbXMYAyABKAMi1QEKDFN0cmVhbU9yaWdpbhIMCgRyb29tGAEgASgJEg4KBnN0cmVhbRgCIAEoCRIMCgRub2RlGAMgASgJEg0KBWVwb2NoGAQgASgEEhUKDXByb2dyYW1fZXBvY2gYBSABKAQSEQoJZmlyc3RfbXNuGAYgASgEEhIKCnN0YXJ0ZWRfbXMYByABKAMSEgoKc2VnbWVudF9tcxgIIAEoDRIgChNmaXJzdF9kaXNjb250aW51aXR5GAkgASgESACIAQFCFgoUX2ZpcnN0X2Rpc2NvbnRpbnVpdHkitQIKC09yaWdpbk9yZGVyEiwKBmFjdGlvbhgBIAEoDjIcLmFtcGhpLnYxLk9yaWdpbk9yZGVyLkFjdGlvbhIMCgRyb29tGAIgASgJEg0KBWVwb2NoGAMgASgEEioKCHNldHRpbmdzGAQgASgLMhguYW1waGkudjEuU3RyZWFtU2V0dGluZ3MSIAoGc3RyZWFtGAUgASgLMhAuYW1waGkudjEuU3RyZWFtEiYKBmJlZm9yZRgGIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbiJlCgZBY3Rpb24SFgoSQUNUSU9OX1VOU1BFQ0lGSUVEEAASDgoKQUNUSU9OX1JVThABEg8KC0FDVElPTl9TVE9QEAISEQoNQUNUSU9OX0xBWU9VVBADEg8KC0FDVElPTl9LRUVQEAQiWQoMT3JpZ2luQW5zd2VyEicKB3Byb2dyYW0YASABKAsyFi5hbXBoaS52MS5TdHJlYW1PcmlnaW4SIAoGc3RyZWFtGAIgASgLMhAuYW1waGkudjEuU3RyZWFtIvIBCgpFZGdlU3RhdHVzEhEKCXBsYXlsaXN0cxgBIAEoDRIPCgd3YWl0aW5nGAIgASgNEhAKCHVwc3RyZWFtGAMgASgNEgwKBGhpdHMYBCABKAQSDgoGbWlzc2VzGAUgASgEEg4KBnNoYXJlZBgGIAEoBBIZChF1cHN0cmVhbV9yZXF1ZXN0cxgHIAEoBBIZChF1cHN0cmVhbV9mYWlsdXJlcxgIIAEoBBIQCghieXRlc19pbhgJIAEoBBIRCglieXRlc19vdXQYCiABKAQSDwoHb2JqZWN0cxgLIAEoDRIUCgxjYWNoZWRfYnl0ZXMYDCABKARCM1oxZ2l0aHViLmNvbS9hbXBoaS1zZnUvYW1waGkvcHJvdG8vYW1waGkvdjE7YW1waGl2MWIGcHJvdG8z", [file_amphi_v1_model]);
 
 /**
  * EdgePlaylist is a media playlist in all its forms, with what it takes to answer blocking reloads from it.
@@ -242,7 +242,7 @@ export type StreamOrigin = Message<"amphi.v1.StreamOrigin"> & {
   node: string;
 
   /**
-   * Rises by one with every other node and every new start.
+   * Rises by one with every other node and every new start; the first is above that of any stream whose record has gone.
    *
    * @generated from field: uint64 epoch = 4;
    */
@@ -270,6 +270,13 @@ export type StreamOrigin = Message<"amphi.v1.StreamOrigin"> & {
    * @generated from field: uint32 segment_ms = 8;
    */
   segmentMs: number;
+
+  /**
+   * The discontinuity sequence number that it began with; not set by a version that derived it from the epoch.
+   *
+   * @generated from field: optional uint64 first_discontinuity = 9;
+   */
+  firstDiscontinuity?: bigint | undefined;
 };
 
 /**
@@ -296,7 +303,7 @@ export type StreamOriginJson = {
   node?: string;
 
   /**
-   * Rises by one with every other node and every new start.
+   * Rises by one with every other node and every new start; the first is above that of any stream whose record has gone.
    *
    * @generated from field: uint64 epoch = 4;
    */
@@ -324,6 +331,13 @@ export type StreamOriginJson = {
    * @generated from field: uint32 segment_ms = 8;
    */
   segmentMs?: number;
+
+  /**
+   * The discontinuity sequence number that it began with; not set by a version that derived it from the epoch.
+   *
+   * @generated from field: optional uint64 first_discontinuity = 9;
+   */
+  firstDiscontinuity?: string;
 };
 
 /**

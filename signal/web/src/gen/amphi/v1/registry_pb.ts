@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/registry.proto.
  */
 export const file_amphi_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEiiwoKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkSNgoKcGxhY2VtZW50cxgKIAMoCzIiLmFtcGhpLnYxLlJlZ2lzdHJ5LlBsYWNlbWVudHNFbnRyeRIsCgVub2RlcxgLIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5Lk5vZGVzRW50cnkSEwoLZXBvY2hfZmxvb3IYDCABKAQSLgoGYXNzZXRzGCggAygLMh4uYW1waGkudjEuUmVnaXN0cnkuQXNzZXRzRW50cnkSMAoHb3JpZ2lucxgyIAMoCzIfLmFtcGhpLnYxLlJlZ2lzdHJ5Lk9yaWdpbnNFbnRyeRIyCghwaWN0dXJlcxhGIAMoCzIgLmFtcGhpLnYxLlJlZ2lzdHJ5LlBpY3R1cmVzRW50cnkaRAoOVGVtcGxhdGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuVGVtcGxhdGU6AjgBGjwKClJvb21zRW50cnkSCwoDa2V5GAEgASgJEh0KBXZhbHVlGAIgASgLMg4uYW1waGkudjEuUm9vbToCOAEaQAoKQ29kZXNFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi5hbXBoaS52MS5Sb29tQ29kZToCOAEaPQoJS2V5c0VudHJ5EgsKA2tleRgBIAEoCRIfCgV2YWx1ZRgCIAEoCzIQLmFtcGhpLnYxLkFwaUtleToCOAEaRAoKU3RvcmVFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5hbXBoaS52MS5TdG9yZUVudHJpZXM6AjgBGkYKD1BsYWNlbWVudHNFbnRyeRILCgNrZXkYASABKAkSIgoFdmFsdWUYAiABKAsyEy5hbXBoaS52MS5QbGFjZW1lbnQ6AjgBGkMKCk5vZGVzRW50cnkSCwoDa2V5GAEgASgJEiQKBXZhbHVlGAIgASgLMhUuYW1waGkudjEuQ2x1c3Rlck5vZGU6AjgBGj4KC0Fzc2V0c0VudHJ5EgsKA2tleRgBIAEoCRIeCgV2YWx1ZRgCIAEoCzIPLmFtcGhpLnYxLkFzc2V0OgI4ARpGCgxPcmlnaW5zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luOgI4ARpCCg1QaWN0dXJlc0VudHJ5EgsKA2tleRgBIAEoCRIgCgV2YWx1ZRgCIAEoCzIRLmFtcGhpLnYxLlBpY3R1cmU6AjgBIjkKCVBsYWNlbWVudBIMCgRub2RlGAEgASgJEg8KB3N0YW5kYnkYAiABKAkSDQoFZXBvY2gYAyABKAQi3QEKC0NsdXN0ZXJOb2RlEgoKAmlkGAEgASgJEg4KBnJlZ2lvbhgCIAEoCRIMCgR6b25lGAMgASgJEg0KBXJvbGVzGAQgAygJEgsKA3VybBgFIAEoCRIUCgxjbHVzdGVyX2FkZHIYBiABKAkSEgoKdHJ1bmtfYWRkchgHIAEoCRIPCgd2ZXJzaW9uGAggASgJEhIKCnN0YXJ0ZWRfbXMYCSABKAMSFgoOZHJhaW5fdW50aWxfbXMYCiABKAMSEwoLaW5jYXJuYXRpb24YCyABKAQSDAoEZG93bhgMIAEoCCI1CgxTdG9yZUVudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULmFtcGhpLnYxLlN0b3JlRW50cnkiSgoGQXBpS2V5EgoKAmlkGAEgASgJEg4KBnNlY3JldBgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgJEhAKCGRpc2FibGVkGAQgASgIIpYBCgpBdHRlbmRhbmNlEg8KB3BlZXJfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg0KBXJvbGVzGAQgAygJEhEKCWpvaW5lZF9tcxgFIAEoAxIPCgdsZWZ0X21zGAYgASgDEiUKBnJlYXNvbhgHIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uIpkBCgdTZXNzaW9uEgoKAmlkGAEgASgJEgwKBHJvb20YAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSEgoKc3RhcnRlZF9tcxgEIAEoAxIQCghlbmRlZF9tcxgFIAEoAxIoCgphdHRlbmRhbmNlGAYgAygLMhQuYW1waGkudjEuQXR0ZW5kYW5jZRISCgpwZWFrX3BlZXJzGAcgASgNIvcFCg9SZWdpc3RyeUNvbW1hbmQSCgoCaWQYASABKAkSDwoHdGltZV9tcxgCIAEoAxIqCgxwdXRfdGVtcGxhdGUYAyABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZUgAEhkKD2RlbGV0ZV90ZW1wbGF0ZRgEIAEoCUgAEiIKCHB1dF9yb29tGAUgASgLMg4uYW1waGkudjEuUm9vbUgAEhUKC2RlbGV0ZV9yb29tGAYgASgJSAASJgoIcHV0X2NvZGUYByABKAsyEi5hbXBoaS52MS5Sb29tQ29kZUgAEiMKB3B1dF9rZXkYCCABKAsyEC5hbXBoaS52MS5BcGlLZXlIABIoCgtwdXRfc2Vzc2lvbhgJIAEoCzIRLmFtcGhpLnYxLlNlc3Npb25IABInCglwdXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5QdXRTdG9yZUgAEhkKD3NldF9ub2RlX3NlY3JldBgLIAEoDEgAEikKCnBsYWNlX3Jvb20YDiABKAsyEy5hbXBoaS52MS5QbGFjZVJvb21IABIpCgptb3ZlX3Jvb21zGA8gASgLMhMuYW1waGkudjEuTW92ZVJvb21zSAASKQoIcHV0X25vZGUYECABKAsyFS5hbXBoaS52MS5DbHVzdGVyTm9kZUgAEhUKC2RlbGV0ZV9ub2RlGBEgASgJSAASJAoJcHV0X2Fzc2V0GCggASgLMg8uYW1waGkudjEuQXNzZXRIABIWCgxkZWxldGVfYXNzZXQYKSABKAlIABIsCgpwdXRfb3JpZ2luGDIgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luSAASKAoLcHV0X3BpY3R1cmUYRiABKAsyES5hbXBoaS52MS5QaWN0dXJlSAASGAoOZGVsZXRlX3BpY3R1cmUYRyABKAlIABIYCgtpZl9yZXZpc2lvbhgMIAEoBEgBiAEBEhAKCG9ubHlfbmV3GA0gASgIQgYKBGJvZHlCDgoMX2lmX3JldmlzaW9uIk4KCFB1dFN0b3JlEgwKBHJvb20YASABKAkSIwoFZW50cnkYAiABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAyABKAgiSgoJUGxhY2VSb29tEgwKBHJvb20YASABKAkSDAoEbm9kZRgCIAEoCRIPCgdzdGFuZGJ5GAMgASgJEhAKCGlmX2Vwb2NoGAQgASgEImAKCU1vdmVSb29tcxIMCgRmcm9tGAEgASgJEgwKBGRvd24YAiABKAgSEwoLaW5jYXJuYXRpb24YAyABKAQSIgoFcm9vbXMYBCADKAsyEy5hbXBoaS52MS5QbGFjZVJvb21CM1oxZ2l0aHViLmNvbS9hbXBoaS1zZnUvYW1waGkvcHJvdG8vYW1waGkvdjE7YW1waGl2MWIGcHJvdG8z", [file_amphi_v1_edge, file_amphi_v1_layout, file_amphi_v1_model, file_amphi_v1_output]);
+  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEioQoKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkSNgoKcGxhY2VtZW50cxgKIAMoCzIiLmFtcGhpLnYxLlJlZ2lzdHJ5LlBsYWNlbWVudHNFbnRyeRIsCgVub2RlcxgLIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5Lk5vZGVzRW50cnkSEwoLZXBvY2hfZmxvb3IYDCABKAQSLgoGYXNzZXRzGCggAygLMh4uYW1waGkudjEuUmVnaXN0cnkuQXNzZXRzRW50cnkSMAoHb3JpZ2lucxgyIAMoCzIfLmFtcGhpLnYxLlJlZ2lzdHJ5Lk9yaWdpbnNFbnRyeRIUCgxvcmlnaW5fZmxvb3IYMyABKAQSMgoIcGljdHVyZXMYRiADKAsyIC5hbXBoaS52MS5SZWdpc3RyeS5QaWN0dXJlc0VudHJ5GkQKDlRlbXBsYXRlc0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlOgI4ARo8CgpSb29tc0VudHJ5EgsKA2tleRgBIAEoCRIdCgV2YWx1ZRgCIAEoCzIOLmFtcGhpLnYxLlJvb206AjgBGkAKCkNvZGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuUm9vbUNvZGU6AjgBGj0KCUtleXNFbnRyeRILCgNrZXkYASABKAkSHwoFdmFsdWUYAiABKAsyEC5hbXBoaS52MS5BcGlLZXk6AjgBGkQKClN0b3JlRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYuYW1waGkudjEuU3RvcmVFbnRyaWVzOgI4ARpGCg9QbGFjZW1lbnRzRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMuYW1waGkudjEuUGxhY2VtZW50OgI4ARpDCgpOb2Rlc0VudHJ5EgsKA2tleRgBIAEoCRIkCgV2YWx1ZRgCIAEoCzIVLmFtcGhpLnYxLkNsdXN0ZXJOb2RlOgI4ARo+CgtBc3NldHNFbnRyeRILCgNrZXkYASABKAkSHgoFdmFsdWUYAiABKAsyDy5hbXBoaS52MS5Bc3NldDoCOAEaRgoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIlCgV2YWx1ZRgCIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbjoCOAEaQgoNUGljdHVyZXNFbnRyeRILCgNrZXkYASABKAkSIAoFdmFsdWUYAiABKAsyES5hbXBoaS52MS5QaWN0dXJlOgI4ASI5CglQbGFjZW1lbnQSDAoEbm9kZRgBIAEoCRIPCgdzdGFuZGJ5GAIgASgJEg0KBWVwb2NoGAMgASgEIuwBCgtDbHVzdGVyTm9kZRIKCgJpZBgBIAEoCRIOCgZyZWdpb24YAiABKAkSDAoEem9uZRgDIAEoCRINCgVyb2xlcxgEIAMoCRILCgN1cmwYBSABKAkSFAoMY2x1c3Rlcl9hZGRyGAYgASgJEhIKCnRydW5rX2FkZHIYByABKAkSDwoHdmVyc2lvbhgIIAEoCRISCgpzdGFydGVkX21zGAkgASgDEhYKDmRyYWluX3VudGlsX21zGAogASgDEhMKC2luY2FybmF0aW9uGAsgASgEEgwKBGRvd24YDCABKAgSDQoFcnVsZXMYDSABKA0iNQoMU3RvcmVFbnRyaWVzEiUKB2VudHJpZXMYASADKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5IkoKBkFwaUtleRIKCgJpZBgBIAEoCRIOCgZzZWNyZXQYAiABKAkSEgoKcHVibGljX2tleRgDIAEoCRIQCghkaXNhYmxlZBgEIAEoCCKWAQoKQXR0ZW5kYW5jZRIPCgdwZWVyX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSDAoEbmFtZRgDIAEoCRINCgVyb2xlcxgEIAMoCRIRCglqb2luZWRfbXMYBSABKAMSDwoHbGVmdF9tcxgGIAEoAxIlCgZyZWFzb24YByABKA4yFS5hbXBoaS52MS5MZWF2ZVJlYXNvbiKZAQoHU2Vzc2lvbhIKCgJpZBgBIAEoCRIMCgRyb29tGAIgASgJEhAKCHRlbXBsYXRlGAMgASgJEhIKCnN0YXJ0ZWRfbXMYBCABKAMSEAoIZW5kZWRfbXMYBSABKAMSKAoKYXR0ZW5kYW5jZRgGIAMoCzIULmFtcGhpLnYxLkF0dGVuZGFuY2USEgoKcGVha19wZWVycxgHIAEoDSK3BgoPUmVnaXN0cnlDb21tYW5kEgoKAmlkGAEgASgJEg8KB3RpbWVfbXMYAiABKAMSKgoMcHV0X3RlbXBsYXRlGAMgASgLMhIuYW1waGkudjEuVGVtcGxhdGVIABIZCg9kZWxldGVfdGVtcGxhdGUYBCABKAlIABIiCghwdXRfcm9vbRgFIAEoCzIOLmFtcGhpLnYxLlJvb21IABIVCgtkZWxldGVfcm9vbRgGIAEoCUgAEiYKCHB1dF9jb2RlGAcgASgLMhIuYW1waGkudjEuUm9vbUNvZGVIABIjCgdwdXRfa2V5GAggASgLMhAuYW1waGkudjEuQXBpS2V5SAASKAoLcHV0X3Nlc3Npb24YCSABKAsyES5hbXBoaS52MS5TZXNzaW9uSAASJwoJcHV0X3N0b3JlGAogASgLMhIuYW1waGkudjEuUHV0U3RvcmVIABIZCg9zZXRfbm9kZV9zZWNyZXQYCyABKAxIABIpCgpwbGFjZV9yb29tGA4gASgLMhMuYW1waGkudjEuUGxhY2VSb29tSAASKQoKbW92ZV9yb29tcxgPIAEoCzITLmFtcGhpLnYxLk1vdmVSb29tc0gAEikKCHB1dF9ub2RlGBAgASgLMhUuYW1waGkudjEuQ2x1c3Rlck5vZGVIABIVCgtkZWxldGVfbm9kZRgRIAEoCUgAEiQKCXB1dF9hc3NldBgoIAEoCzIPLmFtcGhpLnYxLkFzc2V0SAASFgoMZGVsZXRlX2Fzc2V0GCkgASgJSAASLAoKcHV0X29yaWdpbhgyIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbkgAEi8KDWZvcmdldF9vcmlnaW4YMyABKAsyFi5hbXBoaS52MS5Gb3JnZXRPcmlnaW5IABIoCgtwdXRfcGljdHVyZRhGIAEoCzIRLmFtcGhpLnYxLlBpY3R1cmVIABIYCg5kZWxldGVfcGljdHVyZRhHIAEoCUgAEhgKC2lmX3JldmlzaW9uGAwgASgESAGIAQESEAoIb25seV9uZXcYDSABKAgSDQoFcnVsZXMYEiABKA1CBgoEYm9keUIOCgxfaWZfcmV2aXNpb24iOwoMRm9yZ2V0T3JpZ2luEgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJEg0KBWVwb2NoGAMgASgEIk4KCFB1dFN0b3JlEgwKBHJvb20YASABKAkSIwoFZW50cnkYAiABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAyABKAgiSgoJUGxhY2VSb29tEgwKBHJvb20YASABKAkSDAoEbm9kZRgCIAEoCRIPCgdzdGFuZGJ5GAMgASgJEhAKCGlmX2Vwb2NoGAQgASgEImAKCU1vdmVSb29tcxIMCgRmcm9tGAEgASgJEgwKBGRvd24YAiABKAgSEwoLaW5jYXJuYXRpb24YAyABKAQSIgoFcm9vbXMYBCADKAsyEy5hbXBoaS52MS5QbGFjZVJvb21CM1oxZ2l0aHViLmNvbS9hbXBoaS1zZnUvYW1waGkvcHJvdG8vYW1waGkvdjE7YW1waGl2MWIGcHJvdG8z", [file_amphi_v1_edge, file_amphi_v1_layout, file_amphi_v1_model, file_amphi_v1_output]);
 
 /**
  * Registry is the whole durable state.
@@ -118,6 +118,13 @@ export type Registry = Message<"amphi.v1.Registry"> & {
    * @generated from field: map<string, amphi.v1.StreamOrigin> origins = 50;
    */
   origins: { [key: string]: StreamOrigin };
+
+  /**
+   * The highest epoch of a stream whose record has gone, of whatever room; the epochs of new records begin above it.
+   *
+   * @generated from field: uint64 origin_floor = 51;
+   */
+  originFloor: bigint;
 
   /**
    * For streams, by name.
@@ -223,6 +230,13 @@ export type RegistryJson = {
    * @generated from field: map<string, amphi.v1.StreamOrigin> origins = 50;
    */
   origins?: { [key: string]: StreamOriginJson };
+
+  /**
+   * The highest epoch of a stream whose record has gone, of whatever room; the epochs of new records begin above it.
+   *
+   * @generated from field: uint64 origin_floor = 51;
+   */
+  originFloor?: string;
 
   /**
    * For streams, by name.
@@ -381,6 +395,13 @@ export type ClusterNode = Message<"amphi.v1.ClusterNode"> & {
    * @generated from field: bool down = 12;
    */
   down: boolean;
+
+  /**
+   * By what rules its version carries commands out at most; see RegistryCommand.rules.
+   *
+   * @generated from field: uint32 rules = 13;
+   */
+  rules: number;
 };
 
 /**
@@ -462,6 +483,13 @@ export type ClusterNodeJson = {
    * @generated from field: bool down = 12;
    */
   down?: boolean;
+
+  /**
+   * By what rules its version carries commands out at most; see RegistryCommand.rules.
+   *
+   * @generated from field: uint32 rules = 13;
+   */
+  rules?: number;
 };
 
 /**
@@ -855,11 +883,18 @@ export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
   } | {
     /**
      * Refused with "conflict" unless the stored epoch is the one before, or the same of the same node.
+     * For a stream without a record: unless it is the one after origin_floor.
      *
      * @generated from field: amphi.v1.StreamOrigin put_origin = 50;
      */
     value: StreamOrigin;
     case: "putOrigin";
+  } | {
+    /**
+     * @generated from field: amphi.v1.ForgetOrigin forget_origin = 51;
+     */
+    value: ForgetOrigin;
+    case: "forgetOrigin";
   } | {
     /**
      * @generated from field: amphi.v1.Picture put_picture = 70;
@@ -887,6 +922,14 @@ export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
    * @generated from field: bool only_new = 13;
    */
   onlyNew: boolean;
+
+  /**
+   * By what rules the command is carried out, so that it does the same at every node, and when a log is read again by a later
+   * version. 0: those before there were any. 1: delete_room raises origin_floor, and there is forget_origin.
+   *
+   * @generated from field: uint32 rules = 18;
+   */
+  rules: number;
 };
 
 /**
@@ -984,10 +1027,16 @@ export type RegistryCommandJson = {
 
   /**
    * Refused with "conflict" unless the stored epoch is the one before, or the same of the same node.
+   * For a stream without a record: unless it is the one after origin_floor.
    *
    * @generated from field: amphi.v1.StreamOrigin put_origin = 50;
    */
   putOrigin?: StreamOriginJson;
+
+  /**
+   * @generated from field: amphi.v1.ForgetOrigin forget_origin = 51;
+   */
+  forgetOrigin?: ForgetOriginJson;
 
   /**
    * @generated from field: amphi.v1.Picture put_picture = 70;
@@ -1012,6 +1061,14 @@ export type RegistryCommandJson = {
    * @generated from field: bool only_new = 13;
    */
   onlyNew?: boolean;
+
+  /**
+   * By what rules the command is carried out, so that it does the same at every node, and when a log is read again by a later
+   * version. 0: those before there were any. 1: delete_room raises origin_floor, and there is forget_origin.
+   *
+   * @generated from field: uint32 rules = 18;
+   */
+  rules?: number;
 };
 
 /**
@@ -1020,6 +1077,57 @@ export type RegistryCommandJson = {
  */
 export const RegistryCommandSchema: GenMessage<RegistryCommand, {jsonType: RegistryCommandJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_registry, 7);
+
+/**
+ * ForgetOrigin drops the record of a stream that has ended; refused with "conflict" unless it is at this epoch.
+ *
+ * @generated from message amphi.v1.ForgetOrigin
+ */
+export type ForgetOrigin = Message<"amphi.v1.ForgetOrigin"> & {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room: string;
+
+  /**
+   * @generated from field: string stream = 2;
+   */
+  stream: string;
+
+  /**
+   * @generated from field: uint64 epoch = 3;
+   */
+  epoch: bigint;
+};
+
+/**
+ * ForgetOrigin drops the record of a stream that has ended; refused with "conflict" unless it is at this epoch.
+ *
+ * @generated from message amphi.v1.ForgetOrigin
+ */
+export type ForgetOriginJson = {
+  /**
+   * @generated from field: string room = 1;
+   */
+  room?: string;
+
+  /**
+   * @generated from field: string stream = 2;
+   */
+  stream?: string;
+
+  /**
+   * @generated from field: uint64 epoch = 3;
+   */
+  epoch?: string;
+};
+
+/**
+ * Describes the message amphi.v1.ForgetOrigin.
+ * Use `create(ForgetOriginSchema)` to create a new message.
+ */
+export const ForgetOriginSchema: GenMessage<ForgetOrigin, {jsonType: ForgetOriginJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_registry, 8);
 
 /**
  * @generated from message amphi.v1.PutStore
@@ -1066,7 +1174,7 @@ export type PutStoreJson = {
  * Use `create(PutStoreSchema)` to create a new message.
  */
 export const PutStoreSchema: GenMessage<PutStore, {jsonType: PutStoreJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 8);
+  messageDesc(file_amphi_v1_registry, 9);
 
 /**
  * PlaceRoom gives a room its owner, or another one; refused with "conflict" unless the placement's epoch is if_epoch.
@@ -1127,7 +1235,7 @@ export type PlaceRoomJson = {
  * Use `create(PlaceRoomSchema)` to create a new message.
  */
 export const PlaceRoomSchema: GenMessage<PlaceRoom, {jsonType: PlaceRoomJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 9);
+  messageDesc(file_amphi_v1_registry, 10);
 
 /**
  * MoveRooms takes rooms from a node in one entry: all of a dead one, or those that are handed over.
@@ -1196,5 +1304,5 @@ export type MoveRoomsJson = {
  * Use `create(MoveRoomsSchema)` to create a new message.
  */
 export const MoveRoomsSchema: GenMessage<MoveRooms, {jsonType: MoveRoomsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 10);
+  messageDesc(file_amphi_v1_registry, 11);
 

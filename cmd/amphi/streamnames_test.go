@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"github.com/amphi-sfu/amphi/cluster/registry"
+	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
+)
+
+const (
+	// A template has at most namesAtOnce streams; manyNames are those of a room one after the other, far more than the registry keeps.
+	namesAtOnce = 4
+	manyNames   = 100
+)
+
+// shows is a room whose streams are started and stopped by the API of one node.
+type shows struct {
+	t         *testing.T
+	node      *Node
+	room      string
+	rooms     amphiv1connect.RoomServiceClient
+	templates amphiv1connect.TemplateServiceClient
+	streams   amphiv1connect.StreamServiceClient
+	until     func(what string, cond func() bool)
+}
+
+func newShows(t *testing.T, node *Node, until func(what string, cond func() bool)) *shows {
+	return &shows{t: t, node: node, room: "shows", until: until,
+		rooms:     amphiv1connect.NewRoomServiceClient(http.DefaultClient, node.URL(), manager(t)),
+		templates: amphiv1connect.NewTemplateServiceClient(http.DefaultClient, node.URL(), manager(t)),
+		streams:   amphiv1connect.NewStreamServiceClient(http.DefaultClient, node.URL(), manager(t)),
+	}
+}
+
+// begin makes the room, if it is not there, with streams of these names.
+func (s *shows) begin(ctx context.Context, names ...string) {
+	s.t.Helper()
+	template := &amphiv1.Template{Name: "shows", Roles: []*amphiv1.Role{{Name: "host"}}}
+	for _, name := range names {
+		template.Streams = append(template.Streams, &amphiv1.StreamSettings{
+			Name: name, OpenPlayback: true, Roles: []string{"host"}, Width: 320, Height: 180})
+	}
+	if _, err := s.templates.SetTemplate(ctx, connect.NewRequest(&amphiv1.SetTemplateRequest{Template: template})); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.rooms.GetRoom(ctx, connect.NewRequest(&amphiv1.GetRoomRequest{Room: s.room})); err == nil {
+		return
+	}
+	if _, err := s.rooms.CreateRoom(ctx, connect.NewRequest(&amphiv1.CreateRoomRequest{Name: s.room, Template: "shows"})); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// start starts a stream and waits until it is made.
+func (s *shows) start(ctx context.Context, name string) {
+	s.t.Helper()
+	s.until("the stream "+name+" can be started", func() bool {
+		_, err := s.streams.StartStream(ctx, connect.NewRequest(&amphiv1.StartStreamRequest{Room: s.room, Stream: name}))
+		return err == nil
+	})
+	s.until("the stream "+name+" is made", func() bool {
+		list, err := s.streams.ListStreams(ctx, connect.NewRequest(&amphiv1.ListStreamsRequest{Room: s.room}))
+		if err != nil {
+			return false
+		}
+		for _, st := range list.Msg.GetStreams() {
+			if st.GetName() == name && st.GetState() == amphiv1.StreamState_STREAM_STATE_FAILED {
+				s.t.Fatalf("the stream %s: %s", name, st.GetFailure())
+			}
+			if st.GetName() == name && st.GetUrl() != "" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// end ends the room's session.
+func (s *shows) end(ctx context.Context) {
+	s.t.Helper()
+	if _, err := s.rooms.EndRoom(ctx, connect.NewRequest(&amphiv1.EndRoomRequest{Room: s.room})); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// all starts and stops many streams, one name after the other.
+func (s *shows) all(ctx context.Context) {
+	s.t.Helper()
+	for first := 0; first < manyNames; first += namesAtOnce {
+		var names []string
+		for i := first; i < first+namesAtOnce; i++ {
+			names = append(names, fmt.Sprint("show", i))
+		}
+		s.begin(ctx, names...)
+		for _, name := range names {
+			s.start(ctx, name)
+		}
+		s.end(ctx)
+	}
+}
+
+// object is the name of a part of a stream of the room, as one node serves it.
+func (s *shows) object(stream string) string {
+	code, multi := get(s.t, s.node.URL()+"/v1/hls/"+s.room+"/"+stream+"/index.m3u8")
+	_, rest, found := strings.Cut(multi, "\n180p/")
+	if code != http.StatusOK || !found {
+		return ""
+	}
+	list, _, _ := strings.Cut(rest, "\n")
+	code, media := get(s.t, s.node.URL()+"/v1/hls/"+s.room+"/"+stream+"/180p/"+list)
+	if code != http.StatusOK {
+		return ""
+	}
+	return newest(media)
+}
+
+// again deletes the room while its stream runs, makes it anew, and starts the stream again.
+func (s *shows) again(ctx context.Context) {
+	s.t.Helper()
+	s.begin(ctx, "main")
+	s.start(ctx, "main")
+	var before, after string
+	s.until("the stream is served", func() bool { before = s.object("main"); return before != "" })
+	if _, err := s.rooms.DeleteRoom(ctx, connect.NewRequest(&amphiv1.DeleteRoomRequest{Room: s.room})); err != nil {
+		s.t.Fatal(err)
+	}
+	s.begin(ctx, "main")
+	s.start(ctx, "main")
+	was, _, _ := strings.Cut(before, "-")
+	s.until("the next stream of the name is served", func() bool {
+		after = s.object("main")
+		return after != "" && !strings.HasPrefix(after, was+"-")
+	})
+	now, _, _ := strings.Cut(after, "-")
+	if len(now) < len(was) || len(now) == len(was) && now <= was {
+		s.t.Errorf("objects are named by epoch %s after %s", now, was)
+	}
+}
+
+func TestARoomHasManyStreamsOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	node := startNodeWith(t, Config{CompositorPath: fakeCompositor(t), CompositorCores: 1000})
+	c := &clustered{t: t}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*clusterPatience)
+	defer cancel()
+	s := newShows(t, node, c.until)
+	s.all(ctx)
+	s.again(ctx)
+}
+
+func TestAClustersRoomHasManyStreamsOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	fake := fakeCompositor(t)
+	c := startClusterWith(t, 3, func(cfg *Config) { cfg.CompositorPath, cfg.CompositorCores = fake, 1000 })
+	ctx, cancel := context.WithTimeout(t.Context(), 4*clusterPatience)
+	defer cancel()
+	s := newShows(t, c.nodes[0].Node, c.until)
+	s.all(ctx)
+	floor := func() (epoch uint64) {
+		c.nodes[1].registry.Read(func(r *amphiv1.Registry) { epoch = r.GetOriginFloor() })
+		return epoch
+	}
+	if n := len(originRecords{c.nodes[0].mesh.cluster}.in(s.room)); n != registry.MaxOrigins || floor() == 0 {
+		t.Errorf("%d records of streams, above %d", n, floor())
+	}
+	// Of what the registry has forgotten no node serves anything.
+	for _, n := range c.nodes {
+		if code, _ := get(t, n.URL()+"/v1/hls/"+s.room+"/show0/index.m3u8"); code != http.StatusNotFound {
+			t.Errorf("node %s: %d", n.cfg.ID, code)
+		}
+	}
+	s.again(ctx)
+	if o := c.nodes[0].mesh.streamOrigin(s.room, "main"); o.GetEpoch() <= floor() || o.GetEpoch() < manyNames/registry.MaxOrigins {
+		t.Errorf("the stream is at %v, the floor at %d", o, floor())
+	}
+	jobs := func(n *clusterNode) int {
+		n.mesh.desk.mu.Lock()
+		defer n.mesh.desk.mu.Unlock()
+		return len(n.mesh.desk.jobs)
+	}
+	c.until("the deleted room's stream is made nowhere", func() bool { return jobs(c.nodes[0])+jobs(c.nodes[1])+jobs(c.nodes[2]) == 1 })
+}
