@@ -54,6 +54,8 @@ type director struct {
 	made map[string]*direction
 	// ended is when this node stopped the streams that players may still see the end of.
 	ended map[string]time.Time
+	// firsts counts the streams of rooms that are about to have a record.
+	firsts map[string]int
 }
 
 // direction is one stream. What is below the gap is guarded by director.mu, and origin written by the stream's goroutine only.
@@ -69,7 +71,7 @@ type direction struct {
 }
 
 func newDirector() *director {
-	d := &director{made: map[string]*direction{}, ended: map[string]time.Time{}}
+	d := &director{made: map[string]*direction{}, ended: map[string]time.Time{}, firsts: map[string]int{}}
 	d.base, d.end = context.WithCancel(context.Background())
 	return d
 }
@@ -154,14 +156,12 @@ func (d *director) untilLive(ctx context.Context, x *direction, p *amphiv1.Strea
 func (d *director) place(ctx context.Context, x *direction, not string, lives bool) error {
 	for {
 		before, epoch := d.records.next(x.room, x.name)
-		if before == nil {
-			if err := d.makeRoom(ctx, x.room); err != nil {
-				return err
-			}
+		if before != nil {
+			return d.start(ctx, x, not, lives, before, epoch)
 		}
-		err := d.start(ctx, x, not, lives, before, epoch)
+		err := d.first(ctx, x, not, epoch)
 		// Streams of other rooms may have raised the floor meanwhile, or another one of this room taken the last place.
-		if before != nil || ctx.Err() != nil || !d.records.passed(err, x.room, x.name, epoch) {
+		if ctx.Err() != nil || !d.records.passed(err, x.room, x.name, epoch) {
 			return err
 		}
 	}

@@ -75,10 +75,37 @@ func (r originRecords) propose(ctx context.Context, cmd *amphiv1.RegistryCommand
 	return r.registry.Propose(ctx, cmd)
 }
 
-// makeRoom has the registry forget streams of a room that have ended, while it has as many as it keeps: first those whose end
-// nobody looks at any more.
+// first starts a stream that the registry has no record of.
+func (d *director) first(ctx context.Context, x *direction, not string, epoch uint64) error {
+	key := registry.RoomKey(x.room)
+	d.mu.Lock()
+	d.firsts[key]++
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.firsts[key]--; d.firsts[key] == 0 {
+			delete(d.firsts, key)
+		}
+	}()
+	if err := d.makeRoom(ctx, x.room); err != nil {
+		return err
+	}
+	return d.start(ctx, x, not, false, nil, epoch)
+}
+
+// fits says that the registry has place for all streams of the room that are about to have a record.
+func (d *director) fits(room string) bool {
+	n := len(d.records.in(room))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return n+d.firsts[registry.RoomKey(room)] <= registry.MaxOrigins
+}
+
+// makeRoom has the registry forget streams of a room that have ended, while there is no place for those that begin: first those
+// whose end nobody looks at any more.
 func (d *director) makeRoom(ctx context.Context, room string) error {
-	if len(d.records.in(room)) < registry.MaxOrigins {
+	if d.fits(room) {
 		return nil
 	}
 	for _, o := range d.unwanted(room) {
@@ -88,7 +115,7 @@ func (d *director) makeRoom(ctx context.Context, room string) error {
 		if err := d.records.forget(ctx, o); err != nil {
 			d.log.Warn("a stream that has ended is not forgotten", "room", room, "stream", o.GetStream(), "err", err)
 		}
-		if len(d.records.in(room)) < registry.MaxOrigins {
+		if d.fits(room) {
 			return nil
 		}
 	}
