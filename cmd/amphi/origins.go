@@ -112,7 +112,8 @@ func (d *director) makeRoom(ctx context.Context, room string) error {
 		if d.runs(ctx, o) {
 			continue
 		}
-		if err := d.records.forget(ctx, o); err != nil {
+		// Another stream that begins may have been quicker.
+		if err := d.records.forget(ctx, o); err != nil && proto.CodeOf(err) != proto.NotFound {
 			d.log.Warn("a stream that has ended is not forgotten", "room", room, "stream", o.GetStream(), "err", err)
 		}
 		if d.fits(room) {
