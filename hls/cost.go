@@ -65,11 +65,17 @@ func (s *Settings) cost(peers int, idle func(variant int) bool) float64 {
 type NoRoomError struct {
 	Needs, Taken, Cores float64
 	Programs            int
+	// Overloaded are those of the programs that lack CPU already, whatever the figures say: something else takes it.
+	Overloaded int
 }
 
 // Error implements error.
 func (e *NoRoomError) Error() string {
-	return fmt.Sprintf("the stream needs about %.2f cores, %d others take %.2f, and this node gives %.2f to streams", e.Needs, e.Programs, e.Taken, e.Cores)
+	text := fmt.Sprintf("the stream needs about %.2f cores, %d others take %.2f, and this node gives %.2f to streams", e.Needs, e.Programs, e.Taken, e.Cores)
+	if e.Overloaded > 0 {
+		text += fmt.Sprintf("; %d of them lack CPU already", e.Overloaded)
+	}
+	return text
 }
 
 // budget is how much CPU this node has for programs, and what it learned of its own speed.
@@ -131,18 +137,22 @@ func (o *Origin) admitLocked(s *Settings) error {
 	}
 	e := NoRoomError{Needs: o.budget.expect(s.cost(usualPeers, nil)), Cores: o.budget.cores, Programs: len(o.programs)}
 	for _, p := range o.programs {
-		e.Taken += p.takes()
+		takes, overloaded := p.takes()
+		e.Taken += takes
+		if overloaded {
+			e.Overloaded++
+		}
 	}
-	if e.Taken+e.Needs > e.Cores {
+	if e.Taken+e.Needs > e.Cores || e.Overloaded > 0 {
 		return &e
 	}
 	return nil
 }
 
-// takes is what a program takes with all its variants running, or what it really took lately if that is more.
-func (p *program) takes() float64 {
+// takes is what a program takes with all its variants running, or what it really took lately if that is more; and whether it lacks CPU.
+func (p *program) takes() (cores float64, overloaded bool) {
 	p.mu.Lock()
 	tiles, cpu := p.usage.tiles, p.usage.cpu
 	p.mu.Unlock()
-	return max(cpu, p.budget.expect(p.settings.cost(max(tiles, usualPeers), nil)))
+	return max(cpu, p.budget.expect(p.settings.cost(max(tiles, usualPeers), nil))), every(p.composer.Stats().Compositor) > 1
 }

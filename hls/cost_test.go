@@ -3,9 +3,13 @@ package hls
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/amphi-sfu/amphi/hls/hlstest"
 	"github.com/amphi-sfu/amphi/hls/packager"
 )
 
@@ -103,4 +107,47 @@ func TestNoRoomForOneMore(t *testing.T) {
 	if err := s.Admit(Settings{Layout: "cinema"}); !errors.Is(err, ErrBadRequest) {
 		t.Error(err)
 	}
+}
+
+// A stream whose compositor lacks CPU says so, and no other one is let in, whatever the table says.
+func TestOverloadedHasNoRoom(t *testing.T) {
+	t.Parallel()
+	log := &lines{}
+	s := runOrigin(t, &room{}, func(c *Config) {
+		c.Cores, c.Logger = 64, slog.New(slog.NewTextHandler(log, nil))
+		c.CompositorEnv = []string{(&hlstest.Compositor{Overload: 3}).Env()}
+	})
+	s.start(StartRequest{Room: "demo", Stream: "main", Settings: ladder()})
+	eventually(t, "overload", func() bool { return s.Programs()[0].Overloaded() })
+	if rate := s.Programs()[0].Status().GetFramerate(); rate != 10 {
+		t.Errorf("%v pictures a second", rate)
+	}
+	var full *NoRoomError
+	if err := s.Admit(ladder()); !errors.As(err, &full) || full.Overloaded != 1 || !strings.Contains(err.Error(), "1 of them lack CPU already") {
+		t.Errorf("%v", err)
+	}
+	eventually(t, "a line of the log", func() bool { return strings.Contains(log.String(), "too little CPU") })
+	if got := strings.Count(log.String(), "too little CPU"); got != 1 || !strings.Contains(log.String(), "framerate=10 of=30") {
+		t.Errorf("%d lines of %s", got, log)
+	}
+}
+
+// lines is a log that a test reads.
+type lines struct {
+	mu sync.Mutex // guards the field below
+	b  strings.Builder
+}
+
+// Write implements io.Writer.
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+// String is what was logged so far.
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

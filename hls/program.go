@@ -355,6 +355,9 @@ func (l *loop) countPlayers(now time.Time) {
 func (l *loop) observe() {
 	s := l.composer.Stats()
 	if u := s.Compositor; u != nil && u != l.last {
+		if now := every(u); now != every(l.last) {
+			l.overload(now)
+		}
 		if old := l.last; old != nil && u.UptimeNS > old.UptimeNS && u.CPUNS >= old.CPUNS {
 			l.mu.Lock()
 			l.usage.cpu = float64(u.CPUNS-old.CPUNS) / float64(u.UptimeNS-old.UptimeNS)
@@ -379,6 +382,16 @@ func (l *loop) observe() {
 	}
 	if s.Spawns-l.spawns >= failedAfter {
 		l.setState(Failed, s.LastExit)
+	}
+}
+
+// overload notes that the compositor makes a picture on every so-manieth tick from now on, for lack of CPU or no more.
+func (l *loop) overload(every int) {
+	fps := float64(l.settings.FPS)
+	if every > 1 {
+		l.log.Warn("too little CPU for a stream: it has fewer pictures", "framerate", fps/float64(every), "of", fps)
+	} else {
+		l.log.Info("a stream has all its pictures again", "framerate", fps)
 	}
 }
 

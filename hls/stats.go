@@ -9,6 +9,7 @@ import (
 	"github.com/amphi-sfu/amphi/hls/compose"
 	"github.com/amphi-sfu/amphi/hls/packager"
 	"github.com/amphi-sfu/amphi/hls/serve"
+	"github.com/amphi-sfu/amphi/hls/wire"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -95,6 +96,22 @@ func (s *ProgramStats) Drops() map[string]int64 {
 	return out
 }
 
+// Overloaded tells whether the compositor makes fewer pictures than it should, for lack of CPU.
+func (s *ProgramStats) Overloaded() bool { return every(s.Composer.Compositor) > 1 }
+
+// Framerate is how many pictures a second are made now.
+func (s *ProgramStats) Framerate() float64 {
+	return float64(s.Settings.FPS) / float64(every(s.Composer.Compositor))
+}
+
+// every is how many ticks there are to a picture, by a compositor's word; nil: it has said nothing yet.
+func every(c *wire.Stats) int {
+	if c == nil {
+		return 1
+	}
+	return max(1, c.Overload)
+}
+
 // Status is s in the words of the management API.
 func (s *ProgramStats) Status() *amphiv1.StreamStatus {
 	states := map[State]amphiv1.StreamState{
@@ -114,6 +131,7 @@ func (s *ProgramStats) Status() *amphiv1.StreamStatus {
 
 		IdleVariants:  s.Idle,
 		ExpectedCores: s.Expected,
+		Framerate:     s.Framerate(),
 	}
 	if s.State == Failed {
 		out.Stream.Failure = s.Composer.LastExit

@@ -119,6 +119,15 @@ func newExporter(n *Node) *exporter {
 				}
 				return exits
 			}),
+			one("programs_overloaded", "Programs with fewer pictures than they should have, for lack of CPU.", gauge, func(s *scrape) float64 {
+				var n float64
+				for i := range s.programs {
+					if s.programs[i].Overloaded() {
+						n++
+					}
+				}
+				return n
+			}),
 			one("programs", "Programs composed.", gauge, func(s *scrape) float64 { return float64(len(s.programs)) }),
 		},
 		families: []family{

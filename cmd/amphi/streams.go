@@ -117,7 +117,7 @@ func (s *streams) refusal(room string, err error) error {
 		e := proto.Errorf(proto.StreamFailed, "%v", full)
 		e.Details = map[string]string{
 			"needs_cores": fmt.Sprintf("%.2f", full.Needs), "taken_cores": fmt.Sprintf("%.2f", full.Taken),
-			"cores": fmt.Sprintf("%.2f", full.Cores), "streams": fmt.Sprint(full.Programs),
+			"cores": fmt.Sprintf("%.2f", full.Cores), "streams": fmt.Sprint(full.Programs), "overloaded_streams": fmt.Sprint(full.Overloaded),
 		}
 		return e
 	case errors.Is(err, hls.ErrTooMany):

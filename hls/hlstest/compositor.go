@@ -31,6 +31,8 @@ type Compositor struct {
 	Rubbish bool
 	// KeyframeRequests: asks for a keyframe of each new video input.
 	KeyframeRequests bool
+	// Overload that it reports, as in wire.Stats. It goes on sending every tick.
+	Overload int
 }
 
 // EnvName is the environment variable that Main looks for.
@@ -86,7 +88,7 @@ func (c *Compositor) Run(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	s := sender{c: c, clip: clip, conn: conn, start: start, stop: make(chan struct{}), stats: wire.Stats{Inputs: []wire.InputStats{}}}
+	s := sender{c: c, clip: clip, conn: conn, start: start, stop: make(chan struct{}), stats: wire.Stats{Overload: c.Overload, Inputs: []wire.InputStats{}}}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		s.run()

@@ -4723,6 +4723,8 @@ type StreamStatus struct {
 	IdleVariants []string `protobuf:"bytes,70,rep,name=idle_variants,json=idleVariants,proto3" json:"idle_variants,omitempty"`
 	// What the stream was expected to need when it was let in; 0 where that was not asked.
 	ExpectedCores float64 `protobuf:"fixed64,71,opt,name=expected_cores,json=expectedCores,proto3" json:"expected_cores,omitempty"`
+	// Pictures a second now: fewer than the template says while the machine is too slow for them.
+	Framerate     float64 `protobuf:"fixed64,72,opt,name=framerate,proto3" json:"framerate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4872,6 +4874,13 @@ func (x *StreamStatus) GetIdleVariants() []string {
 func (x *StreamStatus) GetExpectedCores() float64 {
 	if x != nil {
 		return x.ExpectedCores
+	}
+	return 0
+}
+
+func (x *StreamStatus) GetFramerate() float64 {
+	if x != nil {
+		return x.Framerate
 	}
 	return 0
 }
@@ -5236,7 +5245,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06output\x18\x02 \x01(\v2\x10.amphi.v1.OutputR\x06output\x12\x16\n" +
 	"\x06frames\x18\x03 \x01(\x04R\x06frames\x12\x18\n" +
-	"\adropped\x18\x04 \x01(\x04R\adropped\"\xfd\x04\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\"\x9b\x05\n" +
 	"\fStreamStatus\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12(\n" +
 	"\x06stream\x18\x02 \x01(\v2\x10.amphi.v1.StreamR\x06stream\x12\x1d\n" +
@@ -5258,7 +5267,8 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"disk_bytes\x18= \x01(\x04R\tdiskBytes\x12%\n" +
 	"\x0ewindow_failure\x18> \x01(\tR\rwindowFailure\x12#\n" +
 	"\ridle_variants\x18F \x03(\tR\fidleVariants\x12%\n" +
-	"\x0eexpected_cores\x18G \x01(\x01R\rexpectedCores\x1a8\n" +
+	"\x0eexpected_cores\x18G \x01(\x01R\rexpectedCores\x12\x1c\n" +
+	"\tframerate\x18H \x01(\x01R\tframerate\x1a8\n" +
 	"\n" +
 	"DropsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

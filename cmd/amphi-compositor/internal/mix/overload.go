@@ -5,12 +5,14 @@ import "time"
 // Level is a step against overload. Steps are taken in this order.
 type Level int
 
-// The steps: nothing; a new picture on every other tick only (the ticks between
-// repeat it, which costs the encoder little).
-const (
-	Normal Level = iota
-	HalfRate
-)
+// Normal has a picture on every tick. The levels beyond make fewer.
+const Normal Level = 0
+
+// sparing is how many ticks there are to a picture, by level.
+var sparing = [...]int64{1, 2, 3, 5}
+
+// Every is how many ticks there are to a picture.
+func (l Level) Every() int64 { return sparing[l] }
 
 const (
 	overloadWindow = 2 * time.Second
@@ -27,7 +29,7 @@ type Overload struct {
 	ticks, late int
 	calm        time.Duration // since when there was no overload
 	wait        time.Duration
-	back        time.Duration // when it last went back
+	back        time.Duration // when it last went back, until that was in vain
 }
 
 // Tick tells of one tick, whether it was late or had no free canvas, and returns
@@ -50,9 +52,9 @@ func (o *Overload) Tick(now time.Duration, late bool) Level {
 	}
 	switch {
 	case busy:
-		if o.level < HalfRate {
+		if o.level < Level(len(sparing)-1) {
 			if o.back > 0 && now-o.back < o.wait {
-				o.wait = min(2*o.wait, recoverMost)
+				o.wait, o.back = min(2*o.wait, recoverMost), 0
 			}
 			o.level++
 		}

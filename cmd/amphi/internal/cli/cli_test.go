@@ -245,7 +245,7 @@ func (s *server) GetNode(context.Context, *connect.Request[amphiv1.GetNodeReques
 		Rooms: []*amphiv1.RoomStatus{{Name: "demo", PeersByLevel: map[uint32]uint32{1: 2}, Peers: []*amphiv1.PeerStatus{{
 			PeerId: "pe_b", Down: []*amphiv1.DownTrackStatus{{TrackId: "tr_1", Max: 2, Target: 1, Current: 0, Reason: "bandwidth", Publisher: "pe_a"}},
 		}}}},
-		Streams: []*amphiv1.StreamStatus{{Room: "demo", Stream: &amphiv1.Stream{Name: "main"}, LatencyMs: 812, Tiles: 3}},
+		Streams: []*amphiv1.StreamStatus{{Room: "demo", Stream: &amphiv1.Stream{Name: "main"}, LatencyMs: 812, Framerate: 30, Tiles: 3}},
 	}), nil
 }
 

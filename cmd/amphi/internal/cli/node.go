@@ -93,8 +93,8 @@ func nodeStatus(w io.Writer, s *amphiv1.NodeStatus) {
 	for _, st := range s.GetStreams() {
 		fmt.Fprintln(w)
 		row(w, "stream "+st.GetRoom()+"/"+st.GetStream().GetName(), fmt.Sprintf(
-			"%s, latency %.0f ms, %.2f cores, %d tiles, %d players, %d restarts, %d late ticks",
-			enum(st.GetStream().GetState(), "STREAM_STATE_"), st.GetLatencyMs(), st.GetCpuCores(),
+			"%s, latency %.0f ms, %.2f cores, %.3g fps, %d tiles, %d players, %d restarts, %d late ticks",
+			enum(st.GetStream().GetState(), "STREAM_STATE_"), st.GetLatencyMs(), st.GetCpuCores(), st.GetFramerate(),
 			st.GetTiles(), st.GetPlayers(), st.GetRestarts(), st.GetLateTicks()))
 	}
 }
