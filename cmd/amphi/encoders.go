@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/feed"
@@ -35,6 +36,8 @@ type encoders struct {
 	signal     *signal.Server
 	media      *media.Engine
 	compositor string
+	// Transcoders that ended though nobody had asked for it: by themselves, and by us because nothing came out of them.
+	died, quiet atomic.Uint64
 }
 
 // newRTMP opens the RTMP port, nil where the node has none.
@@ -46,8 +49,16 @@ func (n *Node) newRTMP() (*rtmp.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &encoders{log: n.log, signal: n.signal, media: n.media, compositor: path}
-	return rtmp.New(rtmp.Config{Logger: n.log, Addr: n.cfg.RTMPAddr}, e)
+	n.encoders = &encoders{log: n.log, signal: n.signal, media: n.media, compositor: path}
+	return rtmp.New(rtmp.Config{Logger: n.log, Addr: n.cfg.RTMPAddr}, n.encoders)
+}
+
+// transcoderExits counts by reason; e may be nil.
+func (e *encoders) transcoderExits() map[string]uint64 {
+	if e == nil {
+		return nil
+	}
+	return map[string]uint64{"died": e.died.Load(), "quiet": e.quiet.Load()}
 }
 
 // Publish implements rtmp.Stage.
@@ -160,6 +171,13 @@ func (e *encoder) prepare(video, audio bool, config []byte) error {
 				e.feed.Video(u.Time, u.Data)
 			} else {
 				e.feed.Audio(u.Time, u.Level, u.Data)
+			}
+		},
+		OnEnd: func(err error) {
+			if errors.Is(err, compose.ErrQuiet) {
+				e.quiet.Add(1)
+			} else {
+				e.died.Add(1)
 			}
 		},
 	})

@@ -327,7 +327,7 @@ func transcoders(t *testing.T, node *Node) (pids []int) {
 	return pids
 }
 
-// TestEncoderLosesItsTranscoderAndItsPlace: a transcoder that dies is replaced, at the next keyframe; an encoder that is
+// TestEncoderLosesItsTranscoderAndItsPlace: a transcoder that dies, or hangs, is replaced, at the next keyframe; an encoder that is
 // removed from the room loses its connection.
 func TestEncoderLosesItsTranscoderAndItsPlace(t *testing.T) {
 	t.Parallel()
@@ -337,18 +337,27 @@ func TestEncoderLosesItsTranscoderAndItsPlace(t *testing.T) {
 	w := viewStage(t, node)
 	seen := func(n int) func() bool { return func() bool { v, a := w.counts(); return v >= n && a >= n } }
 	until(t, 20*time.Second, "seen", seen(25))
-	pids := transcoders(t, node)
-	if len(pids) != 1 {
-		t.Fatalf("transcoders %v", pids)
+	for _, c := range []struct {
+		what string
+		sig  syscall.Signal
+		name string // of the exit in the metrics
+	}{{"killed", syscall.SIGKILL, "died"}, {"stopped", syscall.SIGSTOP, "quiet"}} {
+		pids := transcoders(t, node)
+		if len(pids) != 1 {
+			t.Fatalf("transcoders %v", pids)
+		}
+		if err := syscall.Kill(pids[0], c.sig); err != nil {
+			t.Fatal(err)
+		}
+		hit := time.Now()
+		until(t, 20*time.Second, "replaced", func() bool { now := transcoders(t, node); return len(now) == 1 && now[0] != pids[0] })
+		before, _ := w.counts()
+		until(t, 10*time.Second, "seen again", seen(before+25))
+		t.Logf("25 pictures more %v after the transcoder was %s", time.Since(hit).Round(time.Millisecond), c.what)
+		if got := node.encoders.transcoderExits()[c.name]; got != 1 {
+			t.Errorf("%d transcoders that %s", got, c.name)
+		}
 	}
-	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	killed := time.Now()
-	until(t, 10*time.Second, "replaced", func() bool { now := transcoders(t, node); return len(now) == 1 && now[0] != pids[0] })
-	before, _ := w.counts()
-	until(t, 10*time.Second, "seen again", seen(before+25))
-	t.Logf("25 pictures more %v after the transcoder was killed", time.Since(killed).Round(time.Millisecond))
 
 	manage(t, node, "PeerService/RemovePeers", `{"room":"demo","remove":{"roles":["speaker"]}}`)
 	until(t, 10*time.Second, "disconnected", func() bool { return node.rtmp.Stats().Open == 0 })

@@ -49,6 +49,8 @@ type scrape struct {
 	programs []hls.ProgramStats
 	requests serve.Stats
 	turn     turn.Stats
+	// Transcoders of encoders that ended, by reason.
+	transcoders map[string]uint64
 }
 
 // sum adds up a figure over all endpoints.
@@ -149,6 +151,8 @@ func newExporter(n *Node) *exporter {
 				}
 				return drops
 			}),
+			by("transcoder_exits_total", "Transcoders of encoders over RTMP that ended though nobody had asked for it; quiet: killed because nothing came out of them.", "reason",
+				func(s *scrape) map[string]uint64 { return s.transcoders }),
 			by("hls_requests_total", "HLS requests, by outcome.", "outcome", func(s *scrape) map[string]uint64 { return named(s.requests.Requests) }),
 			by("room_messages_dropped_total", "Messages between nodes dropped, by reason.", "reason", func(s *scrape) map[string]uint64 { return s.signal.Owner.Dropped }),
 			by("clients_closed_total", "Signalling connections ended by the server, by code.", "code", func(s *scrape) map[string]uint64 { return named(s.signal.Clients.Closed) }),
@@ -171,7 +175,7 @@ func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	s := &scrape{media: e.node.media.Stats(), signal: e.node.signal.Stats(), programs: e.node.origin.Programs(),
-		requests: e.node.origin.Requests()}
+		requests: e.node.origin.Requests(), transcoders: e.node.encoders.transcoderExits()}
 	if e.node.relay != nil {
 		s.turn = e.node.relay.Stats()
 	}

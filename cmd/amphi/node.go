@@ -92,6 +92,7 @@ type Node struct {
 	recordings *recordings
 	hooks      *webhook.Sender
 	rtmp       *rtmp.Server // nil: none
+	encoders   *encoders    // of rtmp
 	front      *front
 	metrics    *front
 	usage      *usage

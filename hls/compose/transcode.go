@@ -36,6 +36,9 @@ type TranscodeConfig struct {
 	// OnUnit takes what comes out: wire.TypeTargetVideo or wire.TypeTargetAudio. It is called from one goroutine; the bytes are
 	// valid during the call only.
 	OnUnit func(wire.Type, wire.Unit)
+	// OnEnd, if not nil, is told of each process that ended though nobody had asked for it; ErrQuiet, wrapped, for those that were
+	// ended because nothing came out of them.
+	OnEnd func(error)
 }
 
 // Transcoder runs amphi-compositor to transcode what one publisher sends. When the process dies another one takes over, at
@@ -44,13 +47,15 @@ type Transcoder struct {
 	cfg   TranscodeConfig
 	child *Child // for its way to start a process
 	wake  chan struct{}
-	// unread is the constant, but for tests.
-	unread time.Duration
+	// unread and look are the constants, but for tests.
+	unread, look time.Duration
 
-	mu      sync.Mutex // guards the fields below
-	queue   []byte     // for the process that is there, or the next one
-	waiting bool       // for a keyframe
-	dropped int64
+	mu           sync.Mutex // guards the fields below
+	queue        []byte     // for the process that is there, or the next one
+	waiting      bool       // for a keyframe
+	dropped      int64
+	keyed        bool  // a keyframe has come for the process that is there
+	video, audio quiet // of that process
 }
 
 // NewTranscoder makes a Transcoder; it starts nothing.
@@ -63,13 +68,16 @@ func NewTranscoder(cfg TranscodeConfig) (*Transcoder, error) {
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	c := &Child{cfg: Config{Path: cfg.Path, Args: []string{"--transcode"}, Env: cfg.Env, Limits: cfg.Limits}, log: cfg.Logger}
-	return &Transcoder{cfg: cfg, child: c, wake: make(chan struct{}, 1), unread: unread}, nil
+	return &Transcoder{cfg: cfg, child: c, wake: make(chan struct{}, 1), unread: unread, look: quietLook}, nil
 }
 
 // WriteVideo takes an access unit, in decoding order; key says that it decodes by itself.
 func (t *Transcoder) WriteVideo(at time.Duration, key bool, annexB []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.keyed = t.keyed || key; t.keyed {
+		t.video.in++
+	}
 	if t.waiting && !key {
 		t.dropped++
 		return
@@ -81,6 +89,7 @@ func (t *Transcoder) WriteVideo(at time.Duration, key bool, annexB []byte) {
 func (t *Transcoder) WriteAudio(at time.Duration, au []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.audio.in++
 	t.addLocked(wire.TypeSourceAudio, wire.Unit{Time: at, Data: au})
 }
 
@@ -135,6 +144,9 @@ func (t *Transcoder) Run(ctx context.Context) error {
 		if short++; time.Since(begun) > goodLife {
 			short = 0
 		}
+		if t.cfg.OnEnd != nil {
+			t.cfg.OnEnd(err)
+		}
 		t.cfg.Logger.Warn("transcoder ended", "err", err, "lived", time.Since(begun).Round(time.Millisecond))
 		if short >= maxLives {
 			return fmt.Errorf("%w: %w", ErrTranscoder, err)
@@ -181,10 +193,9 @@ func (t *Transcoder) live(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { t.write(conn, ending, breaks) })
 	wg.Go(func() { breaks(t.read(conn)) })
-	select {
-	case <-ctx.Done():
-	case <-dead:
-	case <-broken:
+	if err := t.watch(ctx, dead, broken); err != nil {
+		breaks(err)
+		p.kill() // it may be stopped, and not see that we hang up
 	}
 	close(ending)
 	timer := time.AfterFunc(time.Second, p.kill)
@@ -194,11 +205,46 @@ func (t *Transcoder) live(ctx context.Context) error {
 	wg.Wait()
 	t.mu.Lock()
 	t.queue, t.waiting = nil, true // the next one has not heard the beginning
+	t.keyed, t.video, t.audio = false, quiet{}, quiet{}
 	t.mu.Unlock()
 	if exit := p.exit(); exit != "" {
 		return fmt.Errorf("%s: %w", exit, cause)
 	}
 	return cause
+}
+
+// watch waits for the end of a process or of the connection to it (nil), or of patience with it.
+func (t *Transcoder) watch(ctx context.Context, dead, broken <-chan struct{}) error {
+	look := time.NewTicker(t.look)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-dead:
+			return nil
+		case <-broken:
+			return nil
+		case <-look.C:
+			if what := t.quiet(); what != "" {
+				return fmt.Errorf("no %s came: %w", what, ErrQuiet)
+			}
+		}
+	}
+}
+
+// quiet names what has been missing for too long; "" for nothing.
+func (t *Transcoder) quiet() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	video, audio := t.video.look(), t.audio.look()
+	switch {
+	case video && t.cfg.Transcode.Video:
+		return "picture"
+	case audio && len(t.cfg.Transcode.AudioConfig) > 0:
+		return "sound"
+	}
+	return ""
 }
 
 // write sends what is queued until the connection closes.
@@ -240,6 +286,13 @@ func (t *Transcoder) read(conn net.Conn) error {
 		if err != nil || f.Type != wire.TypeTargetVideo && f.Type != wire.TypeTargetAudio {
 			return fmt.Errorf("frame type %d: %w", f.Type, wire.ErrMalformed)
 		}
+		t.mu.Lock()
+		if f.Type == wire.TypeTargetVideo {
+			t.video.out++
+		} else {
+			t.audio.out++
+		}
+		t.mu.Unlock()
 		t.cfg.OnUnit(f.Type, u)
 	}
 }
