@@ -27,6 +27,7 @@ type Overload struct {
 	level       Level
 	from        time.Duration
 	ticks, late int
+	busy        int           // windows in a row
 	calm        time.Duration // since when there was no overload
 	wait        time.Duration
 	back        time.Duration // when it last went back, until that was in vain
@@ -47,12 +48,16 @@ func (o *Overload) Tick(now time.Duration, late bool) Level {
 	}
 	busy := float64(o.late) > overloadLate*float64(o.ticks)
 	o.ticks, o.late = 0, 0
+	if o.busy++; !busy {
+		o.busy = 0
+	}
 	if o.wait == 0 {
 		o.wait = recoverAfter
 	}
 	switch {
 	case busy:
-		if o.level < Level(len(sparing)-1) {
+		// One window alone may be another program's start, or a machine that stood still for a moment.
+		if (o.level > Normal || o.busy > 1) && o.level < Level(len(sparing)-1) {
 			if o.back > 0 && now-o.back < o.wait {
 				o.wait, o.back = min(2*o.wait, recoverMost), 0
 			}

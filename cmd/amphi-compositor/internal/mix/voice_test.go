@@ -248,13 +248,15 @@ func TestOverload(t *testing.T) {
 		want    int64 // ticks to a picture
 	}{
 		{"2 % late", 30, 50, 1},
-		{"a quarter late", 1, 4, 2},
+		{"a quarter late, for a moment", 1, 4, 1},
+		{"nothing late", 1, 0, 1},
+		{"a quarter late", 2, 4, 2},
 		{"calm for 29 s", 14, 0, 2},
 		{"calm for 31 s", 1, 0, 1},
-		{"again", 1, 2, 2},
+		{"again", 2, 2, 2},
 		{"that was in vain: 45 s are too early", 22, 0, 2},
 		{"calm for a minute", 8, 0, 1},
-		{"more and more", 2, 2, 3},
+		{"more and more", 3, 2, 3},
 		{"as far as it goes", 5, 2, 5},
 		{"in vain again: back by one step after 2 min", 59, 0, 3},
 		{"and by all", 120, 0, 1},
