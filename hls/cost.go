@@ -125,10 +125,11 @@ func (o *Origin) Admit(s Settings) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.admitLocked(&s)
+	return o.admitLocked(&s, true)
 }
 
-func (o *Origin) admitLocked(s *Settings) error {
+// admitLocked tells whether there is room; calm: none while a program lacks CPU.
+func (o *Origin) admitLocked(s *Settings, calm bool) error {
 	if len(o.programs) >= o.cfg.MaxPrograms {
 		return ErrTooMany
 	}
@@ -143,7 +144,7 @@ func (o *Origin) admitLocked(s *Settings) error {
 			e.Overloaded++
 		}
 	}
-	if e.Taken+e.Needs > e.Cores || e.Overloaded > 0 {
+	if e.Taken+e.Needs > e.Cores || calm && e.Overloaded > 0 {
 		return &e
 	}
 	return nil

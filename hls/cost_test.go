@@ -126,8 +126,9 @@ func TestOverloadedHasNoRoom(t *testing.T) {
 	if err := s.Admit(ladder()); !errors.As(err, &full) || full.Overloaded != 1 || !strings.Contains(err.Error(), "1 of them lack CPU already") {
 		t.Errorf("%v", err)
 	}
+	s.start(StartRequest{Room: "demo", Stream: "moved-here", Settings: ladder()}) // what runs already goes on with few pictures
 	eventually(t, "a line of the log", func() bool { return strings.Contains(log.String(), "too little CPU") })
-	if got := strings.Count(log.String(), "too little CPU"); got != 1 || !strings.Contains(log.String(), "framerate=10 of=30") {
+	if got := strings.Count(log.String(), "too little CPU"); got > 2 || !strings.Contains(log.String(), "framerate=10 of=30") {
 		t.Errorf("%d lines of %s", got, log)
 	}
 }

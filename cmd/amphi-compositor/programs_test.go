@@ -34,7 +34,7 @@ func BenchmarkPrograms(b *testing.B) {
 			}
 			before := make([]*wire.Stats, len(stages))
 			for i, st := range stages {
-				st.wait(st.first() + 90)
+				st.wait(st.first() + 300) // until each has found its level
 				before[i] = st.figures()
 			}
 			from := time.Since(stages[0].epoch)

@@ -46,7 +46,7 @@ func (o *Overload) Tick(now time.Duration, late bool) Level {
 	if now-o.from < overloadWindow {
 		return o.level
 	}
-	busy := float64(o.late) > overloadLate*float64(o.ticks)
+	busy, mostly := float64(o.late) > overloadLate*float64(o.ticks), 2*o.late > o.ticks
 	o.ticks, o.late = 0, 0
 	if o.busy++; !busy {
 		o.busy = 0
@@ -57,7 +57,7 @@ func (o *Overload) Tick(now time.Duration, late bool) Level {
 	switch {
 	case busy:
 		// One window alone may be another program's start, or a machine that stood still for a moment.
-		if (o.level > Normal || o.busy > 1) && o.level < Level(len(sparing)-1) {
+		if (o.level > Normal || o.busy > 1 || mostly) && o.level < Level(len(sparing)-1) {
 			if o.back > 0 && now-o.back < o.wait {
 				o.wait, o.back = min(2*o.wait, recoverMost), 0
 			}
