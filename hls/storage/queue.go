@@ -79,10 +79,27 @@ type Queue struct {
 // entry is a job as it is kept.
 type entry struct {
 	Job Job `json:"job"`
-	// Done counts files that are stored; Resume is the store's word about the next one.
+	// Done counts files that are stored; Resume is the store's word about the next one. Changed under Queue.mu, by Run alone.
 	Done   int       `json:"done,omitempty"`
 	Resume string    `json:"resume,omitempty"`
 	Added  time.Time `json:"added"`
+	// Abandoned are uploads that nobody goes on with, to be aborted: of a job that this one replaced.
+	Abandoned []abandoned `json:"abandoned,omitempty"`
+}
+
+// abandoned is an upload that was begun.
+type abandoned struct {
+	Key    string `json:"key"`
+	Resume string `json:"resume"`
+}
+
+// leftovers are the uploads that are not gone on with when e is given up.
+func (e *entry) leftovers() []abandoned {
+	list := slices.Clone(e.Abandoned)
+	if e.Resume != "" && e.Done < len(e.Job.Files) {
+		list = append(list, abandoned{e.Job.Files[e.Done].Key, e.Resume})
+	}
+	return list
 }
 
 // ErrGone says that a file of a job is not there any more.
@@ -185,12 +202,16 @@ func (j *Job) check() error {
 
 func (q *Queue) file(id string) string { return filepath.Join(q.cfg.Dir, KeyPart(id)+".json") }
 
-// save has an entry on the disk.
+// save has an entry on the disk that nobody else knows yet.
 func (q *Queue) save(e *entry) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
+	return q.write(e, b)
+}
+
+func (q *Queue) write(e *entry, b []byte) error {
 	return durable.Replace(q.file(e.Job.ID), func(f *os.File) error {
 		_, err := f.Write(b)
 		return err
@@ -210,6 +231,11 @@ func (q *Queue) Add(j Job) error {
 	if q.has(&j) {
 		return nil
 	}
+	q.mu.Lock()
+	if i := slices.IndexFunc(q.jobs, func(o *entry) bool { return o.Job.ID == j.ID }); i >= 0 {
+		e.Abandoned = q.jobs[i].leftovers()
+	}
+	q.mu.Unlock()
 	if err := q.save(e); err != nil {
 		return fmt.Errorf("queueing an upload: %w", diskError(err))
 	}
@@ -292,37 +318,94 @@ func (q *Queue) first() *entry {
 
 // upload stores the files of a job that are not stored yet.
 func (q *Queue) upload(ctx context.Context, e *entry) error {
+	_ = q.abort(ctx, e) // tried again in the end
 	for e.Done < len(e.Job.Files) {
 		f := &e.Job.Files[e.Done]
 		if _, err := os.Stat(f.Path); errors.Is(err, fs.ErrNotExist) {
+			if err := q.giveUp(ctx, e); err != nil {
+				if h, _ := healthOf(err); h == Away { // then, when it is back
+					return err
+				}
+			}
 			return fmt.Errorf("%w: %s", ErrGone, f.Key)
 		}
 		err := q.cfg.Store.Put(ctx, &Upload{Key: f.Key, Path: f.Path, ContentType: f.ContentType, Resume: e.Resume, Kept: func(resume string) {
-			e.Resume = resume
-			q.keep(e)
+			q.advance(e, e.Done, resume)
 		}})
 		if err != nil {
 			return err
 		}
-		e.Done, e.Resume = e.Done+1, ""
 		q.mu.Lock()
 		q.status.Stored++
 		q.mu.Unlock()
-		if e.Done < len(e.Job.Files) {
-			q.keep(e)
-		}
+		q.advance(e, e.Done+1, "")
 	}
+	_ = q.giveUp(ctx, e) // all is stored
 	return nil
 }
 
-// keep notes how far a job is; when that fails, some of it is done again after a restart.
+// advance notes how far a job is. When another has taken its place, that one gets to know of the upload that was begun.
+func (q *Queue) advance(e *entry, done int, resume string) {
+	q.mu.Lock()
+	e.Done, e.Resume = done, resume
+	held := slices.Contains(q.jobs, e)
+	if i := slices.IndexFunc(q.jobs, func(o *entry) bool { return o.Job.ID == e.Job.ID }); !held && i >= 0 && resume != "" {
+		q.jobs[i].Abandoned = append(q.jobs[i].Abandoned, abandoned{e.Job.Files[done].Key, resume})
+		e = q.jobs[i]
+	}
+	q.mu.Unlock()
+	if done < len(e.Job.Files) {
+		q.keep(e)
+	}
+}
+
+// abort removes from the store what was abandoned; what cannot be removed now stays in the list, and the last error says why.
+func (q *Queue) abort(ctx context.Context, e *entry) (failure error) {
+	store, ok := q.cfg.Store.(Aborter)
+	q.mu.Lock()
+	list := e.Abandoned
+	q.mu.Unlock()
+	if !ok || len(list) == 0 {
+		return nil
+	}
+	done := map[abandoned]bool{}
+	for _, a := range list {
+		if err := store.Abort(ctx, a.Key, a.Resume); err != nil {
+			q.cfg.Logger.Warn("an upload that nobody goes on with stays in the storage", "job", e.Job.ID, "err", err)
+			failure = err
+			continue
+		}
+		done[a] = true
+	}
+	q.mu.Lock()
+	e.Abandoned = slices.DeleteFunc(slices.Clone(e.Abandoned), func(a abandoned) bool { return done[a] })
+	q.mu.Unlock()
+	q.keep(e)
+	return failure
+}
+
+// giveUp aborts what is left of a job that ends.
+func (q *Queue) giveUp(ctx context.Context, e *entry) error {
+	q.mu.Lock()
+	e.Abandoned, e.Resume = e.leftovers(), ""
+	q.mu.Unlock()
+	return q.abort(ctx, e)
+}
+
+// keep writes how far a job is; when that fails, some of it is done again after a restart.
 func (q *Queue) keep(e *entry) {
 	q.disk.Lock()
 	defer q.disk.Unlock()
 	if !q.holds(e) { // replaced meanwhile
 		return
 	}
-	if err := q.save(e); err != nil {
+	q.mu.Lock()
+	b, err := json.Marshal(e)
+	q.mu.Unlock()
+	if err == nil {
+		err = q.write(e, b)
+	}
+	if err != nil {
 		q.cfg.Logger.Warn("keeping the state of an upload", "job", e.Job.ID, "err", diskError(err))
 	}
 }

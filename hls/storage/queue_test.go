@@ -9,10 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 )
 
 // fake is a store in memory that fails as a test wishes.
@@ -332,4 +335,136 @@ func FuzzJob(f *testing.F) {
 			}
 		}
 	})
+}
+
+// unfinished are the uploads that a bucket has parts of.
+func unfinished(t *testing.T, s *S3) (keys []string) {
+	t.Helper()
+	found, err := s.core.ListMultipartUploads(t.Context(), bucket, "", "", "", "", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range found.Uploads {
+		keys = append(keys, u.Key)
+	}
+	return keys
+}
+
+// An upload in parts of which nobody wants the rest leaves nothing in the bucket: its job was replaced, its file is gone, or the process
+// that had begun it was killed before it could note that.
+func TestAbandonedUploadsAreAborted(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	const size = 6 * minPart
+	files := t.TempDir()
+	one, two := randomFile(t, files, "one", size), randomFile(t, files, "two", size)
+	for name, c := range map[string]struct {
+		then func(q *Queue, path string) error // after a failed attempt
+		want error
+	}{
+		"replaced": {func(q *Queue, _ string) error {
+			return q.Add(Job{ID: "a", Files: []File{{Path: two, Key: "replaced/two"}}})
+		}, nil},
+		"gone": {func(_ *Queue, path string) error { return os.Remove(path) }, ErrGone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := startRelay(t, s.address)
+			r.limit.Store(size / 2)
+			store := s.store(func(c *S3Config) { c.Endpoint = "http://" + r.address })
+			dir, path, o := t.TempDir(), filepath.Join(files, name), &told{}
+			if err := os.Link(one, path); err != nil {
+				t.Fatal(err)
+			}
+			q, stop := runQueue(t, dir, store, o)
+			if err := q.Add(Job{ID: "a", Files: []File{{Path: path, Key: name + "/one"}}}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "a failure", func() bool { return q.Status().Failures > 0 })
+			if got := unfinished(t, s.store(nil)); !slices.Contains(got, name+"/one") {
+				t.Fatalf("nothing was begun: %q", got)
+			}
+			if err := c.then(q, path); err != nil {
+				t.Fatal(err)
+			}
+			stop() // what is to be aborted is known after a restart, too
+			r.limit.Store(1 << 60)
+			_, stop = runQueue(t, dir, store, o)
+			defer stop()
+			eventually(t, "the end", func() bool { return len(o.jobs()) > 0 })
+			if err := o.errs[0]; !errors.Is(err, c.want) {
+				t.Error(err)
+			}
+			if got := unfinished(t, s.store(nil)); slices.ContainsFunc(got, func(k string) bool { return strings.HasPrefix(k, name) }) {
+				t.Errorf("left: %q", got)
+			}
+		})
+	}
+	t.Run("unknown", func(t *testing.T) {
+		t.Parallel()
+		store := s.store(nil)
+		if _, err := store.core.NewMultipartUpload(t.Context(), bucket, "unknown/one", minio.PutObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.Put(t.Context(), &Upload{Key: "unknown/one", Path: one}); err != nil {
+			t.Fatal(err)
+		}
+		if got := unfinished(t, store); slices.Contains(got, "unknown/one") {
+			t.Errorf("left: %q", got)
+		}
+	})
+}
+
+// begun is a store that begins uploads, fails, and wants them aborted.
+type begun struct {
+	fake
+	put     chan func() // what a Put does before it fails; nil: it stores
+	aborted []string
+}
+
+// Put implements Store.
+func (b *begun) Put(ctx context.Context, u *Upload) error {
+	if do := <-b.put; do != nil {
+		u.Kept("upload of " + u.Key)
+		do()
+		return errors.New("cut")
+	}
+	return b.fake.Put(ctx, u)
+}
+
+// Abort implements Aborter.
+func (b *begun) Abort(_ context.Context, key, resume string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.aborted = append(b.aborted, key+": "+resume)
+	return nil
+}
+
+// A job that is replaced while it is tried has its upload aborted by the one that took its place.
+func TestReplacedWhileItIsTried(t *testing.T) {
+	t.Parallel()
+	store := &begun{put: make(chan func(), 2)}
+	dir := t.TempDir()
+	path := randomFile(t, dir, "file", 10)
+	o := &told{}
+	q, stop := runQueue(t, filepath.Join(dir, "queue"), store, o)
+	defer stop()
+	store.put <- func() {
+		if err := q.Add(Job{ID: "a", Note: []byte(`"new"`), Files: []File{{Path: path, Key: "new"}}}); err != nil {
+			t.Error(err)
+		}
+	}
+	store.put <- nil
+	if err := q.Add(Job{ID: "a", Note: []byte(`"old"`), Files: []File{{Path: path, Key: "old"}}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end", func() bool { return len(o.jobs()) > 0 })
+	if got := o.jobs(); !slices.Equal(got, []string{`a"new"`}) {
+		t.Errorf("%q", got)
+	}
+	store.mu.Lock()
+	defer store.mu.Unlock()
+	if !slices.Equal(store.aborted, []string{"old: upload of old"}) {
+		t.Errorf("aborted: %q", store.aborted)
+	}
 }

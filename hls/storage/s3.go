@@ -131,6 +131,7 @@ func (s *S3) putParts(ctx context.Context, u *Upload, key string, f *os.File, si
 		return err
 	}
 	if id == "" {
+		s.abortOthers(ctx, key)
 		if id, err = s.core.NewMultipartUpload(ctx, s.cfg.Bucket, key, opts); err != nil {
 			return err
 		}
@@ -180,6 +181,37 @@ func (s *S3) resume(ctx context.Context, u *Upload, key string) (id string, have
 			return u.Resume, have, nil
 		}
 		marker = page.NextPartNumberMarker
+	}
+}
+
+// Abort implements Aborter.
+func (s *S3) Abort(ctx context.Context, key, resume string) error {
+	full, err := s.key(key)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err = s.core.AbortMultipartUpload(ctx, s.cfg.Bucket, full, resume)
+	if err != nil && minio.ToErrorResponse(err).Code != "NoSuchUpload" {
+		return fmt.Errorf("giving up an upload of %s: %w", key, s3Error(err))
+	}
+	return nil
+}
+
+// abortOthers removes uploads of a key that were begun by a process that was killed before it could keep their ids: nobody else uploads it.
+// Where that cannot be, their parts stay until the bucket's own rules remove them.
+func (s *S3) abortOthers(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	found, err := s.core.ListMultipartUploads(ctx, s.cfg.Bucket, key, "", "", "", 100)
+	if err != nil {
+		return
+	}
+	for _, u := range found.Uploads {
+		if u.Key == key {
+			_ = s.core.AbortMultipartUpload(ctx, s.cfg.Bucket, key, u.UploadID)
+		}
 	}
 }
 

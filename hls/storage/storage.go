@@ -26,6 +26,12 @@ type Store interface {
 	Delete(ctx context.Context, key string) error
 }
 
+// Aborter is a Store that keeps what has arrived of an upload until it is completed, or told that nobody goes on with it.
+type Aborter interface {
+	// Abort removes what there is of an upload; resume is what Kept had. One that the store does not know is no error.
+	Abort(ctx context.Context, key, resume string) error
+}
+
 // Upload is a file on its way into a Store.
 type Upload struct {
 	Key         string
