@@ -142,8 +142,7 @@ func (r *recordings) Run(ctx context.Context) error {
 	return err
 }
 
-// start begins a recording. Its id at the recorder is the output's and the number of the part: another node that takes the room
-// over begins another part.
+// start begins a recording. Its id at the recorder is partName: another node that takes the room over begins another part.
 func (r *recordings) start(m *made, s signal.OutputStart) error {
 	select {
 	case <-r.recovered:
@@ -155,7 +154,7 @@ func (r *recordings) start(m *made, s signal.OutputStart) error {
 	}
 	variant := cmp.Or(s.Output.GetVariant(), record.AllVariants)
 	for part := r.parts(s.Output.GetId()) + 1; ; part++ {
-		id := fmt.Sprintf("%s-%d", s.Output.GetId(), part)
+		id := partName(s.Output.GetId(), part, r.node)
 		r.outputs.mu.Lock()
 		m.recording = id
 		r.outputs.mu.Unlock()
@@ -188,13 +187,35 @@ func (r *recordings) parts(output string) (most uint32) {
 	return most
 }
 
+// partName names a part of an output in directories, keys and asset ids. It is the node's own: one that takes a room over may not have the
+// record of the part that the node before was making, and count the same number.
+func partName(output string, part uint32, node string) string {
+	return fmt.Sprintf("%s-%d-%s", output, part, short(node, 5))
+}
+
+// partNumber reads a partName, also one without a node, as they once were.
+func partNumber(name string) (output string, part uint32) {
+	output, rest, _ := strings.Cut(name, "-")
+	number, _, _ := strings.Cut(rest, "-")
+	n, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
+		n = 1
+	}
+	return output, uint32(n)
+}
+
 // placeholder is the asset that stands for a recording until its files are there.
 func placeholder(recording string) string { return assetID(recording) }
 
 // assetID is short, and the same whenever it is asked for.
 func assetID(name string) string {
+	return proto.AssetPrefix + short(name, 10)
+}
+
+// short is a hash of so many bytes, in letters and digits.
+func short(name string, bytes int) string {
 	sum := sha256.Sum256([]byte(name))
-	return proto.AssetPrefix + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:bytes]))
 }
 
 func (r *recordings) keep(a *amphiv1.Asset) { r.keeper.put(putAsset(a)) }
@@ -293,14 +314,10 @@ var assetTypes = map[record.Type]amphiv1.AssetType{
 
 // assetOf is the record of a file.
 func (r *recordings) assetOf(a record.Asset) *amphiv1.Asset {
-	output, number, _ := strings.Cut(a.Recording, "-")
-	part, err := strconv.ParseUint(number, 10, 32)
-	if err != nil {
-		part = 1
-	}
+	output, part := partNumber(a.Recording)
 	asset := &amphiv1.Asset{
 		Id: assetID(a.ID), Type: assetTypes[a.Type], Room: a.Room, SessionId: a.Session, OutputId: output, Stream: a.Stream, Variant: a.Variant,
-		Part: uint32(part), Key: record.KeyOf(a), ContentType: a.ContentType, Size: uint64(a.Size), DurationMs: a.Duration.Milliseconds(),
+		Part: part, Key: record.KeyOf(a), ContentType: a.ContentType, Size: uint64(a.Size), DurationMs: a.Duration.Milliseconds(),
 		StartedMs: unixMilli(a.Started), CreatedMs: unixMilli(a.Created), Checksum: a.Checksum, Width: uint32(a.Width), Height: uint32(a.Height),
 	}
 	if !r.bucket {

@@ -136,7 +136,7 @@ func (r *recordings) tracksPart(output string) (part uint32, dir string, err err
 		return 0, "", err
 	}
 	for part = r.parts(output) + 1; ; part++ {
-		dir = filepath.Join(r.tracksDir(), fmt.Sprintf("%s-%d", output, part))
+		dir = filepath.Join(r.tracksDir(), partName(output, part, r.node))
 		if err := os.Mkdir(dir, 0o750); !errors.Is(err, fs.ErrExist) {
 			return part, dir, err
 		}
@@ -396,13 +396,7 @@ const tracksJob = "track/"
 func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tracks.File, all bool) (bytes uint64) {
 	var left []tracks.File
 	for _, f := range files {
-		a := clone(about)
-		a.Id, a.State, a.ContentType = assetID(filepath.Base(dir)+"/"+f.Name), amphiv1.AssetState_ASSET_STATE_UPLOADING, f.ContentType
-		a.Size, a.DurationMs, a.Checksum, a.CreatedMs = uint64(f.Size), f.Duration.Milliseconds(), f.Checksum, time.Now().UnixMilli()
-		a.Key = strings.Join([]string{storage.KeyPart(a.GetRoom()), storage.KeyPart(a.GetSessionId()), storage.KeyPart(filepath.Base(dir)), storage.KeyPart(f.Name)}, "/")
-		if r.bucket {
-			a.Node = ""
-		}
+		a := r.trackAsset(dir, about, f)
 		bytes += a.GetSize()
 		r.keep(a)
 		note, err := protojson.Marshal(a)
@@ -426,6 +420,19 @@ func (r *recordings) takeDone(dir, name string, about *amphiv1.Asset, files []tr
 		r.log.Warn("forgetting a take", "take", name, "err", err)
 	}
 	return bytes
+}
+
+// trackAsset is the record of a file of a take.
+func (r *recordings) trackAsset(dir string, about *amphiv1.Asset, f tracks.File) *amphiv1.Asset {
+	part := filepath.Base(dir)
+	a := clone(about)
+	a.Id, a.State, a.ContentType = assetID(part+"/"+f.Name), amphiv1.AssetState_ASSET_STATE_UPLOADING, f.ContentType
+	a.Size, a.DurationMs, a.Checksum, a.CreatedMs = uint64(f.Size), f.Duration.Milliseconds(), f.Checksum, time.Now().UnixMilli()
+	a.Key = strings.Join([]string{storage.KeyPart(a.GetRoom()), storage.KeyPart(a.GetSessionId()), storage.KeyPart(part), storage.KeyPart(f.Name)}, "/")
+	if r.bucket {
+		a.Node = ""
+	}
+	return a
 }
 
 // tracksLeft are the directories that an earlier life left: parts that a crash cut off, and those from which not everything has gone to the

@@ -14,6 +14,8 @@ import (
 	"connectrpc.com/connect"
 	"github.com/pion/webrtc/v4"
 
+	"github.com/amphi-sfu/amphi/hls/storage"
+	"github.com/amphi-sfu/amphi/hls/tracks"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
 )
@@ -108,14 +110,14 @@ func TestTracksAreRecorded(t *testing.T) {
 func TestTracksOfBefore(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	part := filepath.Join(dir, "tracks", "out_a-1")
+	part := filepath.Join(dir, "tracks", partName("out_a", 1, "solo"))
 	blocked := filepath.Join(part, "peer-1-0.0.mp4") // a directory: it cannot be read as a movie
 	if err := errors.Join(os.MkdirAll(filepath.Join(blocked, "x"), 0o700), writeNote(filepath.Join(part, "peer-1"+noteEnd), &amphiv1.Asset{Room: devRoom, SessionId: "s"})); err != nil {
 		t.Fatal(err)
 	}
-	node := startNodeWith(t, Config{Storage: StorageConfig{Dir: dir}})
+	node := startNodeWith(t, Config{ID: "solo", Storage: StorageConfig{Dir: dir}})
 	r := node.recordings
-	if n, made, err := r.tracksPart("out_a"); err != nil || n != 2 || filepath.Base(made) != "out_a-2" {
+	if n, made, err := r.tracksPart("out_a"); err != nil || n != 2 || filepath.Base(made) != partName("out_a", 2, "solo") {
 		t.Errorf("part %d in %s, %v", n, made, err)
 	}
 	r.recoverTake(part, "peer-1")
@@ -129,5 +131,39 @@ func TestTracksOfBefore(t *testing.T) {
 	r.recoverTake(part, "peer-1")
 	if _, err := os.Stat(note); err == nil {
 		t.Error("the take is not forgotten")
+	}
+}
+
+// Two nodes that make the same part of a recording, because neither had the other's record, take each other's names for nothing: not in
+// the bucket, not in the registry.
+func TestPartsOfTwoNodes(t *testing.T) {
+	t.Parallel()
+	a, b := partName("out_x", 3, "ams-1"), partName("out_x", 3, "ams-2")
+	if a == b || placeholder(a) == placeholder(b) || storage.KeyPart(a) != a || len(a) > len("out_x")+20 {
+		t.Errorf("%s and %s", a, b)
+	}
+	for name, want := range map[string]uint32{a: 3, b: 3, "out_x-7": 7, "out_x": 1} {
+		if output, part := partNumber(name); output != "out_x" || part != want {
+			t.Errorf("%s is part %d of %s", name, part, output)
+		}
+	}
+	one, two := startNodeWith(t, Config{ID: "ams-1"}).recordings, startNodeWith(t, Config{ID: "ams-2"}).recordings
+	one.bucket, two.bucket = true, true
+	seen := map[string]bool{}
+	for _, r := range []*recordings{one, two} {
+		part, dir, err := r.tracksPart("out_x")
+		if err != nil || part != 1 {
+			t.Fatal(part, err)
+		}
+		for _, name := range []string{"peer-1-0.0.webm", "peer-1-1.0.webm"} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			a := r.trackAsset(dir, &amphiv1.Asset{Room: "demo", SessionId: "s", OutputId: "out_x", Part: part}, tracks.File{Name: name})
+			if seen[a.GetId()] || seen[a.GetKey()] {
+				t.Errorf("%s, %s: taken", a.GetId(), a.GetKey())
+			}
+			seen[a.GetId()], seen[a.GetKey()] = true, true
+		}
 	}
 }
