@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/exchange"
 )
@@ -42,8 +43,9 @@ type Keeper struct {
 
 // kept is one room. A room that this node has sealed stays known, so that no older owner is followed.
 type kept struct {
-	mirror *mirror // nil: no copy
-	sealed uint64  // epochs below are refused
+	mirror  *mirror   // nil: no copy
+	sealed  uint64    // epochs below are refused
+	missing time.Time // since when the directory has no such room; zero: it has
 }
 
 type counters struct{ updates, wholes, stale, refused, full atomic.Uint64 }
@@ -212,16 +214,26 @@ func (k *Keeper) sweep() {
 }
 
 // check lets go of a room's copy when another node is its standby or there is none: it would miss what is decided from now
-// on. What the directory fences by itself needs no seal either.
+// on. What the directory fences by itself needs no seal either. A room that was deleted is forgotten when it has been missing for a
+// while: of one that is new this node may learn later than its owner.
 func (k *Keeper) check(room string) {
 	placed, err := k.directory.Owner(room)
-	if err != nil {
-		return
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r := k.rooms[room]
-	if r == nil {
+	switch {
+	case r == nil:
+		return
+	case proto.CodeOf(err) == proto.NotFound:
+		if r.missing.IsZero() {
+			r.missing = time.Now()
+		} else if time.Since(r.missing) >= sweepEvery {
+			delete(k.rooms, room)
+		}
+		return
+	}
+	r.missing = time.Time{}
+	if err != nil {
 		return
 	}
 	if r.mirror != nil && r.mirror.epoch <= placed.GetEpoch() && placed.GetStandby() != k.cfg.Node && placed.GetNode() != k.cfg.Node {

@@ -3,11 +3,13 @@ package standby
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/exchange"
 	"github.com/amphi-sfu/amphi/signal/room"
@@ -19,6 +21,7 @@ type desk struct {
 	keeper  *Keeper
 	acks    []string
 	changed func(string)
+	failure error // of the directory
 }
 
 func newDesk(t testing.TB) *desk {
@@ -31,7 +34,7 @@ func newDesk(t testing.TB) *desk {
 	return d
 }
 
-func (d *desk) Owner(string) (*amphiv1.Placement, error) { return d.placed, nil }
+func (d *desk) Owner(string) (*amphiv1.Placement, error) { return d.placed, d.failure }
 func (d *desk) Leased() bool                             { return true }
 func (d *desk) Watch(f func(string))                     { d.changed = f }
 
@@ -168,6 +171,38 @@ func TestOnlyTheOwnerIsFollowed(t *testing.T) {
 }
 
 // FuzzDeliver shows that no update, however odd, breaks the keeper.
+// A deleted room's copy is let go of; one of a room that the directory does not know yet, or says nothing about, is not.
+func TestDeletedRoomIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		_, updates := script(t)
+		for _, u := range updates {
+			d.deliver("o", 3, u)
+		}
+		rooms := func(want int, after time.Duration, failure error) {
+			t.Helper()
+			d.failure = failure
+			<-time.After(after)
+			d.keeper.sweep()
+			if got := len(d.keeper.rooms); got != want {
+				t.Errorf("%d rooms, want %d", got, want)
+			}
+		}
+		missing := proto.Errorf(proto.NotFound, "no such room")
+		rooms(1, time.Second, missing)
+		rooms(1, sweepEvery-1, missing)
+		rooms(1, time.Second, nil)
+		rooms(1, time.Second, missing)
+		rooms(1, time.Hour, proto.Errorf(proto.Unavailable, "not now"))
+		rooms(1, time.Second, missing)
+		rooms(0, sweepEvery, missing)
+		d.keeper.Seal("hall", 4) // nor does a seal stay
+		rooms(1, time.Second, missing)
+		rooms(0, sweepEvery, missing)
+	})
+}
+
 func FuzzDeliver(f *testing.F) {
 	_, updates := script(f)
 	for _, u := range updates {
