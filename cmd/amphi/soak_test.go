@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,18 +31,34 @@ type footprint struct {
 	heap                    uint64 // bytes that are alive
 }
 
-func measureFootprint(t *testing.T) footprint {
+// measureFootprint waits a moment for what is being closed: until there is no more than before, or the moment is over.
+func measureFootprint(t *testing.T, before footprint) footprint {
 	t.Helper()
 	http.DefaultClient.CloseIdleConnections()
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
+	tick, over := time.NewTicker(100*time.Millisecond), time.After(2*time.Second)
+	defer tick.Stop()
+	for waiting := true; waiting; {
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := footprint{goroutines: runtime.NumGoroutine(), descriptors: len(open)}
+		waiting = now.goroutines > before.goroutines || now.descriptors > before.descriptors
+		select {
+		case <-over:
+			waiting = false
+		case <-tick.C:
+		}
+		if !waiting {
+			before = now
+		}
 	}
 	runtime.GC()
 	runtime.GC() // pools give up what they hold in the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return footprint{runtime.NumGoroutine(), len(open), m.HeapAlloc}
+	before.heap = m.HeapAlloc
+	return before
 }
 
 // growth is the slope of a straight line through the values (least squares), times their number: how much more there is
@@ -61,12 +80,25 @@ func TestChurn(t *testing.T) {
 	if err != nil {
 		t.Skip("set AMPHI_SOAK to a duration")
 	}
+	runtime.MemProfileRate = 32 << 10
 	fake := fakeCompositor(t)
 	c := startClusterWith(t, 3, func(cfg *Config) { cfg.CompositorPath, cfg.Storage.Dir, cfg.Logger = fake, t.TempDir(), nil })
 	var all []footprint
-	for end, round := time.Now().Add(d), 1; time.Now().Before(end); round++ {
+	var last footprint
+	var early map[string]int64
+	for begin, round := time.Now(), 1; time.Since(begin) < d; round++ {
 		c.churn(round)
-		all = append(all, measureFootprint(t))
+		last = measureFootprint(t, last)
+		all = append(all, last)
+		for _, n := range c.nodes {
+			// Some of the last rooms' copies may still be there: they are looked at every 10 s, and kept for 10 s more.
+			if copies := n.signal.Stats().Standby.Rooms; copies > 20 {
+				t.Fatalf("after %d rooms, all deleted, node %s has copies of %d", round, n.cfg.ID, copies)
+			}
+		}
+		if early == nil && time.Since(begin) > d/3 {
+			early = heapBySource()
+		}
 		if round%20 == 1 {
 			t.Logf("after %d rooms: %+v", round, all[len(all)-1])
 		}
@@ -92,6 +124,14 @@ func TestChurn(t *testing.T) {
 			t.Errorf("%s grow: by %.1f over %d rooms", what, growth(values), len(values))
 		}
 	}
+	grown := heapBySource()
+	for source, n := range early {
+		grown[source] -= n
+	}
+	sources := slices.SortedFunc(maps.Keys(grown), func(a, b string) int { return cmp.Compare(grown[b], grown[a]) })
+	for _, source := range sources[:min(10, len(sources))] {
+		t.Logf("%6.2f MiB more from %s", float64(grown[source])/(1<<20), source)
+	}
 	if t.Failed() {
 		var stacks strings.Builder
 		_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
@@ -99,13 +139,52 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// descriptors counts this process's open files by what they are.
+// heapBySource is what is alive of the heap, by the innermost function of this project that it was allocated for.
+func heapBySource() map[string]int64 {
+	records := make([]runtime.MemProfileRecord, 1)
+	for {
+		n, ok := runtime.MemProfile(records, false)
+		if ok {
+			records = records[:n]
+			break
+		}
+		records = make([]runtime.MemProfileRecord, n+n/4)
+	}
+	live := map[string]int64{}
+	for i := range records {
+		source := "the libraries"
+		for frames, more := runtime.CallersFrames(records[i].Stack()), true; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			if name, ours := strings.CutPrefix(f.Function, "github.com/amphi-sfu/amphi/"); ours && !strings.HasPrefix(name, "proto/") {
+				source = name
+				break
+			}
+		}
+		live[source] += records[i].InUseBytes()
+	}
+	return live
+}
+
+// descriptors counts this process's open files by what they are, sockets by their kind, state and ends.
 func descriptors() map[string]int {
 	kinds := map[string]int{}
+	sockets := map[string]string{} // by inode
+	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		lines, _ := os.ReadFile("/proc/self/net/" + table)
+		for line := range strings.Lines(string(lines)) {
+			if f := strings.Fields(line); len(f) > 9 {
+				sockets["socket:["+f[9]+"]"] = fmt.Sprintf("%s %s > %s state %s", table, f[1], f[2], f[3])
+			}
+		}
+	}
 	open, _ := os.ReadDir("/proc/self/fd")
 	for _, f := range open {
 		to, _ := os.Readlink("/proc/self/fd/" + f.Name())
-		kind, _, _ := strings.Cut(to, ":[")
+		kind, known := sockets[to]
+		if !known {
+			kind, _, _ = strings.Cut(to, ":[")
+		}
 		kinds[kind]++
 	}
 	return kinds
