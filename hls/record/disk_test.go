@@ -3,6 +3,7 @@ package record
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,6 +164,77 @@ func TestFinishingWaitsForRoom(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(dir, "rec1", ".new-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+	stop()
+}
+
+// A recording that waits for room holds up no smaller one, which makes room once it is stored, and takes none meanwhile.
+func TestSmallOnesGoFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4096k"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	p := newProgram(t, "720p")
+	s := &states{}
+	r, stop := run(t, Config{Source: p, Dir: dir, retry: 20 * time.Millisecond}, s)
+	if err := r.Start(request); err != nil {
+		t.Fatal(err)
+	}
+	p.play(600)
+	small := request
+	small.ID = "rec2"
+	if err := r.Start(small); err != nil {
+		t.Fatal(err)
+	}
+	p.play(120)
+	written(t, r, "rec2", 3*time.Second)
+	size := func(id string) int64 {
+		info, err := os.Stat(filepath.Join(dir, id, rawName("720p", 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	free := 2*size("rec2") + 64<<10
+	if size("rec1") < free {
+		t.Fatalf("%d and %d bytes: nothing is tried here", size("rec1"), size("rec2"))
+	}
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	var filled int64
+	for err == nil {
+		n := 0
+		n, err = filler.Write(make([]byte, 4096))
+		filled += int64(n)
+	}
+	if filler.Truncate(filled-free) != nil || filler.Close() != nil || r.Stop("rec1") != nil {
+		t.Fatal("stopping")
+	}
+	eventually(t, "a full disk", func() bool { return s.last().Phase == Retrying && s.last().Reason == diskFull })
+	if err := hasRoom(filepath.Join(dir, "rec1"), size("rec1")); reasonOf(err) != diskFull {
+		t.Errorf("room for the large one: %v", err)
+	}
+	if err := r.Stop("rec2"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the small one", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.ContainsFunc(s.assets, func(a Asset) bool { return a.Recording == "rec2" && a.Type == Program })
+	})
+	decodes(t, filepath.Join(dir, "rec2", "720p.mp4"))
+	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the large one", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return slices.ContainsFunc(s.assets, func(a Asset) bool { return a.Recording == "rec1" && a.Type == Program })
+	})
 	stop()
 }
 

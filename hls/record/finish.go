@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/amphi-sfu/amphi/hls/durable"
@@ -24,18 +25,12 @@ const retryEvery = 10 * time.Second
 // maxAttempts at making the files, unless what fails is the disk's room: that is waited for.
 const maxAttempts = 3
 
-// finish makes the files, one recording at a time. It goes on after the recorder's next start if that ends meanwhile.
+// finish makes the files. It goes on after the recorder's next start if that ends meanwhile.
 func (c *recording) finish(reason string) {
 	c.phase(Finishing, "")
 	ctx := c.r.base
-	select {
-	case c.r.finishing <- struct{}{}:
-		defer func() { <-c.r.finishing }()
-	case <-ctx.Done():
-		return
-	}
 	for attempt := 1; ; attempt++ {
-		assets, err := c.make(ctx)
+		assets, err := c.makeInTurn(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -63,6 +58,18 @@ func (c *recording) finish(reason string) {
 			return
 		}
 	}
+}
+
+// makeInTurn makes the files, of one recording at a time. One that waits for room lets the others go first: what they bring to the
+// storage makes some.
+func (c *recording) makeInTurn(ctx context.Context) ([]Asset, error) {
+	select {
+	case c.r.finishing <- struct{}{}:
+		defer func() { <-c.r.finishing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return c.make(ctx)
 }
 
 // end notes that there is no more to do, and tells of the assets.
@@ -110,6 +117,27 @@ func (t *raw) close() {
 	for _, f := range t.opened {
 		_ = f.Close() // nothing was written
 	}
+}
+
+// size is how much was written.
+func (t *raw) size() (n int64) {
+	for _, s := range t.sources {
+		n += s.Size
+	}
+	return n
+}
+
+// hasRoom says that a disk has room for a file of about so many bytes. One that does not fit is not begun: until it failed it would
+// take the room from the recordings that run.
+func hasRoom(dir string, size int64) error {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		return nil // the disk will say itself
+	}
+	if size+size/8 > int64(fs.Bavail)*fs.Bsize {
+		return &os.PathError{Op: "making a file in", Path: dir, Err: syscall.ENOSPC}
+	}
+	return nil
 }
 
 // rawFile is the n-th file of a tape.
@@ -249,6 +277,9 @@ func (c *recording) make(ctx context.Context) ([]Asset, error) {
 func (c *recording) makeMovie(ctx context.Context, t *raw, v *vod) (Asset, error) {
 	m, err := movie.NewMovie(t.sources)
 	if err != nil {
+		return Asset{}, err
+	}
+	if err := hasRoom(c.dir, t.size()); err != nil {
 		return Asset{}, err
 	}
 	name := t.name + ".mp4"
