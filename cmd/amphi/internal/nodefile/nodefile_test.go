@@ -102,6 +102,8 @@ func TestEachFaultIsNamedByLineAndKey(t *testing.T) {
 		{"secrets: [one-secret-of-thirty-two-bytes-]", "secrets: [short]", "webhooks[0].secrets: the secret has 5 bytes"},
 		{"secrets: [one-secret-of-thirty-two-bytes-], ", "", "webhooks[0].secrets: it is missing"},
 		{"https://app.example.org/hook", "app.example.org", "webhooks[0].url: it is not an http or https address"},
+		{`events: ["peer.*"]`, `events: ["peer.*", "recordings.*"]`, `webhooks[0].events: "recordings.*" never happens; there are session.started`},
+		{`events: ["peer.*"]`, `events: [recording]`, `webhooks[0].events: "recording" never happens`},
 		{"compositor_cores: 1.5", "compositor_cores: 0", `compositor_cores: "0" is not a number from 0.1 to 1024`},
 		{"path_style: true", "path_style: maybe", `recordings.s3.path_style: "maybe" is neither true nor false`},
 		{"bucket: b, ", "", "recordings.s3.bucket: it is missing"},
@@ -148,6 +150,37 @@ func TestEachFaultIsNamedByLineAndKey(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v\nwant %q", c.to, err, c.want)
 		}
+	}
+}
+
+// TestEventTypesAreThoseOfTheProtocol holds the list to the table that applications read.
+func TestEventTypesAreThoseOfTheProtocol(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../../proto/PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(text), "| type | when |\n|---|---|\n")
+	if !ok {
+		t.Fatal("no table of webhooks")
+	}
+	var there []string
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		family := ""
+		for word := range strings.FieldsSeq(strings.Split(line, "|")[1]) {
+			word = strings.Trim(word, "`")
+			if rest, short := strings.CutPrefix(word, "."); short {
+				word = family + "." + rest
+			}
+			family, _, _ = strings.Cut(word, ".")
+			there = append(there, word)
+		}
+	}
+	if diff := cmp.Diff(there, eventTypes); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -2,6 +2,8 @@ package nodefile
 
 import (
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/amphi-sfu/amphi/signal/webhook"
 )
@@ -40,10 +42,30 @@ func (r *reader) outputs(s *section, c *Config) {
 				h.bad("secrets", "%v", err)
 			}
 		}
+		for _, e := range hook.Events {
+			if !happens(e) {
+				h.bad("events", "%.80q never happens; there are %s, and beginnings such as peer.*", e, strings.Join(eventTypes, ", "))
+			}
+		}
 		r.httpURL(h, "url", hook.URL)
 		h.end()
 		c.Webhooks = append(c.Webhooks, hook)
 	}
+}
+
+// eventTypes are those of PROTOCOL.md section 5.
+var eventTypes = []string{
+	"session.started", "session.ended", "peer.joined", "peer.left", "peer.role_changed",
+	"stream.started", "stream.live", "stream.stopped", "stream.failed",
+	"recording.started", "recording.paused", "recording.resumed", "recording.retrying", "recording.stopped", "recording.failed",
+	"push.starting", "push.live", "push.retrying", "push.stopped", "push.failed",
+	"asset.ready", "asset.failed", "storage.ok", "storage.away", "storage.full", "storage.denied",
+}
+
+// happens tells whether there are events of a type, or of a beginning with a star.
+func happens(e string) bool {
+	beginning, some := strings.CutSuffix(e, "*")
+	return slices.ContainsFunc(eventTypes, func(t string) bool { return t == e || some && strings.HasPrefix(t, beginning) })
 }
 
 func (r *reader) httpURL(s *section, key, text string) {
