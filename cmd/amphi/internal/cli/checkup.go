@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,8 +41,14 @@ func checkup(ctx context.Context, file string) []finding {
 	if cfg.Data != "" {
 		found = append(found, checkData(cfg.Data))
 	}
-	found = append(found, checkListen("tcp", "http", cfg.HTTP))
-	if cfg.TLSCert == "" && cfg.Cluster != nil {
+	found = append(found, checkListen("tcp", "http", cfg.HTTP),
+		checkListen("udp", "media.udp", cmp.Or(cfg.MediaUDP, above(cfg.HTTP, 2))), checkListen("tcp", "media.tcp", cmp.Or(cfg.MediaTCP, above(cfg.HTTP, 1))))
+	if cfg.RTMP != "" {
+		found = append(found, checkListen("tcp", "rtmp", cfg.RTMP))
+	}
+	if cfg.TLSCert != "" {
+		found = append(found, checkSite(cfg))
+	} else if cfg.Cluster != nil {
 		found = append(found, finding{Check: "HTTPS", Verdict: warn, Found: "off",
 			Advice: "Browsers need it for cameras and microphones: set tls, or put a proxy with TLS in front and give its address as url."})
 	}
@@ -54,6 +64,35 @@ func checkup(ctx context.Context, file string) []finding {
 			Advice: "An even number of voters survives no more losses than one less: have 3 or 5."})
 	}
 	return append(found, checkSeeds(ctx, c.Seeds)...)
+}
+
+// above is the address whose port lies so far above another one's, as the node has its media ports.
+func above(address string, offset int) string {
+	host, port, err := net.SplitHostPort(address)
+	n, bad := strconv.Atoi(port)
+	if err != nil || bad != nil || n == 0 {
+		return address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(n+offset))
+}
+
+// checkSite judges the certificate for HTTPS, without which the node does not start.
+func checkSite(cfg nodefile.Config) finding {
+	f := finding{Check: "HTTPS certificate", Verdict: bad, Advice: "Give files that this user may read in tls: the chain, the site's own certificate first, and its key."}
+	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		f.Found = err.Error()
+		return f
+	}
+	f.Verdict, f.Found, f.Advice = good, "valid until "+pair.Leaf.NotAfter.UTC().Format(time.DateOnly), "Renew it; the node takes new files without a restart."
+	if time.Until(pair.Leaf.NotAfter) < expiresSoon {
+		f.Verdict = warn
+	}
+	if u, err := url.Parse(cfg.URL); err == nil && u.Hostname() != "" && pair.Leaf.VerifyHostname(u.Hostname()) != nil {
+		f.Verdict, f.Found = warn, "it is not for "+u.Hostname()+", which clients are told"
+		f.Advice = "Give one for the host in url, or let url be what the certificate is for."
+	}
+	return f
 }
 
 func checkCertificate(cfg nodefile.Config) finding {
