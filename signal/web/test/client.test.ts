@@ -315,3 +315,48 @@ test("an unknown code and an unreachable server have their codes", async () => {
   });
   await assert.rejects(refusing.preview(), { code: "code_unknown", retryable: false });
 });
+
+test("who leaves while coming back has left, whatever the server answers after that", async () => {
+  await room.join({ name: "Ada" });
+  let answer: (() => void) | undefined;
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    const value = { requestId: message.id, peerId: "pe_self", resumeToken: "resume-2", resumed: true };
+    answer = () => connection.send({ case: "joined", value });
+    return true;
+  };
+  server.last.cut();
+  await until("it asks for its place", () => answer !== undefined);
+  await room.leave();
+  answer!();
+  await until("no connection is left", () => server.open === 0);
+  assert.equal(room.state.phase, "left");
+});
+
+test("who leaves while entering has left", async () => {
+  for (const [kind, enter] of [
+    ["hello", () => room.preview()],
+    ["hello", () => room.join({ name: "Ada" })],
+    ["command", () => room.preview().then(() => room.join({ name: "Ada" }))],
+  ] as const) {
+    room = new Room({ server: address, code: "abc-defg-hij", platform });
+    let answer: (() => void) | undefined;
+    const held = server.handler;
+    server.handler = (connection, message) => {
+      if (message.body.case !== kind || answer) return false;
+      answer = () => connection.send(
+        kind === "hello"
+          ? { case: "welcome", value: { requestId: message.id, room: "demo", role: "host" } }
+          : { case: "joined", value: { requestId: message.id, peerId: "pe_self", resumeToken: "resume-1" } });
+      return true;
+    };
+    const entering = enter().then(() => "entered", () => "refused");
+    await until("it was asked for", () => answer !== undefined);
+    await room.leave();
+    answer!();
+    assert.equal(await entering, "refused");
+    await until("no connection is left", () => server.open === 0);
+    assert.equal(room.state.phase, "left");
+    server.handler = held;
+  }
+});

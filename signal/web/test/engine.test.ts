@@ -338,3 +338,17 @@ test("the devices of a preview for an offered role outlive what is left of the r
   await until("the camera is published", () => room.state.local.get("camera")?.trackId !== undefined);
   assert.equal(room.state.acceptedRole, undefined);
 });
+
+test("a device that opens after its room was left is closed at once", async () => {
+  await room.join({ name: "Ada" });
+  let allow = (): void => undefined;
+  platform.captureWaits = new Promise((resolve) => (allow = resolve));
+  const opening = [room.local.enable("mic"), room.local.enable("camera"), room.local.shareScreen()];
+  await room.leave();
+  allow();
+  await Promise.allSettled(opening);
+  assert.deepEqual(platform.captured.map((track) => track.readyState), ["ended", "ended", "ended"]);
+  assert.equal(room.state.local.size, 0);
+  await room.local.enable("camera");
+  assert.equal(platform.captured.length, 3, "a room that was left opens nothing");
+});

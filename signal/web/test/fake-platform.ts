@@ -154,6 +154,8 @@ export interface FakePlatform extends Platform {
   /** Rings as when the browser says that the network changed, or is back. */
   networkChanged(back?: boolean): void;
   captureFails?: Error | undefined;
+  /** What cameras, microphones and screens wait for, as for somebody's permission. */
+  captureWaits?: Promise<void>;
   /** Connections made from now on find no path. */
   unreachable?: boolean;
 }
@@ -176,8 +178,15 @@ export function fakePlatform(memory = new Map<string, string>()): FakePlatform {
     mediaDevices: () =>
       ({
         getUserMedia: async (constraints: MediaStreamConstraints) => {
+          await platform.captureWaits;
           if (platform.captureFails) throw platform.captureFails;
           const track = new FakeTrack(constraints.audio ? "audio" : "video");
+          captured.push(track);
+          return { getTracks: () => [track] };
+        },
+        getDisplayMedia: async () => {
+          await platform.captureWaits;
+          const track = new FakeTrack("video");
           captured.push(track);
           return { getTracks: () => [track] };
         },

@@ -90,6 +90,11 @@ export class FakeServer {
     return this.connections.at(-1)!;
   }
 
+  /** How many connections are open. */
+  get open(): number {
+    return this.wss.clients.size;
+  }
+
   /** Every message of a kind, over all connections. */
   messages(kind: ClientMessage["body"]["case"]): ClientMessage[] {
     return this.connections.flatMap((c) => c.received).filter((message) => message.body.case === kind);

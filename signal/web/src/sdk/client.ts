@@ -52,6 +52,7 @@ export class Client {
   lastSeq = 0;
 
   private socket: Socket | undefined;
+  private newest: Socket | undefined; // the last that was made; it may not serve yet
   private joinWith: { name: string; metadata: string } | undefined;
   private state: "new" | "open" | "joined" | "reconnecting" | "ended" = "new";
   private readonly queue: Queued[] = [];
@@ -97,7 +98,9 @@ export class Client {
 
   /** Connects and learns about the room, without joining. */
   async hello(): Promise<void> {
-    this.socket = await this.reach((socket, sentOn) => this.greet(socket, sentOn));
+    const socket = await this.reach((socket, sentOn) => this.greet(socket, sentOn));
+    if (this.state === "ended") throw notConnected();
+    this.socket = socket;
     this.state = "open";
   }
 
@@ -159,6 +162,7 @@ export class Client {
     this.endNetworkWatch();
     this.wakeUp?.();
     this.socket?.close();
+    this.newest?.close(); // nobody comes in, or back, after this
     for (const queued of this.queue.splice(0)) queued.reject(notConnected());
   }
 
@@ -177,12 +181,14 @@ export class Client {
         if (this.socket === socket) this.lost(error, resumable);
       },
     }, patienceMs);
+    this.newest = socket;
     return socket;
   }
 
   /** Connects and has `greet` say the first words, at another node where the first one sends it there. */
   private async reach(greet: (socket: Socket, sentOn: boolean) => Promise<unknown>, patienceMs?: number): Promise<Socket> {
     for (let sentOn = false; ; sentOn = true) {
+      if (this.state === "ended") throw notConnected();
       const socket = this.connect(patienceMs);
       try {
         await greet(socket, sentOn);
@@ -221,6 +227,7 @@ export class Client {
 
   private receive(body: ServerBody, socket: Socket): void {
     if (body.case === "joined") {
+      if (this.state === "ended") return socket.close();
       this.resumeToken = body.value.resumeToken || this.resumeToken;
       this.backups = body.value.backups.map(signalUrl);
       if (body.value.state) this.lastSeq = Number(body.value.state.seq);

@@ -40,6 +40,7 @@ export class LocalMedia {
   readonly devices: Devices;
   private readonly turns = new Map<Source, Promise<void>>();
   private readonly chosen = new Map<Source, string>();
+  private over = false;
 
   constructor(
     private readonly platform: Platform,
@@ -92,11 +93,14 @@ export class LocalMedia {
 
   /** Shares a screen, with its sound where there is one. Call from a click. */
   async shareScreen(options: DisplayMediaStreamOptions = { video: { frameRate: 15 }, audio: true }): Promise<void> {
+    if (this.over) return;
     const tracks = await this.devices.captureScreen(options);
+    if (this.over) return tracks.forEach((media) => media.stop());
     for (const media of tracks) {
       const source = media.kind === "audio" ? "screen-audio" : "screen";
       if (media.kind === "video") media.contentHint = "detail";
       media.onended = () => void this.stopScreen();
+      if (this.over) media.stop();
       await this.publishTrack(media, source);
     }
   }
@@ -162,8 +166,9 @@ export class LocalMedia {
     return this.inTurn(source, () => this.disableNow(source));
   }
 
-  /** Stops every capture. */
+  /** Stops every capture, for good: what somebody is still asked to allow is closed when it opens. */
   release(): void {
+    this.over = true;
     for (const source of [...this.store.state.local.keys()]) this.forget(source);
   }
 
@@ -209,9 +214,14 @@ export class LocalMedia {
         source === "mic"
           ? await this.devices.capture("audio", micConstraints(deviceId))
           : await this.devices.capture("video", cameraConstraints(role?.publish.videoParams, deviceId));
+      if (this.over) {
+        media.stop();
+        return undefined;
+      }
       media.onended = () => this.deviceLost(source);
       return media;
     } catch (thrown) {
+      if (this.over) return undefined;
       const error = asAmphiError(thrown);
       this.set({ ...this.track(source), status: "failed", error, media: undefined });
       this.observer.failed(source, error);
@@ -256,7 +266,7 @@ export class LocalMedia {
   }
 
   private inTurn(source: Source, work: () => Promise<void>): Promise<void> {
-    const turn = (this.turns.get(source) ?? Promise.resolve()).then(work);
+    const turn = (this.turns.get(source) ?? Promise.resolve()).then(() => (this.over ? undefined : work()));
     this.turns.set(
       source,
       turn.catch(() => undefined),

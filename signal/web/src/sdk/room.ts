@@ -76,6 +76,7 @@ export class Room {
   private handoverCheck: ReturnType<typeof setInterval> | undefined;
   private reconcileTimer: ReturnType<typeof setTimeout> | undefined;
   private mediaKept = false;
+  private over = false; // everything was let go of
   private joinOptions: JoinOptions = { name: "" };
 
   constructor(private readonly config: RoomConfig) {
@@ -173,7 +174,7 @@ export class Room {
     try {
       await this.client.join(options.name, options.metadata ?? "");
     } catch (thrown) {
-      if (before !== "preview") throw this.failedToEnter(thrown);
+      if (before !== "preview" || this.over) throw this.failedToEnter(thrown);
       const error = asAmphiError(thrown);
       this.states.update({ phase: "preview", error });
       throw error;
@@ -190,7 +191,7 @@ export class Room {
       await this.client.resume(saved.resumeToken);
     } catch {
       this.shelf.clear();
-      this.states.update({ phase: "idle", selfId: "" });
+      if (!this.over) this.states.update({ phase: "idle", selfId: "" });
       return false;
     }
     const self = selfOf(this.state);
@@ -384,6 +385,7 @@ export class Room {
 
   /** Media, once joined or resumed. */
   private async enter(): Promise<void> {
+    if (this.over) return;
     const role = ownRole(this.state);
     this.handover.aim(role?.subscribe.delivery ?? "none");
     if (needsTransport(role)) this.engine.start();
@@ -503,6 +505,7 @@ export class Room {
 
   /** Lets go of everything; a room object is used once. */
   private shutDown(): void {
+    this.over = true;
     this.client.close();
     this.endTouch();
     this.endNetworkWatch();
@@ -516,6 +519,7 @@ export class Room {
 
   private failedToEnter(thrown: unknown): AmphiError {
     const error = asAmphiError(thrown);
+    if (this.over) return error; // it was left meanwhile
     this.shutDown();
     this.states.update({ phase: "failed", error });
     return error;
