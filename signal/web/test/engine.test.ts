@@ -352,3 +352,13 @@ test("a device that opens after its room was left is closed at once", async () =
   await room.local.enable("camera");
   assert.equal(platform.captured.length, 3, "a room that was left opens nothing");
 });
+
+test("another screen takes the place of the one before, which is shared no more", async () => {
+  await room.join({ name: "Ada" });
+  await room.local.shareScreen();
+  await room.local.shareScreen();
+  assert.deepEqual(platform.captured.map((track) => track.readyState), ["ended", "live"]);
+  platform.captured[0]!.onended?.();
+  await room.local.enable("mic");
+  assert.equal(room.state.local.get("screen")?.status, "on");
+});

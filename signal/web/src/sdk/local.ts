@@ -113,6 +113,8 @@ export class LocalMedia {
   publishTrack(media: MediaStreamTrack, source: Source, options: PublishOptions = {}): Promise<void> {
     return this.inTurn(source, async () => {
       const kind = kindOf(source, media);
+      const before = this.track(source).media;
+      if (before !== media) this.stop(before);
       this.set({ source, kind, status: "on", media });
       await this.publishNow(source, options);
     });
