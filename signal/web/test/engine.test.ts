@@ -362,3 +362,46 @@ test("another screen takes the place of the one before, which is shared no more"
   await room.local.enable("mic");
   assert.equal(room.state.local.get("screen")?.status, "on");
 });
+
+const asked = (requestId: string) => ({ case: "roleChangeRequested" as const, value: { requestId, peerId: "pe_self", role: "host", by: "pe_mod" } });
+
+async function offStage(): Promise<void> {
+  server.role = "watcher";
+  server.state = { seq: 1n, room: "demo", peers: [{ id: "pe_self", name: "Ada", role: "watcher" }] };
+  await room.join({ name: "Ada" });
+}
+
+test("a request that nobody answered in time is gone, with the devices that were opened for it", async () => {
+  await offStage();
+  server.last.event(20, asked("rq_1"));
+  await until("it is asked", () => room.state.roleRequest !== undefined);
+  await room.local.enable("camera");
+  const told: unknown[] = [];
+  room.on("role-change-answered", (payload) => told.push(payload));
+  server.last.event(21, { case: "roleChangeAnswered", value: { requestId: "rq_0", peerId: "pe_self", by: "pe_mod", expired: true } });
+  server.last.event(22, { case: "roleChangeAnswered", value: { requestId: "rq_1", peerId: "pe_self", by: "pe_mod", expired: true } });
+  await until("both were told", () => told.length === 2);
+  assert.equal(room.state.roleRequest, undefined);
+  await until("the camera is closed", () => platform.captured[0]!.readyState === "ended");
+  assert.deepEqual(told[1], { requestId: "rq_1", peerId: "pe_self", accepted: false, expired: true, by: "pe_mod" });
+});
+
+test("an accept that is refused for now can be given again; one that is refused for good closes the devices", async () => {
+  await offStage();
+  server.last.event(20, asked("rq_1"));
+  await until("it is asked", () => room.state.roleRequest !== undefined);
+  await room.local.enable("camera");
+  let refusal: [code: string, retryable: boolean] = ["role_full", true];
+  server.handler = (connection, message) => {
+    if (message.body.case !== "command" || message.body.value.body.case !== "answerRoleChange") return false;
+    connection.refuse(message.id, ...refusal);
+    return true;
+  };
+  await assert.rejects(room.answerRoleRequest(true), { code: "role_full" });
+  assert.equal(room.state.roleRequest?.requestId, "rq_1");
+  assert.equal(platform.captured[0]!.readyState, "live");
+  refusal = ["not_found", false];
+  await assert.rejects(room.answerRoleRequest(true), { code: "not_found" });
+  assert.equal(room.state.roleRequest, undefined);
+  assert.equal(platform.captured[0]!.readyState, "ended");
+});

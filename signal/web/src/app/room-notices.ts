@@ -28,9 +28,10 @@ export function useRoomNotices(chatOpen: boolean): void {
     tell(`You are now ${role.title}`, roleInWords(role) + hint);
   });
 
-  useRoomEvent("role-change-answered", ({ peerId, accepted }) => {
+  useRoomEvent("role-change-answered", ({ peerId, accepted, expired }) => {
+    if (peerId === room.state.selfId) return; // its dialog has closed
     const name = room.state.peers.get(peerId)?.name ?? "They";
-    tell(accepted ? `${name} accepted` : `${name} declined`);
+    tell(accepted ? `${name} accepted` : `${name} ${expired ? "did not answer" : "declined"}`);
   });
 
   useRoomEvent("muted-by-other", ({ track, by }) => {

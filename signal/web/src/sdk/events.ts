@@ -26,7 +26,8 @@ export interface RoomEvents {
   };
   "store-changed": { key: string; entry?: StoreEntry };
   "role-change-requested": RoleChangeRequest;
-  "role-change-answered": { requestId: string; peerId: string; accepted: boolean; by: string };
+  /** To who asked; one that `expired`, to who was asked as well. */
+  "role-change-answered": { requestId: string; peerId: string; accepted: boolean; expired: boolean; by: string };
   "room-updated": { locked: boolean; metadata: string };
   "stream-changed": Stream;
   /** A recording or a push has begun, ended, or does otherwise than before. */

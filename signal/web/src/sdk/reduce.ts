@@ -89,8 +89,9 @@ export function applyEvent(state: RoomState, event: Event, server: string): Redu
       return [{ ...state, roleRequest: request }, [{ name: "role-change-requested", payload: request }]];
     }
     case "roleChangeAnswered": {
-      const { requestId, peerId, accepted, by } = body.value;
-      return [state, [{ name: "role-change-answered", payload: { requestId, peerId, accepted, by } }]];
+      const { requestId, peerId, accepted, expired, by } = body.value;
+      const open = state.roleRequest?.requestId === requestId ? undefined : state.roleRequest;
+      return [{ ...state, roleRequest: open }, [{ name: "role-change-answered", payload: { requestId, peerId, accepted, expired, by } }]];
     }
     case "unmuteRequested": {
       const request = { by: body.value.by, sources: sourcesAsked(state, body.value.sources, body.value.trackIds) };

@@ -228,7 +228,10 @@ export class Room {
     try {
       await this.roles.answer(request.requestId, accept);
     } catch (thrown) {
-      this.states.update({ acceptedRole: undefined });
+      // The server keeps what it refuses only for now: a role that is full, most often.
+      const stands = asAmphiError(thrown).retryable && !this.state.roleRequest && this.state.roleName !== request.role;
+      this.states.update({ acceptedRole: undefined, ...(stands ? { roleRequest: request } : {}) });
+      if (!stands) await this.local.applyRole(ownRole(this.state));
       throw thrown;
     }
   }
@@ -431,6 +434,10 @@ export class Room {
   private react<K extends keyof RoomEvents>(name: K, payload: RoomEvents[K]): void {
     if (name === "role-changed" && (payload as RoomEvents["role-changed"]).self) {
       void this.ownRoleChanged();
+    } else if (name === "role-change-answered") {
+      // Nobody answered in time: devices that were opened for that role are for nothing.
+      const { peerId } = payload as RoomEvents["role-change-answered"];
+      if (peerId === this.state.selfId && !this.state.roleRequest && !this.state.acceptedRole) void this.local.applyRole(ownRole(this.state));
     } else if (name === "muted-by-other") {
       void this.local.mutedByOther((payload as RoomEvents["muted-by-other"]).track.source);
     } else if (name === "track-unpublished") {
