@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,8 +33,9 @@ type conn struct {
 	in   *queue // to be handled
 	done chan struct{}
 
-	// Nanoseconds since Link.start, and of the smoothed round trip.
+	// Nanoseconds since Link.start, and of the round trip.
 	lastHeard, rtt atomic.Int64
+	trips          trips // the reader's
 	// The other side's clock as last heard in a beat, and when.
 	echo, echoAt atomic.Int64
 
@@ -309,8 +311,31 @@ func (c *conn) heardBeat(f frame) {
 	if mine <= 0 || held < 0 || rtt <= 0 || rtt > int64(time.Minute) {
 		return
 	}
-	if old := c.rtt.Load(); old != 0 {
-		rtt = (7*old + rtt) / 8
+	c.trips.add(rtt)
+	c.rtt.Store(c.trips.least())
+}
+
+const (
+	// lastTrips is of how many beats the least round trip is the way's; fewTrips are too few to say.
+	lastTrips, fewTrips = 16, 3
+)
+
+// trips are the round trips of the last beats, in nanoseconds. The least of them is the way's: what is longer waited for a
+// processor, or for a packet that was sent again.
+type trips struct {
+	last [lastTrips]int64
+	n    int
+}
+
+func (t *trips) add(rtt int64) {
+	t.last[t.n%lastTrips] = rtt
+	t.n++
+}
+
+// least is 0 while too few are known.
+func (t *trips) least() int64 {
+	if t.n < fewTrips {
+		return 0
 	}
-	c.rtt.Store(rtt)
+	return slices.Min(t.last[:min(t.n, lastTrips)])
 }

@@ -289,7 +289,7 @@ func (l *Link) Heard(node string) time.Time {
 	return p.heard
 }
 
-// RTT is the smoothed round-trip time to node; 0: not connected, or not measured yet.
+// RTT is the round-trip time to node, the least of the last few heartbeats'; 0: not connected, or not measured yet.
 func (l *Link) RTT(node string) time.Duration {
 	if c := l.conn(node); c != nil {
 		return time.Duration(c.rtt.Load())
