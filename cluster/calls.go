@@ -27,9 +27,7 @@ var errNoLeader = proto.Errorf(proto.Unavailable, "the cluster has no leader now
 // error that it has none.
 func (c *Cluster) askLeader(ctx context.Context, call *pb.RegistryCall) (*pb.RegistryReply, error) {
 	for {
-		c.mu.Lock()
-		elected := c.elected
-		c.mu.Unlock()
+		elected := c.nextLeader()
 		reply, err := c.askOnce(ctx, elected, call)
 		if err == nil && reply.GetError().GetCode() != string(proto.Unavailable) {
 			return reply, nil
@@ -60,16 +58,22 @@ func (c *Cluster) askOnce(ctx context.Context, elected <-chan struct{}, call *pb
 	if to == c.id {
 		return c.handle(ctx, c.id, call), nil
 	}
-	done := make(chan struct{})
-	defer close(done)
-	go func() { // ends with this function, or before
+	ctx, stop := withEnd(ctx, elected)
+	defer stop()
+	return c.call(ctx, to, call)
+}
+
+// withEnd is a context that ends with ctx, when end is closed, or by its function, which has to be called.
+func withEnd(ctx context.Context, end <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
 		select {
-		case <-elected:
+		case <-end:
 			cancel()
-		case <-done:
+		case <-ctx.Done():
 		}
 	}()
-	return c.call(ctx, to, call)
+	return ctx, cancel
 }
 
 func (c *Cluster) call(ctx context.Context, to string, call *pb.RegistryCall) (*pb.RegistryReply, error) {
@@ -116,6 +120,8 @@ func (c *Cluster) handle(ctx context.Context, from string, call *pb.RegistryCall
 		reply.Term = c.group.Term()
 	case *pb.RegistryCall_Index:
 		reply.Index, err = c.leader.index(ctx)
+	case *pb.RegistryCall_Doubt:
+		reply.Agreed = c.doubts.answer(from, b.Doubt)
 	case *pb.RegistryCall_Found:
 		err = c.agree(from, b.Found.GetVoters())
 	default:
@@ -167,6 +173,13 @@ func (c *Cluster) renew(ctx context.Context, from string, r *pb.RenewLease) erro
 		return proto.FromWire(reply.GetError())
 	}
 	return nil
+}
+
+// nextLeader is closed when there may be another leader.
+func (c *Cluster) nextLeader() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.elected
 }
 
 // followLeader wakes those who wait for a leader.

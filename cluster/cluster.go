@@ -100,6 +100,7 @@ type Cluster struct {
 	holder  *holder
 	placer  *placer
 	founder founder
+	doubts  *doubts
 
 	mu      sync.Mutex     // guards the fields below; never held while calling out
 	elected chan struct{}  // closed, and made anew, when there may be another leader
@@ -127,7 +128,7 @@ func New(cfg NodeConfig, deps Deps) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.leader, c.holder, c.placer = newLeader(c), newHolder(c), newPlacer(c)
+	c.leader, c.holder, c.placer, c.doubts = newLeader(c), newHolder(c), newPlacer(c), &doubts{c: c}
 	deps.Peers.OnCall(KindRegistry, c.answer)
 	return c, nil
 }
@@ -171,7 +172,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, f := range []func(context.Context){c.leader.run, c.holder.run, c.placer.run, c.followLeader, c.doubtLeader, c.adaptHeartbeat} {
+	for _, f := range []func(context.Context){c.leader.run, c.holder.run, c.placer.run, c.followLeader, c.doubts.run, c.adaptHeartbeat} {
 		wg.Go(func() { f(inner) })
 	}
 	if c.cfg.BootstrapExpect > 0 && c.votes() {

@@ -72,6 +72,7 @@ func (h *holder) run(ctx context.Context) {
 	defer ticks.Stop()
 	inFlight := make(chan struct{}, 4)
 	for {
+		elected := h.c.nextLeader()
 		select {
 		case inFlight <- struct{}{}:
 			wg.Go(func() {
@@ -87,6 +88,11 @@ func (h *holder) run(ctx context.Context) {
 			if !h.register(ctx) {
 				return
 			}
+		case <-elected:
+			// The one before may have been silent for most of the lease.
+			h.mu.Lock()
+			h.failures = 0
+			h.mu.Unlock()
 		case <-ticks.C:
 		}
 	}
@@ -147,10 +153,13 @@ func (h *holder) put(ctx context.Context, incarnation uint64) error {
 	return h.c.Propose(ctx, &pb.RegistryCommand{Body: &pb.RegistryCommand_PutNode{PutNode: n}})
 }
 
-// renew asks for another term once. The lease runs from before the question.
+// renew asks for another term once, until there may be another leader. The lease runs from before the question.
 func (h *holder) renew(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, h.c.cfg.LeaseTTL)
 	defer cancel()
+	elected := h.c.nextLeader()
+	ctx, stop := withEnd(ctx, elected)
+	defer stop()
 	h.mu.Lock()
 	incarnation, failures := h.incarnation, h.failures
 	h.mu.Unlock()
@@ -172,8 +181,17 @@ func (h *holder) renew(ctx context.Context) {
 		case h.again <- struct{}{}:
 		default:
 		}
-	default:
+	case !closed(elected):
 		h.failures++
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -205,11 +223,11 @@ func (h *holder) ask(ctx context.Context, failures int, r *pb.RenewLease) error 
 	return nil
 }
 
-// others are living nodes but this one and the leader.
+// others are living nodes but this one and the leader. Of those that died just now the members may not know yet.
 func (h *holder) others(leader string) []string {
 	var ids []string
 	for _, m := range h.c.deps.Members() {
-		if m.ID != h.c.id && m.ID != leader {
+		if m.ID != h.c.id && m.ID != leader && !h.silent(m.ID) {
 			ids = append(ids, m.ID)
 		}
 	}
@@ -220,12 +238,16 @@ func (h *holder) others(leader string) []string {
 func (h *holder) unheard() []string {
 	var ids []string
 	for _, n := range h.c.Nodes() {
-		if n.GetId() != h.c.id && time.Since(h.c.deps.Peers.Heard(n.GetId())) > h.c.cfg.LeaseTTL*2/3 {
+		if n.GetId() != h.c.id && h.silent(n.GetId()) {
 			ids = append(ids, n.GetId())
 		}
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+func (h *holder) silent(node string) bool {
+	return time.Since(h.c.deps.Peers.Heard(node)) > h.c.cfg.LeaseTTL*2/3
 }
 
 // Drain marks the node as leaving until a time in Unix milliseconds, or with 0 as staying: it takes no new rooms and

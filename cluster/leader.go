@@ -16,11 +16,12 @@ import (
 type leader struct {
 	c *Cluster
 
-	mu   sync.Mutex // guards the field below
-	term *term      // nil while this node does not lead, or is not sure yet
+	mu      sync.Mutex    // guards the fields below
+	term    *term         // nil while this node does not lead, or is not sure yet
+	changed chan struct{} // closed, and made anew, when term may have changed
 }
 
-func newLeader(c *Cluster) *leader { return &leader{c: c} }
+func newLeader(c *Cluster) *leader { return &leader{c: c, changed: make(chan struct{})} }
 
 func (l *leader) current() *term {
 	l.mu.Lock()
@@ -32,6 +33,25 @@ func (l *leader) set(t *term) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term = t
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// await is the present term, waited for where this node has been elected and does not serve yet; nil: there is none.
+func (l *leader) await(ctx context.Context) *term {
+	for {
+		l.mu.Lock()
+		t, changed := l.term, l.changed
+		l.mu.Unlock()
+		if t != nil || !l.c.group.Leading() {
+			return t
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (l *leader) run(ctx context.Context) {
@@ -61,12 +81,12 @@ func (l *leader) run(ctx context.Context) {
 // serve is one term of leadership. It begins when everything that earlier leaders have committed is known here.
 func (l *leader) serve(ctx context.Context) {
 	number := l.c.group.Term()
+	defer l.set(nil)
 	if l.c.group.Barrier() != nil || !l.c.group.Leading() || l.c.group.Term() != number {
 		return
 	}
 	t := newTerm(l.c, number)
 	l.set(t)
-	defer l.set(nil)
 	l.c.log.Info("this node leads the cluster", "term", number)
 	var wg sync.WaitGroup
 	wg.Go(func() { t.confirmations(ctx) })
@@ -90,7 +110,7 @@ func (l *leader) index(ctx context.Context) (uint64, error) {
 
 // renew gives a node another term of its lease.
 func (l *leader) renew(ctx context.Context, r *pb.RenewLease) error {
-	t := l.current()
+	t := l.await(ctx)
 	if t == nil {
 		return errNoLeader
 	}

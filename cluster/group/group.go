@@ -372,6 +372,29 @@ func (g *Group) Trust(trust bool) error {
 	return g.waitLocked()
 }
 
+// Stand has this node stand for election at once, and the others vote for it though they may have a leader still: for a user
+// who has asked a majority. It is as when the leader hands on its leadership to this node, only that nobody has told it to.
+func (g *Group) Stand() error {
+	id, addr := raft.ServerID(g.cfg.ID), raft.ServerAddress(g.cfg.ID)
+	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: g.trans.EncodePeer(id, addr),
+	}}
+	if err := g.trans.TimeoutNow(id, addr, req, &raft.TimeoutNowResponse{}); err != nil {
+		return fmt.Errorf("standing for election: %w", err)
+	}
+	return nil
+}
+
+// Last is the term and index of the log's last entry; the term is 0 when only a snapshot has it.
+func (g *Group) Last() (term, index uint64) {
+	index = g.raft.LastIndex()
+	var l raft.Log
+	if g.log.GetLog(index, &l) == nil {
+		term = l.Term
+	}
+	return term, index
+}
+
 // waitLocked has Raft's time-outs follow.
 func (g *Group) waitLocked() error {
 	d := g.timeout

@@ -33,6 +33,7 @@ type RegistryCall struct {
 	//	*RegistryCall_Term
 	//	*RegistryCall_Index
 	//	*RegistryCall_Found
+	//	*RegistryCall_Doubt
 	Body          isRegistryCall_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -120,6 +121,15 @@ func (x *RegistryCall) GetFound() *Founding {
 	return nil
 }
 
+func (x *RegistryCall) GetDoubt() *Doubt {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCall_Doubt); ok {
+			return x.Doubt
+		}
+	}
+	return nil
+}
+
 type isRegistryCall_Body interface {
 	isRegistryCall_Body()
 }
@@ -149,6 +159,11 @@ type RegistryCall_Found struct {
 	Found *Founding `protobuf:"bytes,5,opt,name=found,proto3,oneof"`
 }
 
+type RegistryCall_Doubt struct {
+	// Of a voter: whether it has not heard the leader for a while either, and votes for the one who asks.
+	Doubt *Doubt `protobuf:"bytes,6,opt,name=doubt,proto3,oneof"`
+}
+
 func (*RegistryCall_Propose) isRegistryCall_Body() {}
 
 func (*RegistryCall_Renew) isRegistryCall_Body() {}
@@ -158,6 +173,8 @@ func (*RegistryCall_Term) isRegistryCall_Body() {}
 func (*RegistryCall_Index) isRegistryCall_Body() {}
 
 func (*RegistryCall_Found) isRegistryCall_Body() {}
+
+func (*RegistryCall_Doubt) isRegistryCall_Body() {}
 
 // RenewLease asks for another term of a node's lease, which begins when this was sent.
 type RenewLease struct {
@@ -284,6 +301,77 @@ func (x *Founding) GetVoters() []string {
 	return nil
 }
 
+// Doubt is of a voter that does not hear the leader any more.
+type Doubt struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Leader string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The highest Raft term that it has seen.
+	Term uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// The last entry of its log.
+	LastTerm      uint64 `protobuf:"varint,3,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_amphi_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Doubt) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *Doubt) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Doubt) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *Doubt) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
 // RegistryReply answers a RegistryCall; with an error the rest is empty.
 type RegistryReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -293,14 +381,16 @@ type RegistryReply struct {
 	// Of a term.
 	Term uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	// Of any: whom the node takes for the leader; empty: it knows of none.
-	Leader        string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Leader string `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Of a doubt.
+	Agreed        bool `protobuf:"varint,5,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegistryReply) Reset() {
 	*x = RegistryReply{}
-	mi := &file_amphi_v1_cluster_proto_msgTypes[3]
+	mi := &file_amphi_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +402,7 @@ func (x *RegistryReply) String() string {
 func (*RegistryReply) ProtoMessage() {}
 
 func (x *RegistryReply) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_cluster_proto_msgTypes[3]
+	mi := &file_amphi_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +415,7 @@ func (x *RegistryReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryReply.ProtoReflect.Descriptor instead.
 func (*RegistryReply) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_amphi_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RegistryReply) GetError() *Error {
@@ -356,17 +446,25 @@ func (x *RegistryReply) GetLeader() string {
 	return ""
 }
 
+func (x *RegistryReply) GetAgreed() bool {
+	if x != nil {
+		return x.Agreed
+	}
+	return false
+}
+
 var File_amphi_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x16amphi/v1/cluster.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xba\x01\n" +
+	"\x16amphi/v1/cluster.proto\x12\bamphi.v1\x1a\x14amphi/v1/model.proto\"\xe3\x01\n" +
 	"\fRegistryCall\x12\x1a\n" +
 	"\apropose\x18\x01 \x01(\fH\x00R\apropose\x12,\n" +
 	"\x05renew\x18\x02 \x01(\v2\x14.amphi.v1.RenewLeaseH\x00R\x05renew\x12\x14\n" +
 	"\x04term\x18\x03 \x01(\bH\x00R\x04term\x12\x16\n" +
 	"\x05index\x18\x04 \x01(\bH\x00R\x05index\x12*\n" +
-	"\x05found\x18\x05 \x01(\v2\x12.amphi.v1.FoundingH\x00R\x05foundB\x06\n" +
+	"\x05found\x18\x05 \x01(\v2\x12.amphi.v1.FoundingH\x00R\x05found\x12'\n" +
+	"\x05doubt\x18\x06 \x01(\v2\x0f.amphi.v1.DoubtH\x00R\x05doubtB\x06\n" +
 	"\x04body\"\x93\x01\n" +
 	"\n" +
 	"RenewLease\x12\x12\n" +
@@ -376,12 +474,19 @@ const file_amphi_v1_cluster_proto_rawDesc = "" +
 	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x1b\n" +
 	"\tpassed_on\x18\x05 \x01(\bR\bpassedOn\"\"\n" +
 	"\bFounding\x12\x16\n" +
-	"\x06voters\x18\x01 \x03(\tR\x06voters\"x\n" +
+	"\x06voters\x18\x01 \x03(\tR\x06voters\"o\n" +
+	"\x05Doubt\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1b\n" +
+	"\tlast_term\x18\x03 \x01(\x04R\blastTerm\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x04 \x01(\x04R\tlastIndex\"\x90\x01\n" +
 	"\rRegistryReply\x12%\n" +
 	"\x05error\x18\x01 \x01(\v2\x0f.amphi.v1.ErrorR\x05error\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leaderB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x16\n" +
+	"\x06agreed\x18\x05 \x01(\bR\x06agreedB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
 var (
 	file_amphi_v1_cluster_proto_rawDescOnce sync.Once
@@ -395,23 +500,25 @@ func file_amphi_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_cluster_proto_rawDescData
 }
 
-var file_amphi_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_amphi_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_amphi_v1_cluster_proto_goTypes = []any{
 	(*RegistryCall)(nil),  // 0: amphi.v1.RegistryCall
 	(*RenewLease)(nil),    // 1: amphi.v1.RenewLease
 	(*Founding)(nil),      // 2: amphi.v1.Founding
-	(*RegistryReply)(nil), // 3: amphi.v1.RegistryReply
-	(*Error)(nil),         // 4: amphi.v1.Error
+	(*Doubt)(nil),         // 3: amphi.v1.Doubt
+	(*RegistryReply)(nil), // 4: amphi.v1.RegistryReply
+	(*Error)(nil),         // 5: amphi.v1.Error
 }
 var file_amphi_v1_cluster_proto_depIdxs = []int32{
 	1, // 0: amphi.v1.RegistryCall.renew:type_name -> amphi.v1.RenewLease
 	2, // 1: amphi.v1.RegistryCall.found:type_name -> amphi.v1.Founding
-	4, // 2: amphi.v1.RegistryReply.error:type_name -> amphi.v1.Error
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 2: amphi.v1.RegistryCall.doubt:type_name -> amphi.v1.Doubt
+	5, // 3: amphi.v1.RegistryReply.error:type_name -> amphi.v1.Error
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_cluster_proto_init() }
@@ -426,6 +533,7 @@ func file_amphi_v1_cluster_proto_init() {
 		(*RegistryCall_Term)(nil),
 		(*RegistryCall_Index)(nil),
 		(*RegistryCall_Found)(nil),
+		(*RegistryCall_Doubt)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -433,7 +541,7 @@ func file_amphi_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_cluster_proto_rawDesc), len(file_amphi_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

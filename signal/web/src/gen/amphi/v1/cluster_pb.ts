@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/cluster.proto.
  */
 export const file_amphi_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("ChZhbXBoaS92MS9jbHVzdGVyLnByb3RvEghhbXBoaS52MSKWAQoMUmVnaXN0cnlDYWxsEhEKB3Byb3Bvc2UYASABKAxIABIlCgVyZW5ldxgCIAEoCzIULmFtcGhpLnYxLlJlbmV3TGVhc2VIABIOCgR0ZXJtGAMgASgISAASDwoFaW5kZXgYBCABKAhIABIjCgVmb3VuZBgFIAEoCzISLmFtcGhpLnYxLkZvdW5kaW5nSABCBgoEYm9keSJkCgpSZW5ld0xlYXNlEgwKBG5vZGUYASABKAkSEwoLaW5jYXJuYXRpb24YAiABKAQSDwoHdW5oZWFyZBgDIAMoCRIPCgdhcHBsaWVkGAQgASgEEhEKCXBhc3NlZF9vbhgFIAEoCCIaCghGb3VuZGluZxIOCgZ2b3RlcnMYASADKAkiXAoNUmVnaXN0cnlSZXBseRIeCgVlcnJvchgBIAEoCzIPLmFtcGhpLnYxLkVycm9yEg0KBWluZGV4GAIgASgEEgwKBHRlcm0YAyABKAQSDgoGbGVhZGVyGAQgASgJQjNaMWdpdGh1Yi5jb20vYW1waGktc2Z1L2FtcGhpL3Byb3RvL2FtcGhpL3YxO2FtcGhpdjFiBnByb3RvMw", [file_amphi_v1_model]);
+  fileDesc("ChZhbXBoaS92MS9jbHVzdGVyLnByb3RvEghhbXBoaS52MSK4AQoMUmVnaXN0cnlDYWxsEhEKB3Byb3Bvc2UYASABKAxIABIlCgVyZW5ldxgCIAEoCzIULmFtcGhpLnYxLlJlbmV3TGVhc2VIABIOCgR0ZXJtGAMgASgISAASDwoFaW5kZXgYBCABKAhIABIjCgVmb3VuZBgFIAEoCzISLmFtcGhpLnYxLkZvdW5kaW5nSAASIAoFZG91YnQYBiABKAsyDy5hbXBoaS52MS5Eb3VidEgAQgYKBGJvZHkiZAoKUmVuZXdMZWFzZRIMCgRub2RlGAEgASgJEhMKC2luY2FybmF0aW9uGAIgASgEEg8KB3VuaGVhcmQYAyADKAkSDwoHYXBwbGllZBgEIAEoBBIRCglwYXNzZWRfb24YBSABKAgiGgoIRm91bmRpbmcSDgoGdm90ZXJzGAEgAygJIkwKBURvdWJ0Eg4KBmxlYWRlchgBIAEoCRIMCgR0ZXJtGAIgASgEEhEKCWxhc3RfdGVybRgDIAEoBBISCgpsYXN0X2luZGV4GAQgASgEImwKDVJlZ2lzdHJ5UmVwbHkSHgoFZXJyb3IYASABKAsyDy5hbXBoaS52MS5FcnJvchINCgVpbmRleBgCIAEoBBIMCgR0ZXJtGAMgASgEEg4KBmxlYWRlchgEIAEoCRIOCgZhZ3JlZWQYBSABKAhCM1oxZ2l0aHViLmNvbS9hbXBoaS1zZnUvYW1waGkvcHJvdG8vYW1waGkvdjE7YW1waGl2MWIGcHJvdG8z", [file_amphi_v1_model]);
 
 /**
  * RegistryCall asks another node.
@@ -65,6 +65,14 @@ export type RegistryCall = Message<"amphi.v1.RegistryCall"> & {
      */
     value: Founding;
     case: "found";
+  } | {
+    /**
+     * Of a voter: whether it has not heard the leader for a while either, and votes for the one who asks.
+     *
+     * @generated from field: amphi.v1.Doubt doubt = 6;
+     */
+    value: Doubt;
+    case: "doubt";
   } | { case: undefined; value?: undefined };
 };
 
@@ -108,6 +116,13 @@ export type RegistryCallJson = {
    * @generated from field: amphi.v1.Founding found = 5;
    */
   found?: FoundingJson;
+
+  /**
+   * Of a voter: whether it has not heard the leader for a while either, and votes for the one who asks.
+   *
+   * @generated from field: amphi.v1.Doubt doubt = 6;
+   */
+  doubt?: DoubtJson;
 };
 
 /**
@@ -232,6 +247,75 @@ export const FoundingSchema: GenMessage<Founding, {jsonType: FoundingJson}> = /*
   messageDesc(file_amphi_v1_cluster, 2);
 
 /**
+ * Doubt is of a voter that does not hear the leader any more.
+ *
+ * @generated from message amphi.v1.Doubt
+ */
+export type Doubt = Message<"amphi.v1.Doubt"> & {
+  /**
+   * @generated from field: string leader = 1;
+   */
+  leader: string;
+
+  /**
+   * The highest Raft term that it has seen.
+   *
+   * @generated from field: uint64 term = 2;
+   */
+  term: bigint;
+
+  /**
+   * The last entry of its log.
+   *
+   * @generated from field: uint64 last_term = 3;
+   */
+  lastTerm: bigint;
+
+  /**
+   * @generated from field: uint64 last_index = 4;
+   */
+  lastIndex: bigint;
+};
+
+/**
+ * Doubt is of a voter that does not hear the leader any more.
+ *
+ * @generated from message amphi.v1.Doubt
+ */
+export type DoubtJson = {
+  /**
+   * @generated from field: string leader = 1;
+   */
+  leader?: string;
+
+  /**
+   * The highest Raft term that it has seen.
+   *
+   * @generated from field: uint64 term = 2;
+   */
+  term?: string;
+
+  /**
+   * The last entry of its log.
+   *
+   * @generated from field: uint64 last_term = 3;
+   */
+  lastTerm?: string;
+
+  /**
+   * @generated from field: uint64 last_index = 4;
+   */
+  lastIndex?: string;
+};
+
+/**
+ * Describes the message amphi.v1.Doubt.
+ * Use `create(DoubtSchema)` to create a new message.
+ */
+export const DoubtSchema: GenMessage<Doubt, {jsonType: DoubtJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_cluster, 3);
+
+/**
  * RegistryReply answers a RegistryCall; with an error the rest is empty.
  *
  * @generated from message amphi.v1.RegistryReply
@@ -262,6 +346,13 @@ export type RegistryReply = Message<"amphi.v1.RegistryReply"> & {
    * @generated from field: string leader = 4;
    */
   leader: string;
+
+  /**
+   * Of a doubt.
+   *
+   * @generated from field: bool agreed = 5;
+   */
+  agreed: boolean;
 };
 
 /**
@@ -295,6 +386,13 @@ export type RegistryReplyJson = {
    * @generated from field: string leader = 4;
    */
   leader?: string;
+
+  /**
+   * Of a doubt.
+   *
+   * @generated from field: bool agreed = 5;
+   */
+  agreed?: boolean;
 };
 
 /**
@@ -302,5 +400,5 @@ export type RegistryReplyJson = {
  * Use `create(RegistryReplySchema)` to create a new message.
  */
 export const RegistryReplySchema: GenMessage<RegistryReply, {jsonType: RegistryReplyJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_cluster, 3);
+  messageDesc(file_amphi_v1_cluster, 4);
 
