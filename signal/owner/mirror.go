@@ -268,6 +268,7 @@ func (r *owned) nudge(now time.Time) (next time.Time, ok bool) {
 		m.added()
 		return now.Add(resendAfter), true
 	}
+	next = now.Add(resendAfter)
 	if m.silent(now) >= resendAfter {
 		r.resend(now)
 	}
@@ -284,6 +285,7 @@ func (r *owned) nudge(now time.Time) (next time.Time, ok bool) {
 		}
 	} else {
 		r.lax = false
+		next = earlier(next, m.since.Add(r.owner.cfg.StandbySilence))
 	}
-	return now.Add(resendAfter), true
+	return next, true
 }

@@ -22,7 +22,7 @@ type Config struct {
 	Logger *slog.Logger
 	// Node is this node's id.
 	Node string
-	// StandbySilence is after what time a standby that does not acknowledge is reported to the directory; default 1 s.
+	// StandbySilence is after what time a standby that does not acknowledge is reported to the directory; default 0.8 s.
 	StandbySilence time.Duration
 }
 
@@ -119,7 +119,7 @@ func New(cfg Config, deps Deps) (*Owner, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.StandbySilence = cmp.Or(cfg.StandbySilence, time.Second)
+	cfg.StandbySilence = cmp.Or(cfg.StandbySilence, 800*time.Millisecond)
 	o := &Owner{cfg: cfg, deps: deps, done: make(chan struct{}), rooms: map[string]*owned{}}
 	deps.Directory.Watch(o.changed)
 	return o, nil
