@@ -64,14 +64,22 @@ func (p *Peer) open(ctx context.Context, url string) (*connection, error) {
 	joined := c.client.Joined()
 	c.snapshot(joined.GetState())
 	p.joined(url, c, joined, cfg.ResumeToken != "")
+	// Commands do not wait for the media, as in the SDK.
+	before := p.use(c)
 	if err := c.connectMedia(opening, generation); err != nil {
+		p.use(before)
 		c.close(false)
 		return nil, err
 	}
-	p.mu.Lock()
-	p.conn = c
-	p.mu.Unlock()
 	return c, nil
+}
+
+// use has commands go over c, and returns what they went over before.
+func (p *Peer) use(c *connection) (before *connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, p.conn = p.conn, c
+	return before
 }
 
 // joined takes over what the node said.
@@ -392,10 +400,8 @@ func (c *connection) move(ctx context.Context, url string) moving {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
+	c.peer.use(c)
 	next.close(false)
-	c.peer.mu.Lock()
-	c.peer.conn = c
-	c.peer.mu.Unlock()
 	return moving{err: err}
 }
 
