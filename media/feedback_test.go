@@ -2,9 +2,14 @@ package media
 
 import (
 	"testing"
+	"time"
 
+	"github.com/pion/interceptor/pkg/twcc"
 	"github.com/pion/rtcp"
 	"github.com/pion/srtp/v3"
+
+	"github.com/amphi-sfu/amphi/media/bwe"
+	"github.com/amphi-sfu/amphi/media/packet"
 )
 
 // TestFeedbackAllocatesLittle: hundreds of clients report ten times a second each. What is
@@ -63,5 +68,57 @@ func TestFeedbackAllocatesLittle(t *testing.T) {
 	}
 	if allocs > 1 && !raceDetector() {
 		t.Fatalf("%v allocations for a report", allocs)
+	}
+}
+
+// TestLateTransportNumbersAreReported: packets that others overtake on their way here are reported to
+// the publisher as having come, before and after those that overtook them were, so that it does not
+// take them for lost; across the wrap of the numbers.
+func TestLateTransportNumbersAreReported(t *testing.T) {
+	t.Parallel()
+	f := newPath(t, 0)
+	ep, err := f.e.Router("room").NewEndpoint(EndpointConfig{ID: "publisher"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &ep.in
+	in.transID, in.transport = 3, twcc.NewRecorder(ep.ssrc)
+	now := int64(time.Second)
+	take := func(numbers ...uint16) {
+		for _, n := range numbers {
+			now += int64(time.Millisecond)
+			h, err := packet.ParseHeader([]byte{0x90, 96, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9, 0xbe, 0xde, 0, 1, 0x31, byte(n >> 8), byte(n), 0})
+			if err != nil {
+				t.Fatal(err)
+			}
+			in.noteTransport(&h, now)
+		}
+	}
+	got := map[uint16]bool{}
+	report := func() {
+		for _, p := range in.transport.BuildFeedbackPacket() {
+			raw, err := p.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r bwe.Report
+			if err := bwe.ParseTWCC(raw, &r); err != nil {
+				t.Fatal(err)
+			}
+			for i, s := range r.Statuses {
+				got[r.Base+uint16(i)] = got[r.Base+uint16(i)] || s.Received
+			}
+		}
+	}
+	take(65530, 65531, 65533, 65532, 65534, 0, 1, 65535)
+	report()
+	take(3, 4, 7)
+	report()
+	take(6, 2, 8, 5)
+	report()
+	for n := uint16(65530); n != 9; n++ {
+		if !got[n] {
+			t.Errorf("packet %d came and is reported as lost", n)
+		}
 	}
 }

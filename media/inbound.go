@@ -70,8 +70,13 @@ type inSection struct {
 	rtxOf   map[uint32]uint32
 }
 
+// lateTransport is how far behind the highest a transport-wide number may be and still be that of a
+// packet that others have overtaken: what is reported again for it fits one packet.
+const lateTransport = 256
+
 func (in *inbound) init(ep *Endpoint) {
 	in.ep = ep
+	in.transSeq.Behind = lateTransport
 	in.sections = map[string]*inSection{}
 	in.streams = map[uint32]*inStream{}
 	in.limits.init(ep.router.e.now())
