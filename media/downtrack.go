@@ -243,9 +243,7 @@ func (dt *DownTrack) mapCodec(c codec.Codec) bool {
 	if found == nil {
 		return false
 	}
-	for dt.out.pacer.waiting() > 0 { // what waits has the old payload type
-		dt.out.pace(dt.out.w.now + int64(paceDelay))
-	}
+	dt.out.unpace() // what waits has the old payload type
 	dt.sourcePT = c.PayloadType
 	dt.wire.pt, dt.wire.rtxPT, dt.wire.nack = found.PayloadType, 0, found.Feedback.NACK
 	dt.wire.redPT = found.RED

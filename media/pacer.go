@@ -119,4 +119,11 @@ func (o *outbound) pace(now int64) bool {
 	return o.pacer.release(now, sendPaced)
 }
 
+// unpace sends all that is waiting, before the header that it is to leave with changes.
+func (o *outbound) unpace() {
+	for o.pacer.waiting() > 0 {
+		o.pace(o.w.now + int64(paceDelay))
+	}
+}
+
 func sendPaced(q paced) { q.dt.send(q.pkt, q.index, q.meta, 0) }

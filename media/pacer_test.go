@@ -1,9 +1,12 @@
 package media
 
 import (
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seq"
 )
@@ -86,5 +89,47 @@ func TestPacerHoldsNothingForLong(t *testing.T) {
 	p.setRate(0)
 	if !p.take(1<<20, now) {
 		t.Error("held back without a limit")
+	}
+}
+
+// TestOfferWhilePacketsWait: what the pacer holds back when the client negotiates anew leaves with
+// the payload type that it had.
+func TestOfferWhilePacketsWait(t *testing.T) {
+	t.Parallel()
+	f := newPath(t, 1)
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	w := f.e.workers[0]
+	for o := range w.endpoints {
+		o.setPath(&path{addr: netip.MustParseAddrPort(sink.LocalAddr().String())})
+		o.pacer.setRate(1)
+		before := o.sent.packets
+		for range 10 {
+			f.frame(t)
+		}
+		if o.pacer.waiting() == 0 {
+			t.Fatal("nothing waits")
+		}
+		dt := o.tracks[0]
+		w.post(func() { dt.configure(dt.formats, negotiate.Extensions{TransportCC: 3}) })
+		f.frame(t)
+		o.pace(w.now + int64(paceDelay))
+		w.sender.Flush()
+		if err := sink.SetReadDeadline(time.Now().Add(deadline)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, packet.MaxSize)
+		for range o.sent.packets - before {
+			n, err := sink.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pt := b[1] & 0x7f; n < 12 || pt != 96 {
+				t.Fatalf("a packet of payload type %d leaves, 96 was negotiated", pt)
+			}
+		}
 	}
 }

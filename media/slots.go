@@ -191,6 +191,7 @@ func (sl *slot) answer(a *negotiate.SectionAnswer, s *negotiate.Section) {
 
 // configure takes what was negotiated for the slot.
 func (dt *DownTrack) configure(formats []negotiate.Format, ext negotiate.Extensions) {
+	dt.out.unpace() // what waits was numbered for the header that it would have had
 	dt.formats = formats
 	dt.wire.levelID, dt.wire.transportID, dt.wire.descriptorID = ext.AudioLevel, 0, ext.Descriptor
 	if slices.ContainsFunc(formats, func(f negotiate.Format) bool { return f.Feedback.TransportCC }) {
