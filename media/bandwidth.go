@@ -236,7 +236,7 @@ func (o *outbound) probe(now int64) bool {
 	}
 	carrier := o.probeCarrier()
 	if carrier == nil {
-		return true
+		return false // what is sent anyway is all of the probe; the estimator ends it by itself
 	}
 	for range maxPadding {
 		due := o.bw.estimator.Padding(time.Duration(now))

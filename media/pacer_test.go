@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/media/bwe"
 	"github.com/amphi-sfu/amphi/media/negotiate"
 	"github.com/amphi-sfu/amphi/media/packet"
 	"github.com/amphi-sfu/amphi/media/seq"
@@ -131,5 +132,46 @@ func TestOfferWhilePacketsWait(t *testing.T) {
 				t.Fatalf("a packet of payload type %d leaves, 96 was negotiated", pt)
 			}
 		}
+	}
+}
+
+// TestNobodyIsWokenForProbesWithoutCarrier: where no slot has retransmissions, on which padding is
+// sent, a probe is left to what is sent anyway.
+func TestNobodyIsWokenForProbesWithoutCarrier(t *testing.T) {
+	t.Parallel()
+	f := newPath(t, 1)
+	w := f.e.workers[0]
+	for o := range w.endpoints {
+		o.bw.enable()
+		est := o.bw.estimator
+		reportAll(t, est, time.Duration(f.e.now()))
+		f.e.start = f.e.start.Add(-3 * time.Second)
+		est.SetDemand(bwe.Demand{Next: 1_000_000, Top: 2_000_000})
+		est.Poll(time.Duration(f.e.now()))
+		if !o.bw.probing() {
+			t.Fatal("nothing is probed for")
+		}
+		o.tracks[0].wire.rtxPT = 0
+		o.poll(f.e.now())
+		o.awake = 0 // its last track has gone
+		f.e.start = f.e.start.Add(-10 * time.Second)
+		w.tick()
+		w.probe()
+		if len(w.probing) > 0 {
+			t.Fatal("it is looked at every few milliseconds for ever")
+		}
+	}
+}
+
+// reportAll lets a few packets be sent and reported, one by one.
+func reportAll(t *testing.T, est *bwe.Estimator, now time.Duration) {
+	t.Helper()
+	for i := range byte(30) {
+		n := est.Sent(1000, now)
+		report := []byte{0x8f, 205, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, byte(n >> 8), byte(n), 0, 1, 0, 0, i, i, 0x20, 1, 0, 0}
+		if _, err := est.Feedback(report, now+30*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		now += 64 * time.Millisecond
 	}
 }
