@@ -60,6 +60,10 @@ func (r *Router) SetLoudest(n int) {
 func (r *Router) observe(u *UpTrack, level uint8, now time.Duration) {
 	s := &r.speakers
 	s.mu.Lock()
+	if u.closed.Load() || u.muted.Load() { // it was forgotten, or is about to be; nobody would do so again
+		s.mu.Unlock()
+		return
+	}
 	if s.detector == nil {
 		d, err := speaker.New(speaker.Config{})
 		if err != nil {
