@@ -259,3 +259,40 @@ func FuzzRecords(f *testing.F) {
 		}
 	})
 }
+
+// TestScreenThatScrolledComesBack: a label is shed for what it was for a moment, and with it all that
+// count less. They are sent again soon after it has become what the budget carries.
+func TestScreenThatScrolledComesBack(t *testing.T) {
+	t.Parallel()
+	var s shedder
+	const budget = 5_000_000
+	now := int64(time.Hour)
+	slot := func(screen int) (shed int) {
+		now += rateSlot
+		s.offer(1, Screen, screen, now)
+		s.offer(2, Base, 12_500, now) // 1 Mbit/s
+		s.roll(now)
+		s.decide(budget, now)
+		return s.count
+	}
+	for range 20 {
+		if slot(2500) != 0 {
+			t.Fatal("shed although it fits")
+		}
+	}
+	for range 10 {
+		slot(100_000) // 8 Mbit/s
+	}
+	if s.count != 2 {
+		t.Fatalf("%d shed of 8 Mbit/s, with less important ones, for 5", s.count)
+	}
+	back := 0
+	for back = range 300 {
+		if slot(2500) == 0 {
+			break
+		}
+	}
+	if took := time.Duration(back) * time.Duration(rateSlot); took > 10*time.Second {
+		t.Errorf("nothing but audio for %v with 1.2 Mbit/s to send on a path of 5", took)
+	}
+}

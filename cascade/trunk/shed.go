@@ -23,6 +23,8 @@ const (
 	restoreAfter = int64(time.Second)
 	restoreProof = int64(5 * time.Second)
 	restoreMost  = int64(4 * time.Second)
+	// needSlots is in how many slots what a shed label was comes near to what it is offered at now.
+	needSlots = 64
 )
 
 // outLabel is a label of the other end's that we send.
@@ -35,7 +37,7 @@ type outLabel struct {
 	slots   [rateSlots]int64
 	filled  int
 	rate    int64 // offered, in bits per second, with overhead
-	need    int64 // what rate was when it was shed: who sends it may stop then
+	need    int64 // what rate was when it was shed, as who sends it may stop then; while it is offered, it follows what rate is
 	shed    bool
 	shedAt  int64
 	away    int64 // how long it stays away
@@ -107,6 +109,9 @@ func (s *shedder) roll(now int64) bool {
 		}
 		l.rate = sum / int64(min(l.filled, rateSlots))
 		s.offered += l.rate
+		if l.shed && l.rate > 0 && l.rate < l.need {
+			l.need -= (l.need - l.rate) / needSlots
+		}
 	}
 	return true
 }
