@@ -326,3 +326,34 @@ func (t *testNode) while(f func(context.Context)) {
 	defer t.Set.mu.Unlock()
 	f(t.running)
 }
+
+// TestRestartedNodeIsUpLast: a node that comes back while what it said before is still being taken is
+// first down, then up: who is told the other way round would take it for gone for ever.
+func TestRestartedNodeIsUpLast(t *testing.T) {
+	t.Parallel()
+	n := newNet(t)
+	a, _ := n.node("a")
+	b, stop := n.node("b")
+	n.join(a, b)
+	busy := make(chan struct{})
+	free := sync.OnceFunc(func() { close(busy) })
+	defer free()
+	a.handler.mu.Lock()
+	a.busy = busy
+	a.handler.mu.Unlock()
+	if err := b.Message("a", []byte("something")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a takes the message", func() bool { return len(a.all("message")) == 1 })
+	stop()
+	b, _ = n.node("b")
+	b.SetPeers(map[string]netip.AddrPort{"a": a.LocalAddr()})
+	eventually(t, "b is back", func() bool { return len(b.all("up")) == 1 })
+	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if len(a.all("up")) > 1 {
+			t.Fatal("it is up again before it was down")
+		}
+	}
+	free()
+	eventually(t, "a knows that it is back", func() bool { return len(a.all("up")) == 2 && len(a.all("down")) == 1 })
+}

@@ -58,6 +58,8 @@ type connection struct {
 	retire  chan string   // asks run to end
 	frames  chan []byte   // messages that came
 	lost    chan string   // the control connection is gone, with a reason
+	ended   chan struct{} // closed when the handler has been told all
+	prior   chan struct{} // ended of the connection whose place it took; nil: there was none
 
 	began int64
 	upAt  atomic.Int64                   // when records passed first; 0 before
@@ -76,7 +78,7 @@ func (s *Set) serve(ctx context.Context, node string, conn *tls.Conn, dialled bo
 	defer conn.Close()
 	c := &connection{
 		set: s, node: node, tls: conn, dialled: dialled, out: newOutbox(), up: make(chan struct{}), dead: make(chan struct{}),
-		retire: make(chan string, 1), frames: make(chan []byte), lost: make(chan string, 2),
+		retire: make(chan string, 1), frames: make(chan []byte), lost: make(chan string, 2), ended: make(chan struct{}),
 	}
 	if err := c.greet(ctx, addr); err != nil {
 		return err
@@ -85,6 +87,7 @@ func (s *Set) serve(ctx context.Context, node string, conn *tls.Conn, dialled bo
 		return err
 	}
 	defer s.drop(c)
+	defer c.toldAll()
 	var loops sync.WaitGroup
 	ending, end := context.WithCancel(ctx)
 	loops.Go(func() { c.readFrames(ending) })
@@ -101,6 +104,14 @@ func (s *Set) serve(ctx context.Context, node string, conn *tls.Conn, dialled bo
 	s.log.Info("trunk down", "node", node, "reason", reason)
 	s.deps.Handler.TrunkDown(node, reason)
 	return nil
+}
+
+// toldAll lets the connection that took this one's place go up.
+func (c *connection) toldAll() {
+	if c.prior != nil {
+		<-c.prior
+	}
+	close(c.ended)
 }
 
 // bye waits for the loops and says goodbye as far as the connection takes it within byeTime.
@@ -176,6 +187,19 @@ func (c *connection) live(ctx context.Context) (reason string) {
 		return reason
 	case <-ctx.Done():
 		return reasonStopping
+	}
+	if c.prior != nil { // the handler first hears that the connection before is down
+		select {
+		case <-c.prior:
+		case reason = <-c.lost:
+			return reason
+		case reason = <-c.retire:
+			return reason
+		case <-c.dead:
+			return reasonSilent
+		case <-ctx.Done():
+			return reasonStopping
+		}
 	}
 	c.upAt.Store(max(c.set.cfg.Now(), 1))
 	c.set.log.Info("trunk up", "node", c.node)
@@ -285,6 +309,7 @@ func (s *Set) adopt(c *connection) error {
 	next.list = append(next.list, c)
 	s.table.Store(next)
 	if before != nil {
+		c.prior = before.ended
 		before.end(reasonReplaced)
 	}
 	return nil

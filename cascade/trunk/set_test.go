@@ -94,6 +94,7 @@ type handler struct {
 	store  map[uint64][]byte // what was sent, by ext
 	labels map[uint32]bool
 	first  front
+	busy   chan struct{} // when there is one, a message is being taken until it is closed
 }
 
 func (h *handler) add(e event) {
@@ -108,6 +109,12 @@ func (h *handler) TrunkDown(node, reason string) {
 }
 func (h *handler) TrunkMessage(node string, msg []byte) {
 	h.add(event{what: "message", node: node, text: string(msg)})
+	h.mu.Lock()
+	busy := h.busy
+	h.mu.Unlock()
+	if busy != nil {
+		<-busy
+	}
 }
 func (h *handler) TrunkBudget(node string, bps int64) { h.add(event{what: "budget", node: node}) }
 
