@@ -2,6 +2,8 @@ package media
 
 import (
 	"encoding/binary"
+	"net/netip"
+	"time"
 
 	"github.com/pion/rtcp"
 
@@ -40,6 +42,7 @@ type outbound struct {
 	awake     int  // ticks that are still looked at while no track is sent
 	away      bool // the client has fallen silent, and does not count among those who want something
 	limits    outLimits
+	way       netip.Addr // where packets went last
 }
 
 type sendCounts struct {
@@ -52,6 +55,7 @@ func (o *outbound) ready() bool { return o.sealer != nil && (o.dest != nil || o.
 // setPath says where packets go from now on; nil: nowhere.
 func (o *outbound) setPath(p *path) {
 	was := o.ready()
+	o.note(p)
 	o.stream = nil
 	switch {
 	case p == nil:
@@ -64,6 +68,17 @@ func (o *outbound) setPath(p *path) {
 		o.dest.SetAddr(p.addr)
 	}
 	o.started(was)
+}
+
+// note tells the estimator when packets go to another address: that is another way there.
+func (o *outbound) note(p *path) {
+	if p == nil {
+		return
+	}
+	if b := o.bw.estimator; b != nil && o.way.IsValid() && o.way != p.addr.Addr() {
+		b.Rerouted(time.Duration(o.w.e.now()))
+	}
+	o.way = p.addr.Addr()
 }
 
 func (o *outbound) setKeys(s *seal.Sealer) {

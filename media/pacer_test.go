@@ -175,3 +175,27 @@ func reportAll(t *testing.T, est *bwe.Estimator, now time.Duration) {
 		now += 64 * time.Millisecond
 	}
 }
+
+// TestAnotherAddressIsAnotherWay: what is known of the way to the client is forgotten when its address
+// changes, but not with another port, which a NAT may have chosen.
+func TestAnotherAddressIsAnotherWay(t *testing.T) {
+	t.Parallel()
+	f := newPath(t, 1)
+	for o := range f.e.workers[0].endpoints {
+		o.bw.enable()
+		o.setPath(&path{addr: netip.MustParseAddrPort("127.0.0.1:9")})
+		reportAll(t, o.bw.estimator, time.Duration(f.e.now()))
+		known := o.bw.estimator.Stats().RTT
+		if known != 30*time.Millisecond {
+			t.Fatalf("round trip of %v", known)
+		}
+		o.setPath(&path{addr: netip.MustParseAddrPort("127.0.0.1:10")})
+		if rtt := o.bw.estimator.Stats().RTT; rtt != known {
+			t.Errorf("round trip of %v instead of %v by another port", rtt, known)
+		}
+		o.setPath(&path{addr: netip.MustParseAddrPort("127.0.0.2:9")})
+		if rtt := o.bw.estimator.Stats().RTT; rtt == known {
+			t.Error("the round trip to another address is that to the one before")
+		}
+	}
+}

@@ -81,6 +81,7 @@ type Estimator struct {
 	acked    uint64 // newest sequence reported as received, +1; 0 for none
 	queueMin minFilter
 	rttMin   minFilter
+	rerouted time.Duration // since when packets take the present way
 	last     window
 	fedBack  time.Duration // time of the last feedback
 	timeouts int
@@ -207,7 +208,9 @@ func (e *Estimator) apply(r *Report, now time.Duration) (newest uint64, ok bool)
 		case s.Received:
 			p.fate, p.arrival = arrived, reference+s.Arrival
 			newest = max(newest, seq+1)
-			e.trend.add(p.sent, p.arrival)
+			if p.sent >= e.rerouted {
+				e.trend.add(p.sent, p.arrival)
+			}
 		default:
 			p.fate = lost
 		}
@@ -217,7 +220,9 @@ func (e *Estimator) apply(r *Report, now time.Duration) (newest uint64, ok bool)
 	}
 	if newest > e.acked {
 		e.acked = newest
-		e.rttMin.add(now-e.history.at(newest-1).sent, now)
+		if sent := e.history.at(newest - 1).sent; sent >= e.rerouted {
+			e.rttMin.add(now-sent, now)
+		}
 	}
 	return newest - 1, true
 }
@@ -255,7 +260,7 @@ func (e *Estimator) measure(newest uint64) window {
 	oldest := newest
 	for seq := newest; ; seq-- {
 		p := e.history.at(seq)
-		if end.sent-p.sent > windowSpan {
+		if end.sent-p.sent > windowSpan || p.sent < e.rerouted {
 			break
 		}
 		oldest = seq
@@ -298,6 +303,10 @@ func (e *Estimator) measure(newest uint64) window {
 // queueDelay is the newest packet's one-way delay above the least one seen.
 func (e *Estimator) queueDelay(newest uint64, now time.Duration) time.Duration {
 	p := e.history.at(newest)
+	if p.sent < e.rerouted {
+		e.rate.drain = false
+		return e.counts.QueueDelay
+	}
 	oneWay := p.arrival - p.sent
 	e.rate.drain = e.queueMin.add(oneWay, now)
 	e.counts.QueueDelay = oneWay - e.queueMin.value()
@@ -327,6 +336,17 @@ func (e *Estimator) Cut(rate int64, now time.Duration) {
 // Raise takes back a decrease, to rate in bits per second, which the caller has found out to be
 // none of the path's; a lower rate changes nothing.
 func (e *Estimator) Raise(rate int64) { e.rate.set(max(e.rate.estimate, float64(rate))) }
+
+// Rerouted says that packets take another way from now on, as when the client's address has changed. The
+// estimate stays until that way shows what it carries; what was known of delay, loss and rivals is
+// forgotten, for the delay of another way is no queue.
+func (e *Estimator) Rerouted(now time.Duration) {
+	e.rerouted = now
+	e.trend, e.queueMin, e.rttMin, e.last, e.counts.QueueDelay = trend{}, minFilter{}, minFilter{}, window{}, 0
+	c := &e.rate
+	c.capacity, c.standing, c.inherent, c.lossCut, c.drain, c.rivals = 0, 0, 0, 0, false, rivals{}
+	e.probes.active, e.probes.flying, e.probes.wait, e.probes.next = false, false, 0, now+windowSpan
+}
 
 // SetDemand says what probing is good for.
 func (e *Estimator) SetDemand(d Demand) { e.demand = d }

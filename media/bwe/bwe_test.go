@@ -304,3 +304,31 @@ func TestReorderingIsNotCongestion(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherPath: the packets take another way, with the same rate and another delay, as when a client
+// goes over to a relay; who has chosen it says so. What was known of the way before is no measure.
+func TestOtherPath(t *testing.T) {
+	t.Parallel()
+	for _, delay := range []time.Duration{5 * ms, 80 * ms, 150 * ms, 220 * ms, 400 * ms} {
+		f := &flow{choose: viewer(t)}
+		w := newWorld(t, netem.Params{Rate: 5e6, Delay: 20 * ms, QueueDelay: 300 * ms}, netem.Params{Delay: 20 * ms}, f)
+		w.run(15 * time.Second)
+		if f.video < 1_500_000 {
+			t.Fatalf("not on the top layer before; %+v", f.est.Stats())
+		}
+		if err := w.down.Set(w.now, netem.Params{Rate: 5e6, Delay: delay, QueueDelay: 300 * ms}); err != nil {
+			t.Fatal(err)
+		}
+		f.est.Rerouted(w.now)
+		lower := 0
+		w.every = func() {
+			if f.video < 1_500_000 {
+				lower++
+			}
+		}
+		w.run(30 * time.Second)
+		if lower > 0 {
+			t.Errorf("%v instead of 20 ms: off the top layer for %d ms of 30 s; %+v", delay, lower, f.est.Stats())
+		}
+	}
+}
