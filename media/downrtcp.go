@@ -145,6 +145,9 @@ func (dt *DownTrack) sendReport(enc *Encoding, sr packet.SenderReport) {
 	if enc != dt.source || !dt.out.ready() || dt.counts.packets == 0 {
 		return
 	}
+	if current, _ := dt.sel.Current(); current != enc.index {
+		return // it waits to begin anew: in which numbers the output will go on is not known yet
+	}
 	_, meta, ok := dt.seqs.Lookup(uint16(dt.seqs.Next() - 1))
 	if !ok || meta.Source != enc.id {
 		return

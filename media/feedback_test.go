@@ -122,3 +122,34 @@ func TestLateTransportNumbersAreReported(t *testing.T) {
 		}
 	}
 }
+
+// TestNoReportBeforeTheOutputGoesOn: when a publisher's stream begins anew, its sender reports are about
+// the new one at once; subscribers are told nothing until a keyframe of it has said how their numbers
+// go on.
+func TestNoReportBeforeTheOutputGoesOn(t *testing.T) {
+	t.Parallel()
+	f := newPath(t, 1)
+	w := f.e.workers[0]
+	for o := range w.endpoints {
+		dt := o.tracks[0]
+		report := func(ntp uint64) uint64 {
+			f.enc.writeReport(packet.SenderReport{NTP: ntp << 32, RTP: f.src.ts, ArrivalNS: f.e.now()})
+			w.process()
+			return uint64(dt.counts.reportNTP >> 16)
+		}
+		if got := report(1); got != 1 {
+			t.Fatalf("report %d was passed on, 1 came", got)
+		}
+		f.enc.expect() // another SSRC takes over
+		f.src.ts += 1 << 30
+		f.frame(t)
+		if got := report(2); got != 1 {
+			t.Errorf("report %d was passed on, in numbers that the client knows nothing of", got)
+		}
+		f.src.keyframe.Store(true)
+		f.frame(t)
+		if got := report(3); got != 3 {
+			t.Errorf("report %d was passed on, 3 came after the keyframe", got)
+		}
+	}
+}
