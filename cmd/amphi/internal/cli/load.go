@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load"
+	"github.com/amphi-sfu/amphi/cmd/amphi/internal/load/livekit"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 	"github.com/amphi-sfu/amphi/signal/auth"
 )
@@ -17,7 +18,7 @@ import (
 func loadCommand() *cobra.Command {
 	a := &app{}
 	cfg := &load.Config{}
-	var stream string
+	var stream, peer string
 	var verbose bool
 	cmd := a.flags(&cobra.Command{
 		Use:   "load --room ROOM",
@@ -37,7 +38,11 @@ func loadCommand() *cobra.Command {
 				cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			}
 			cfg.URL = a.url
-			if err := a.prepareLoad(cmd.Context(), cfg, stream); err != nil {
+			prepare := func() error { return a.prepareLoad(cmd.Context(), cfg, stream) }
+			if peer != "" {
+				prepare = func() error { return a.preparePeer(cfg, peer) }
+			}
+			if err := prepare(); err != nil {
 				return err
 			}
 			rep, err := load.Run(cmd.Context(), *cfg)
@@ -68,6 +73,7 @@ func loadCommand() *cobra.Command {
 	f.StringVar(&cfg.Roles.Subscribe, "subscribe-role", "", "role of the subscribers (default: chosen)")
 	f.StringVar(&cfg.Roles.Watch, "hls-role", "", "role of the HLS players (default: chosen)")
 	f.StringVar(&stream, "stream", "", "stream that the players play (default: the role's)")
+	f.StringVar(&peer, "peer", "", "what the server is, if not Amphi: livekit; to compare, without simulcast, chat and HLS")
 	f.BoolVar(&verbose, "verbose", false, "log failures as they happen")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	return cmd
@@ -112,6 +118,26 @@ func (a *app) prepareLoad(ctx context.Context, cfg *load.Config, stream string) 
 		stream = roleNamed(t, cfg.Roles.Watch).GetSubscribe().GetStream()
 	}
 	cfg.StartStream = func(ctx context.Context) (string, error) { return a.startStream(ctx, cfg.Room, stream) }
+	return nil
+}
+
+// preparePeer has the load join a server that is not Amphi.
+func (a *app) preparePeer(cfg *load.Config, peer string) error {
+	if peer != "livekit" {
+		return usage(fmt.Errorf("--peer %q: the only one is livekit", peer))
+	}
+	if cfg.Traffic == load.Simulcast || cfg.ChatRate > 0 || cfg.Players > 0 {
+		return usage(errors.New("with --peer, --traffic is single, steady or audio, and there is neither --chat nor --hls"))
+	}
+	key, secret, err := a.credentials()
+	if err != nil {
+		return err
+	}
+	cfg.Open = livekit.Open
+	cfg.Roles = load.Roles{Publish: "publisher", Subscribe: "subscriber"}
+	cfg.Token = func(role, user string) (string, error) {
+		return livekit.Token(key, secret, cfg.Room, user, role == cfg.Roles.Publish, cfg.Duration+6*time.Hour)
+	}
 	return nil
 }
 

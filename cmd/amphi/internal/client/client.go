@@ -52,12 +52,22 @@ type Config struct {
 	OnMessage func(*amphiv1.ServerMessage)
 	// HTTPClient dials; nil is http.DefaultClient.
 	HTTPClient *http.Client
+	// Open makes the connection instead of dialling URL; with it another server is spoken to by a translation. May be nil.
+	Open func(ctx context.Context, cfg Config) (Conn, error)
+}
+
+// Conn carries the frames of one client, as a *websocket.Conn does. Read is called by one goroutine; Close and CloseNow end it.
+type Conn interface {
+	Read(ctx context.Context) (websocket.MessageType, []byte, error)
+	Write(ctx context.Context, kind websocket.MessageType, data []byte) error
+	Close(code websocket.StatusCode, reason string) error
+	CloseNow() error
 }
 
 // Client is one signalling connection. Its methods may be called from any goroutine.
 type Client struct {
 	cfg     Config
-	conn    *websocket.Conn
+	conn    Conn
 	json    bool
 	welcome *amphiv1.Welcome
 	joined  atomic.Pointer[amphiv1.Joined]
@@ -97,6 +107,31 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 }
 
 func dial(ctx context.Context, cfg Config) (*Client, error) {
+	open := cfg.Open
+	if open == nil {
+		open = openWebSocket
+	}
+	conn, err := open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	life, stop := context.WithCancel(context.Background())
+	c := &Client{
+		cfg: cfg, conn: conn, json: cfg.JSON, stop: stop,
+		done: make(chan struct{}), waiting: make(map[uint32]chan *amphiv1.ServerMessage),
+	}
+	c.heard.Store(time.Now().UnixNano())
+	c.lastSeq.Store(cfg.LastSeq)
+	c.wg.Go(func() { c.read(life) })
+	if err := c.open(ctx); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	c.wg.Go(func() { c.heartbeat(life) })
+	return c, nil
+}
+
+func openWebSocket(ctx context.Context, cfg Config) (Conn, error) {
 	target, err := signalURL(cfg.URL)
 	if err != nil {
 		return nil, err
@@ -112,20 +147,7 @@ func dial(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, dialError(target, resp, err)
 	}
 	conn.SetReadLimit(maxServerMessage)
-	life, stop := context.WithCancel(context.Background())
-	c := &Client{
-		cfg: cfg, conn: conn, json: cfg.JSON, stop: stop,
-		done: make(chan struct{}), waiting: make(map[uint32]chan *amphiv1.ServerMessage),
-	}
-	c.heard.Store(time.Now().UnixNano())
-	c.lastSeq.Store(cfg.LastSeq)
-	c.wg.Go(func() { c.read(life) })
-	if err := c.open(ctx); err != nil {
-		_ = c.Close()
-		return nil, err
-	}
-	c.wg.Go(func() { c.heartbeat(life) })
-	return c, nil
+	return conn, nil
 }
 
 func dialError(target string, resp *http.Response, err error) error {

@@ -67,6 +67,8 @@ type Config struct {
 	ServerPID int
 	// Token makes an app token for a role.
 	Token func(role, user string) (string, error)
+	// Open connects a client to a server that speaks other words, see client.Config; nil dials a node of Amphi.
+	Open func(context.Context, client.Config) (client.Conn, error)
 	// Roles to join with.
 	Roles Roles
 	// StartStream makes sure that the stream runs, when the publishers are there, and returns the path or URL of its

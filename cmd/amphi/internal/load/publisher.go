@@ -85,7 +85,7 @@ func (r *run) newPublisher(ctx context.Context, i int) (*publisher, error) {
 	}
 	p := &publisher{run: r, sent: make([]atomic.Int64, r.clip.Payloads), restart: make([]atomic.Bool, len(r.clip.Layers))}
 	p.client, err = client.Dial(ctx, client.Config{
-		URL: r.cfg.URL, Token: token, Agent: "amphi-load", OnMessage: r.chat.receive,
+		URL: r.cfg.URL, Open: r.cfg.Open, Token: token, Agent: "amphi-load", OnMessage: r.chat.receive,
 		Join: &amphiv1.Join{Name: fmt.Sprintf("Publisher %d", i)},
 	})
 	if err != nil {

@@ -96,7 +96,7 @@ func (s *subscriber) connect(ctx context.Context, i int) error {
 	}
 	s.began = time.Now()
 	s.client, err = client.Dial(ctx, client.Config{
-		URL: r.cfg.URL, Token: token, Agent: "amphi-load", OnMessage: s.message,
+		URL: r.cfg.URL, Open: r.cfg.Open, Token: token, Agent: "amphi-load", OnMessage: s.message,
 		Join: &amphiv1.Join{Name: fmt.Sprintf("Subscriber %d", i)},
 	})
 	if err != nil {
