@@ -71,11 +71,17 @@ lint: $(WEB_STAMP)
 	cd signal/web && npm run --silent check
 
 # The table of P figures; then H2 (CPU of a program), H4 to H6 (sync, joins and crashes), H1 and S4 (in real Chromium).
+# With PEERS=1, instead, the P figures that can be compared beside another server's, which is installed into .cache.
+ifdef PEERS
+bench: build
+	node cmd/amphi/bench.mjs --peers
+else
 bench: .cache/setup-test build
 	node cmd/amphi/bench.mjs
 	go test -run '^$$' -bench Program -benchtime 8x ./cmd/amphi-compositor
 	go test -count=1 -v -run TestProgram ./cmd/amphi-compositor
 	cd signal/web && node --test --test-reporter=spec e2e/latency.test.mjs
+endif
 
 # The long form of the registry's histories: 100,000 operations under faults, checked for linearizability; some minutes.
 # Then an hour each of a program's memory, of its audio against its video, and of rooms that come and go on a cluster.

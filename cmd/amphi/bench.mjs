@@ -2,11 +2,13 @@
 // clients get. Starts its own `amphi dev` on free ports and measures that process alone. About seven minutes; half of
 // that with --quick.
 //
-//   node cmd/amphi/bench.mjs [--quick] [NAME ...]     NAME picks rows, such as P1
+//   node cmd/amphi/bench.mjs [--quick] [NAME ...]           NAME picks rows, such as P1
+//   node cmd/amphi/bench.mjs --peers [--quick] [NAME ...]   beside another server, installed on demand, under the same load
 import { spawn, spawnSync } from "node:child_process";
 import { cpus, loadavg } from "node:os";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
+import { compare, livekit } from "./peers.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const amphi = root + "bin/amphi";
@@ -95,12 +97,13 @@ function goBench([folder, pattern, times]) {
   });
 }
 
-// run is what a load reports, and in `beside` what another one does that begins while it is measured.
-async function run({ load, microphones, beside }) {
-  const node = await start();
+// run is what a load reports, and in `beside` what another one does that begins while it is measured. The server is a
+// peer, or Amphi.
+async function run({ load, microphones, beside }, peer) {
+  const node = await start(peer);
   try {
-    if (microphones !== undefined) limitMicrophones(node, microphones);
-    const options = (room) => ["load", "--url", node.url, "--room", room, "--duration", duration, "--pid", String(node.child.pid), "--json"];
+    if (microphones !== undefined && !peer) limitMicrophones(node, microphones);
+    const options = (room) => ["load", ...(peer?.options ?? []), "--url", node.url, "--room", room, "--duration", duration, "--pid", String(node.child.pid), "--json"];
     if (!beside) return JSON.parse(command(...options("bench"), ...load));
     const first = spoken(...options("bench"), ...load);
     await new Promise((done) => setTimeout(done, besideAfter));
@@ -146,26 +149,26 @@ async function freePort() {
 }
 
 // The ports beside the free one may be taken: then others are tried.
-async function start() {
+async function start(peer) {
   for (let tries = 1; ; tries++) {
     try {
-      return await startOnce();
+      return await startOnce(peer);
     } catch (thrown) {
       if (tries === 5) throw thrown;
     }
   }
 }
 
-async function startOnce() {
+async function startOnce(peer) {
   const port = await freePort();
-  const child = spawn(amphi, ["dev", "--http", `127.0.0.1:${port}`, "--metrics", ""], { stdio: ["ignore", "ignore", "inherit"] });
+  const child = peer ? peer.spawn(port) : spawn(amphi, ["dev", "--http", `127.0.0.1:${port}`, "--metrics", ""], { stdio: ["ignore", "ignore", "inherit"] });
   const url = `http://127.0.0.1:${port}`;
   for (let i = 0; i < 100 && child.exitCode === null; i++) {
-    if (await fetch(url + "/readyz").then((r) => r.ok, () => false)) return { child, url };
+    if (await fetch(url + (peer?.ready ?? "/readyz")).then((r) => r.ok, () => false)) return { child, url };
     await new Promise((done) => setTimeout(done, 100));
   }
   child.kill("SIGKILL");
-  throw new Error("the node did not become ready");
+  throw new Error(`${peer?.name ?? "the node"} did not become ready`);
 }
 
 async function stop({ child }) {
@@ -174,6 +177,10 @@ async function stop({ child }) {
 }
 
 console.log(`${cpus().length} × ${cpus()[0].model}, load ${loadavg()[0].toFixed(1)} at the start\n`);
+if (args.includes("--peers")) {
+  livekit.install(root);
+  process.exit((await compare(run, livekit, wanted)) ? 0 : 1);
+}
 console.log("| | what | figure |\n|---|---|---|");
 let failed = false;
 for (const entry of loads) {
