@@ -392,6 +392,15 @@ func (o *Origin) AddCaption(room, stream, language string, c packager.Caption) e
 	return nil
 }
 
+// NextMSN is the first media sequence number that a program has not used; 0: it does not run.
+func (o *Origin) NextMSN(room, stream string) uint64 {
+	p, err := o.find(room, stream)
+	if err != nil {
+		return 0
+	}
+	return p.pack.Stats().NextMSN
+}
+
 func (o *Origin) find(room, stream string) (*program, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -35,6 +35,8 @@ type desk struct {
 	// follow keeps a room open here; record is what the registry has of a stream.
 	follow func(room string) (release func(), err error)
 	record func(room, stream string) *amphiv1.StreamOrigin
+	// next is the first media sequence number that a program has not used.
+	next func(room, stream string) uint64
 	// owned is told of an owner that has the stream go on. It does not block.
 	owned func(room, stream, by string)
 
@@ -132,6 +134,18 @@ func after(before *amphiv1.StreamOrigin, now time.Time) hls.After {
 	}
 }
 
+// counted is what a program began with if it had used no more numbers than one in a segment's time, so that after leaves all that
+// it has used. Each start of its compositor may take one more: it begins within the segment in which the one before ended.
+func counted(p *amphiv1.StreamOrigin, next uint64, now time.Time) *amphiv1.StreamOrigin {
+	thought := after(p, now).MSN - skew
+	if next <= thought {
+		return p
+	}
+	p = protobuf.Clone(p).(*amphiv1.StreamOrigin) // the one so far may have been told already
+	p.FirstMsn += next - thought
+	return p
+}
+
 // epoch is that of a stream that is made here; 0: it is not.
 func (d *desk) epoch(room, stream string) uint64 {
 	d.mu.Lock()
@@ -151,6 +165,7 @@ func (d *desk) keep(o *amphiv1.OriginOrder) (*amphiv1.OriginAnswer, error) {
 		return nil, proto.Errorf(proto.NotFound, "the stream does not run here at epoch %d", o.GetEpoch())
 	}
 	j.heard = time.Now()
+	j.program = counted(j.program, d.next(o.GetRoom(), o.GetStream().GetName()), j.heard)
 	return &amphiv1.OriginAnswer{Program: j.program, Stream: d.streams.state(o.GetRoom(), o.GetStream().GetName())}, nil
 }
 

@@ -296,6 +296,7 @@ func (d *director) tell(ctx context.Context, x *direction, failures *int) bool {
 	switch {
 	case err == nil && answer.GetStream().GetState() != amphiv1.StreamState_STREAM_STATE_FAILED:
 		*failures = 0
+		d.note(ctx, x, answer.GetProgram())
 		return true
 	case err == nil:
 		// It goes on trying, but others may be able to.
@@ -305,6 +306,19 @@ func (d *director) tell(ctx context.Context, x *direction, failures *int) bool {
 	}
 	*failures++
 	return *failures < 2
+}
+
+// note has the registry know that a program has used more media sequence numbers than it seemed, for whoever makes the stream next.
+func (d *director) note(ctx context.Context, x *direction, p *amphiv1.StreamOrigin) {
+	known := d.records.of(x.room, x.name)
+	if p.GetEpoch() != known.GetEpoch() || p.GetFirstMsn() <= known.GetFirstMsn() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	if err := d.records.put(ctx, p, false); err != nil {
+		d.log.Warn("the cluster does not know yet how far a stream has come", "room", x.room, "stream", x.name, "err", err)
+	}
 }
 
 // replace has another origin make the stream.

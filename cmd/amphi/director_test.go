@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/amphi-sfu/amphi/cluster/registry"
 	"github.com/amphi-sfu/amphi/hls"
+	"github.com/amphi-sfu/amphi/hls/hlstest"
+	"github.com/amphi-sfu/amphi/hls/packager"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
 
@@ -168,4 +172,78 @@ func TestAfter(t *testing.T) {
 	if got := after(before, time.UnixMilli(0)); got.MSN != 102 {
 		t.Errorf("with a clock that is behind: %+v", got)
 	}
+}
+
+// Each start of a compositor within a segment takes a number of its own: whoever makes the stream next begins above those, too.
+func TestRestartsTakeNumbers(t *testing.T) {
+	t.Parallel()
+	clip, err := hlstest.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.UnixMilli(1_000_000)
+	pack, err := packager.New(packager.Config{Epoch: 9, Start: begun, FirstMSN: 100, Variants: []packager.Variant{{Name: "720p", Bitrate: 300_000}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pack.SetAudioConfig(hlstest.AudioConfig()); err != nil {
+		t.Fatal(err)
+	}
+	const part, parts = 15, 24 // a compositor dies after each part of half a second, and the next one delivers the part after the next one
+	for tick := int64(0); tick < part*parts; tick += 2 * part {
+		if err := pack.Begin(tick); err != nil {
+			t.Fatal(err)
+		}
+		for i := range int64(part) {
+			if err := pack.WriteVideo(0, tick+i, clip.Video[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for at := tick * 1600; at < (tick+part)*1600; at += 1024 {
+			if err := pack.WriteAudio(at, clip.Audio[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := pack.Cut(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := pack.Stats().NextMSN
+	now := begun.Add(parts * 500 * time.Millisecond)
+	program := &amphiv1.StreamOrigin{Epoch: 3, ProgramEpoch: 9, FirstMsn: 100, StartedMs: begun.UnixMilli(), SegmentMs: 2000}
+	if told := after(program, now).MSN; told >= next {
+		t.Fatalf("the next program would begin at %d, and this one has used all below %d: nothing is tried here", told, next)
+	}
+	told := counted(program, next, now)
+	if got := after(told, now).MSN; got != next+skew || program.GetFirstMsn() != 100 {
+		t.Errorf("the next program begins at %d, this one has used all below %d; %v", got, next, program)
+	}
+	// The owner has the registry know, once, and for no other program.
+	known := &oneRecord{record: program}
+	d := newDirector()
+	d.log, d.records = slog.New(slog.DiscardHandler), originRecords{known}
+	x := &direction{room: devRoom, name: "main"}
+	for range 2 {
+		d.note(t.Context(), x, told)
+	}
+	d.note(t.Context(), x, &amphiv1.StreamOrigin{Epoch: 2, FirstMsn: 1000})
+	if known.puts != 1 || known.record != told {
+		t.Errorf("%d times: %v", known.puts, known.record)
+	}
+}
+
+// oneRecord is a registry of one stream, the room's main one.
+type oneRecord struct {
+	record *amphiv1.StreamOrigin
+	puts   int
+}
+
+func (r *oneRecord) Read(f func(*amphiv1.Registry)) {
+	f(&amphiv1.Registry{Origins: map[string]*amphiv1.StreamOrigin{registry.OriginKey(devRoom, "main"): r.record}})
+}
+
+func (r *oneRecord) Propose(_ context.Context, cmd *amphiv1.RegistryCommand) error {
+	r.record = cmd.GetPutOrigin()
+	r.puts++
+	return nil
 }

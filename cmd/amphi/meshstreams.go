@@ -20,8 +20,8 @@ const kindOrigin byte = 20
 // direct makes what has streams made by whatever node, in place of the node's own origin alone.
 func (m *mesh) direct(s *streams) signal.Streams {
 	m.desk = &desk{node: m.self.GetId(), streams: s, log: m.log, jobs: map[string]*job{}, record: m.streamOrigin,
-		follow: func(room string) (func(), error) { return m.node.signal.Follow(room) },
-		owned:  func(room, stream, by string) { m.node.outputs.owned(room, stream, by, time.Now()) }}
+		follow: func(room string) (func(), error) { return m.node.signal.Follow(room) }, next: s.next,
+		owned: func(room, stream, by string) { m.node.outputs.owned(room, stream, by, time.Now()) }}
 	s.current = m.desk.current
 	m.link.OnCall(kindOrigin, m.desk.answerOrder)
 	d := newDirector()

@@ -234,6 +234,9 @@ func (s *streams) state(room, stream string) *amphiv1.Stream {
 	return nil
 }
 
+// next is the first media sequence number that a stream which runs here has not used.
+func (s *streams) next(room, stream string) uint64 { return s.origin.NextMSN(room, stream) }
+
 // stageOf is what a program that composes these roles shows of a room.
 func stageOf(view *signal.StageView, roles []string) hls.Stage {
 	var stage hls.Stage
