@@ -349,8 +349,10 @@ func TestRestartedNodeIsUpLast(t *testing.T) {
 	b, _ = n.node("b")
 	b.SetPeers(map[string]netip.AddrPort{"a": a.LocalAddr()})
 	eventually(t, "b is back", func() bool { return len(b.all("up")) == 1 })
-	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if len(a.all("up")) > 1 {
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for range 200 {
+		if <-look.C; len(a.all("up")) > 1 {
 			t.Fatal("it is up again before it was down")
 		}
 	}
