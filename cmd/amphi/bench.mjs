@@ -178,7 +178,12 @@ async function stop({ child }) {
 
 console.log(`${cpus().length} × ${cpus()[0].model}, load ${loadavg()[0].toFixed(1)} at the start\n`);
 if (args.includes("--peers")) {
-  livekit.install(root);
+  try {
+    livekit.install(root);
+  } catch (thrown) {
+    console.error(thrown.message);
+    process.exit(1);
+  }
   process.exit((await compare(run, livekit, wanted)) ? 0 : 1);
 }
 console.log("| | what | figure |\n|---|---|---|");
