@@ -100,7 +100,7 @@ func (c *Chunks) header() error {
 			return errChunks
 		}
 		c.need = 1 + [4]int{11, 7, 3, 0}[format]
-		if format == 3 && s.left > 0 && s.extended {
+		if format == 3 && s.extended { // also where it begins a message
 			c.need += 4
 		}
 	}
