@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -263,6 +265,22 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// A certificate that nobody vouches for is no answer of the server.
+func TestUntrustedServer(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	root := &cobra.Command{Use: "amphi", SilenceErrors: true, SilenceUsage: true}
+	root.AddCommand(Commands()...)
+	root.SetArgs([]string{"room", "list", "--url", srv.URL})
+	err := root.Execute()
+	if ExitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "can't be trusted") || !strings.Contains(err.Error(), "--insecure") {
+		t.Errorf("exit code %d: %v", ExitCode(err), err)
+	}
 }
 
 func TestCleanStripsControls(t *testing.T) {

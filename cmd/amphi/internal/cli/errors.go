@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -84,6 +85,14 @@ func explain(url string, err error) error {
 		}
 		if e, ok := msg.(*amphiv1.Error); ok {
 			return &problem{err: proto.FromWire(e), advice: advice[proto.Code(e.GetCode())], exit: exitRefused}
+		}
+	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return &problem{
+			err:    fmt.Errorf("%s: %s can't be trusted: %w", proto.Unavailable, url, untrusted.Err),
+			advice: "Use the name that its certificate is for. A certificate that was made for trying is accepted with --insecure.",
+			exit:   exitUnreachable,
 		}
 	}
 	var op *net.OpError
