@@ -425,8 +425,8 @@ type begun struct {
 // Put implements Store.
 func (b *begun) Put(ctx context.Context, u *Upload) error {
 	if do := <-b.put; do != nil {
-		u.Kept("upload of " + u.Key)
 		do()
+		u.Kept("upload of " + u.Key)
 		return errors.New("cut")
 	}
 	return b.fake.Put(ctx, u)
@@ -440,7 +440,7 @@ func (b *begun) Abort(_ context.Context, key, resume string) error {
 	return nil
 }
 
-// A job that is replaced while it is tried has its upload aborted by the one that took its place.
+// A job that is replaced while it is tried, before it has begun its upload, has that aborted by the one that took its place.
 func TestReplacedWhileItIsTried(t *testing.T) {
 	t.Parallel()
 	store := &begun{put: make(chan func(), 2)}
