@@ -132,7 +132,7 @@ func (a *Authority) Issue(node string, life time.Duration) (cert, key []byte, er
 		expires = a.cert.NotAfter
 	}
 	der, err := sign(&x509.Certificate{
-		Subject:               pkix.Name{CommonName: node},
+		Subject:               pkix.Name{CommonName: node, SerialNumber: issuedMark + now.UTC().Format(time.RFC3339)},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              expires,
 		BasicConstraintsValid: true,

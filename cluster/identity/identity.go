@@ -27,6 +27,8 @@ var (
 	ErrExpired = errors.New("the certificate is not valid at this time")
 	// ErrWrongNode: it names no node, or another than the one that was called.
 	ErrWrongNode = errors.New("the certificate is of another node")
+	// ErrRevoked: certificates of this node that were issued so early count no more.
+	ErrRevoked = errors.New("the certificate was revoked")
 )
 
 // ValidNode tells whether id has 1 to MaxNode of the characters a-z, A-Z, 0-9, ".", "-" and "_".
@@ -66,6 +68,7 @@ type Identity struct {
 	now   func() time.Time
 
 	mu      sync.Mutex // guards the fields below
+	revoked *Revocations
 	current material
 	checked time.Time
 	stamp   string
@@ -104,6 +107,13 @@ func fromMemory(node string, pair tls.Certificate, root *x509.Certificate) *Iden
 	roots.AddCert(root)
 	return &Identity{
 		log: slog.New(slog.DiscardHandler), node: node, now: time.Now, current: material{pair: pair, roots: roots}}
+}
+
+// Heed has certificates refused that count no more.
+func (i *Identity) Heed(r *Revocations) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.revoked = r
 }
 
 // ID is the id of this node.
@@ -169,7 +179,11 @@ func (i *Identity) verify(state tls.ConnectionState) (string, error) {
 	if len(state.PeerCertificates) == 0 {
 		return "", fmt.Errorf("%w: there is none", ErrForeign)
 	}
-	return check(state.PeerCertificates, i.material().roots, i.now())
+	node, err := check(state.PeerCertificates, i.material().roots, i.now())
+	if err == nil {
+		err = i.Revoked(state)
+	}
+	return node, err
 }
 
 func check(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) (string, error) {

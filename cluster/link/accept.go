@@ -21,6 +21,7 @@ const (
 	refusedForeign    = "foreign_certificate"
 	refusedExpired    = "expired_certificate"
 	refusedNode       = "wrong_node"
+	refusedRevoked    = "revoked_certificate"
 	refusedByOther    = "other_side_refused" // it does not take this node's certificate, or speaks none of its protocols
 	refusedHandshake  = "handshake_failed"
 	refusedProtocol   = "unknown_protocol"
@@ -129,7 +130,21 @@ func (l *Link) handshake(ctx context.Context, s *socket) (conn *tls.Conn, node, 
 	if err != nil {
 		return nil, "", refusedNode, err
 	}
+	if err := l.admit(s, state); err != nil {
+		return nil, "", refusedRevoked, err
+	}
 	return conn, node, "", nil
+}
+
+// admit notes with whom a connection is, and refuses a side whose certificate was revoked since the handshake began.
+func (l *Link) admit(s *socket, state tls.ConnectionState) error {
+	l.sockets.known(s, state)
+	return l.cfg.Identity.Revoked(state)
+}
+
+// Reexamine closes the connections, of all protocols, to nodes whose certificates count no more, and answers how many.
+func (l *Link) Reexamine() int {
+	return l.sockets.closeSuch(func(state tls.ConnectionState) bool { return l.cfg.Identity.Revoked(state) != nil })
 }
 
 func reasonOf(err error) string {
@@ -140,6 +155,8 @@ func reasonOf(err error) string {
 		return refusedForeign
 	case errors.Is(err, identity.ErrExpired):
 		return refusedExpired
+	case errors.Is(err, identity.ErrRevoked):
+		return refusedRevoked
 	case errors.Is(err, identity.ErrWrongNode):
 		return refusedNode
 	case errors.As(err, &garbage):
@@ -173,7 +190,11 @@ func (l *Link) Dial(ctx context.Context, node, protocol string) (*tls.Conn, erro
 	}
 	s := l.sockets.add(raw)
 	conn := tls.Client(s, l.cfg.Identity.Client(node, protocol))
-	if err := l.greet(ctx, conn, protocol); err != nil {
+	err = l.greet(ctx, conn, protocol)
+	if err == nil {
+		err = l.admit(s, conn.ConnectionState())
+	}
+	if err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("connecting to %s at %s: %w", node, address, err)
 	}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 )
@@ -9,7 +10,7 @@ import (
 type sockets struct {
 	perNode int
 
-	mu     sync.Mutex // guards the fields below, and socket.node
+	mu     sync.Mutex // guards the fields below, and socket.node and state
 	open   map[*socket]struct{}
 	byNode map[string]int
 	closed bool
@@ -20,7 +21,9 @@ type socket struct {
 	net.Conn
 	list *sockets
 	node string // whom it is counted for; empty: nobody
-	once sync.Once
+	// state is that of the connection's handshake; nil: it is not done.
+	state *tls.ConnectionState
+	once  sync.Once
 }
 
 func newSockets(perNode int) *sockets {
@@ -49,6 +52,29 @@ func (l *sockets) claim(s *socket, node string) bool {
 	l.byNode[node]++
 	s.node = node
 	return true
+}
+
+// known notes with whom a connection is.
+func (l *sockets) known(s *socket, state tls.ConnectionState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.state = &state
+}
+
+// closeSuch closes connections by whom they are with, and answers how many.
+func (l *sockets) closeSuch(such func(tls.ConnectionState) bool) int {
+	l.mu.Lock()
+	var list []*socket
+	for s := range l.open {
+		if s.state != nil && such(*s.state) {
+			list = append(list, s)
+		}
+	}
+	l.mu.Unlock()
+	for _, s := range list {
+		_ = s.Close()
+	}
+	return len(list)
 }
 
 func (l *sockets) count() int {

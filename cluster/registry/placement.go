@@ -14,7 +14,8 @@ const (
 	MaxNode = 4 << 10
 )
 
-// Changed is the rooms whose placement the last command changed, by their keys; valid until the next command.
+// Changed is the rooms whose placement the last command changed, by their keys, and "" for what is no room's; valid until the next
+// command.
 func (m *Machine) Changed() []string { return m.changed }
 
 func (m *Machine) place(key string, p *pb.Placement) {

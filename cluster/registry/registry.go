@@ -65,6 +65,7 @@ func Restore(reg *pb.Registry) *Machine {
 	filled(&reg.Origins)
 	filled(&reg.Assets)
 	filled(&reg.Pictures)
+	filled(&reg.Revoked)
 	for _, id := range reg.GetRecentIds() {
 		m.recent[id] = true
 	}
@@ -97,6 +98,7 @@ func (m *Machine) Snapshot() *pb.Registry {
 		Assets:   maps.Clone(r.GetAssets()),
 		Pictures: maps.Clone(r.GetPictures()),
 		Origins:  maps.Clone(r.GetOrigins()), OriginFloor: r.GetOriginFloor(),
+		Revoked: maps.Clone(r.GetRevoked()),
 	}
 }
 
@@ -169,6 +171,8 @@ func (m *Machine) apply(cmd *pb.RegistryCommand) error {
 		return m.putPicture(cmd, b.PutPicture)
 	case *pb.RegistryCommand_DeletePicture:
 		return m.deletePicture(b.DeletePicture)
+	case *pb.RegistryCommand_RevokeNode:
+		return m.revokeNode(cmd, b.RevokeNode)
 	}
 	return proto.Errorf(proto.InvalidMessage, "the command is empty or unknown")
 }

@@ -23,7 +23,11 @@ func Common(reg *pb.Registry) (rules uint32, behind string) {
 // the nodes' registries would not be the same any more.
 func Ruled(reg *pb.Registry, cmd *pb.RegistryCommand) (*pb.RegistryCommand, error) {
 	rules, behind := Common(reg)
-	if _, later := cmd.GetBody().(*pb.RegistryCommand_ForgetOrigin); later && rules < 1 {
+	switch cmd.GetBody().(type) {
+	case *pb.RegistryCommand_ForgetOrigin, *pb.RegistryCommand_RevokeNode:
+		if rules >= 1 {
+			break
+		}
 		return nil, proto.Errorf(proto.Unavailable, "the node %q has an earlier version, which does not know this", behind)
 	}
 	if cmd.GetRules() != rules {

@@ -78,15 +78,26 @@ type mesh struct {
 	paths    *paths
 	turn     atomic.Uint32
 	drain    *drain
+	// revoked are certificates that count no more; revoking holds a token when there may be more of them.
+	revoked  *identity.Revocations
+	revoking chan struct{}
 }
 
 // newMesh opens the ports between nodes. The node's media must be there.
 func newMesh(n *Node, cfg ClusterConfig) (*mesh, error) {
-	m := &mesh{cfg: cfg, node: n, log: n.log, drain: newDrain(), paths: newPaths()}
+	m := &mesh{cfg: cfg, node: n, log: n.log, drain: newDrain(), paths: newPaths(), revoking: make(chan struct{}, 1)}
 	if m.cfg.Drain == 0 {
 		m.cfg.Drain = time.Minute
 	}
+	file := ""
+	if n.cfg.Data != "" {
+		file = filepath.Join(n.cfg.Data, revokedFile)
+	}
 	var err error
+	if m.revoked, err = identity.OpenRevocations(file); err != nil {
+		return m, err
+	}
+	cfg.Identity.Heed(m.revoked)
 	if m.link, err = link.New(link.Config{Logger: n.log, Identity: cfg.Identity, Addr: cfg.LinkAddr}); err != nil {
 		return m, err
 	}
@@ -127,6 +138,15 @@ func newMesh(n *Node, cfg ClusterConfig) (*mesh, error) {
 	m.link.OnMessage(kindPaths, func(from string, msg []byte) {
 		if !m.paths.take(from, msg, time.Since(n.started)) {
 			m.log.Debug("what a node says of its trunks cannot be read", "from", from)
+		}
+	})
+	m.cluster.Watch(func(room string) {
+		if room != "" {
+			return
+		}
+		select {
+		case m.revoking <- struct{}{}:
+		default:
 		}
 	})
 	m.planner = newPlanner(m.members, m.rtt)
@@ -177,6 +197,7 @@ func (m *mesh) services() []service {
 		{"the cluster's port", m.link.Run},
 		{"gossip", m.gossip.Run},
 		{"the registry", m.cluster.Run},
+		{"certificates that count no more", m.heed},
 		{"trunks", m.trunks.Run},
 		{"relays", m.relays.Run},
 		{"the node's load", m.tellLoad},
@@ -223,7 +244,7 @@ func (m *mesh) meet() {
 func (m *mesh) living() []cluster.Member {
 	var list []cluster.Member
 	for _, g := range m.all() {
-		if here(g) {
+		if here(g) && !m.shutOut(g.ID) {
 			list = append(list, cluster.Member{ID: g.ID, Roles: g.Roles, Load: int(g.Load)})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/amphi-sfu/amphi/cluster/gossip"
+	"github.com/amphi-sfu/amphi/cluster/registry"
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
 )
@@ -29,11 +30,12 @@ func (m *mesh) nodes() []*amphiv1.NodeInfo {
 			voters = append(voters, s.ID)
 		}
 	}
-	drains := map[string]int64{}
+	drains, revoked := map[string]int64{}, map[string]time.Time{}
 	m.cluster.Read(func(r *amphiv1.Registry) {
 		for id, n := range r.GetNodes() {
 			drains[id] = n.GetDrainUntilMs()
 		}
+		revoked = registry.Revoked(r)
 	})
 	var list []*amphiv1.NodeInfo
 	for _, g := range m.seen() {
@@ -41,6 +43,9 @@ func (m *mesh) nodes() []*amphiv1.NodeInfo {
 			Id: g.ID, Region: g.Region, Zone: g.Zone, Roles: g.Roles, Version: g.Version, StartedMs: g.StartedMs, Address: g.URL,
 			State: stateOf(g), Load: uint32(g.Load), Leader: g.ID == status.Leader, Voter: slices.Contains(voters, g.ID),
 			DrainUntilMs: drains[g.ID],
+		}
+		if before, ok := revoked[g.ID]; ok {
+			info.RevokedBeforeMs = before.UnixMilli()
 		}
 		if rtt := m.link.RTT(g.ID); g.ID != m.self.GetId() && rtt > 0 {
 			info.RttMs = float64(rtt.Microseconds()) / 1000

@@ -45,6 +45,9 @@ type Nodes interface {
 	Drain(ctx context.Context, id string, within time.Duration) (*amphiv1.NodeInfo, error)
 	// Undrain takes a drain back that has not ended.
 	Undrain(ctx context.Context, id string) (*amphiv1.NodeInfo, error)
+	// Revoke makes the node's certificates that were issued before a time count no more. Unless forced, it refuses what would shut this
+	// node out, or leave too few voters.
+	Revoke(ctx context.Context, id string, before time.Time, force bool) (*amphiv1.NodeInfo, error)
 }
 
 // Deps are what the services work with.

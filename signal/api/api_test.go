@@ -55,6 +55,13 @@ func (d *desk) Nodes() []*amphiv1.NodeInfo                              { return
 func (d *desk) Drain(_ context.Context, id string, within time.Duration) (*amphiv1.NodeInfo, error) {
 	return &amphiv1.NodeInfo{Id: id, DrainUntilMs: within.Milliseconds()}, nil
 }
+func (d *desk) Revoke(_ context.Context, id string, before time.Time, force bool) (*amphiv1.NodeInfo, error) {
+	if id == "self" && !force {
+		return nil, proto.Errorf(proto.Conflict, "the node would shut itself out")
+	}
+	return &amphiv1.NodeInfo{Id: id, RevokedBeforeMs: before.UnixMilli()}, nil
+}
+
 func (d *desk) Undrain(_ context.Context, id string) (*amphiv1.NodeInfo, error) {
 	return &amphiv1.NodeInfo{Id: id}, nil
 }
@@ -107,6 +114,11 @@ func TestPlainJSON(t *testing.T) {
 		"nodes":             {"NodeService/ListNodes", "Bearer good", `{}`, 200, "no_a"},
 		"this node":         {"NodeService/GetNode", "Bearer good", `{}`, 200, `"clients":3`},
 		"another node":      {"NodeService/GetNode", "Bearer good", `{"id":"no_b"}`, 404, "not_found"},
+		"a stolen key":      {"NodeService/RevokeNode", "Bearer good", `{"id":"no_b","issuedBeforeMs":"1500"}`, 200, `"revokedBeforeMs":"2000"`},
+		"its own key":       {"NodeService/RevokeNode", "Bearer good", `{"id":"self"}`, 409, "aborted"},
+		"of nobody":         {"NodeService/RevokeNode", "Bearer good", `{}`, 400, "invalid_argument"},
+		"of the future":     {"NodeService/RevokeNode", "Bearer good", `{"id":"no_b","issuedBeforeMs":"99999999999999"}`, 400, "invalid_argument"},
+		"of prehistory":     {"NodeService/RevokeNode", "Bearer good", `{"id":"no_b","issuedBeforeMs":"-1"}`, 400, "invalid_argument"},
 		"no such procedure": {"RoomService/Nothing", "Bearer good", `{}`, 404, ""},
 	} {
 		w := post(h, tt.method, tt.token, tt.body)

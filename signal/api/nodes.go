@@ -13,6 +13,9 @@ import (
 // maxDrain bounds the deadline of a drain.
 const maxDrain = 24 * time.Hour
 
+// revokeAhead is how far the clocks of who revokes and who carries it out may differ.
+const revokeAhead = 5 * time.Minute
+
 func errNoNodes() error { return proto.Errorf(proto.Unavailable, "this node cannot tell") }
 
 type nodes struct{ *services }
@@ -64,6 +67,30 @@ func (s nodes) UndrainNode(ctx context.Context, req *connect.Request[amphiv1.Und
 		return nil, proto.Errorf(proto.InvalidArgument, "say which node")
 	}
 	info, err := s.Nodes.Undrain(ctx, req.Msg.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(info), nil
+}
+
+// RevokeNode shuts a node out whose key was stolen.
+func (s nodes) RevokeNode(ctx context.Context, req *connect.Request[amphiv1.RevokeNodeRequest]) (*connect.Response[amphiv1.NodeInfo], error) {
+	now := time.Now()
+	before := now
+	if ms := req.Msg.GetIssuedBeforeMs(); ms != 0 {
+		before = time.UnixMilli(ms)
+	}
+	switch {
+	case s.Nodes == nil:
+		return nil, errNoNodes()
+	case req.Msg.GetId() == "":
+		return nil, proto.Errorf(proto.InvalidArgument, "say which node")
+	case before.After(now.Add(revokeAhead)) || before.UnixMilli() < 0:
+		return nil, proto.Errorf(proto.InvalidArgument, "certificates of the future cannot be revoked: no new one of the node would count")
+	}
+	// Certificates tell the second in which they were issued.
+	before = before.Add(time.Second - 1).Truncate(time.Second)
+	info, err := s.Nodes.Revoke(ctx, req.Msg.GetId(), before, req.Msg.GetForce())
 	if err != nil {
 		return nil, err
 	}

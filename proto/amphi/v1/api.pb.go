@@ -3087,6 +3087,68 @@ func (x *GetSessionRequest) GetId() string {
 	return ""
 }
 
+type RevokeNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Certificates issued before this time count no more, in Unix milliseconds, to the second above; 0 is now.
+	IssuedBeforeMs int64 `protobuf:"varint,2,opt,name=issued_before_ms,json=issuedBeforeMs,proto3" json:"issued_before_ms,omitempty"`
+	// Also the node that is asked, one that nobody knows, or one without which too few voters are left.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeNodeRequest) Reset() {
+	*x = RevokeNodeRequest{}
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeNodeRequest) ProtoMessage() {}
+
+func (x *RevokeNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeNodeRequest.ProtoReflect.Descriptor instead.
+func (*RevokeNodeRequest) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *RevokeNodeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RevokeNodeRequest) GetIssuedBeforeMs() int64 {
+	if x != nil {
+		return x.IssuedBeforeMs
+	}
+	return 0
+}
+
+func (x *RevokeNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type DrainNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3098,7 +3160,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3172,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[59]
+	mi := &file_amphi_v1_api_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3185,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{59}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DrainNodeRequest) GetId() string {
@@ -3149,7 +3211,7 @@ type UndrainNodeRequest struct {
 
 func (x *UndrainNodeRequest) Reset() {
 	*x = UndrainNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3223,7 @@ func (x *UndrainNodeRequest) String() string {
 func (*UndrainNodeRequest) ProtoMessage() {}
 
 func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[60]
+	mi := &file_amphi_v1_api_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3236,7 @@ func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{60}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UndrainNodeRequest) GetId() string {
@@ -3192,7 +3254,7 @@ type ListNodesRequest struct {
 
 func (x *ListNodesRequest) Reset() {
 	*x = ListNodesRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +3266,7 @@ func (x *ListNodesRequest) String() string {
 func (*ListNodesRequest) ProtoMessage() {}
 
 func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[61]
+	mi := &file_amphi_v1_api_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3279,7 @@ func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
 func (*ListNodesRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{61}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
 }
 
 type ListNodesResponse struct {
@@ -3229,7 +3291,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3303,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[62]
+	mi := &file_amphi_v1_api_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3316,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{62}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListNodesResponse) GetNodes() []*NodeInfo {
@@ -3281,15 +3343,17 @@ type NodeInfo struct {
 	Leader bool `protobuf:"varint,10,opt,name=leader,proto3" json:"leader,omitempty"`
 	Voter  bool `protobuf:"varint,11,opt,name=voter,proto3" json:"voter,omitempty"`
 	// Round trip from the node asked, 0 where it is not known.
-	RttMs         float64 `protobuf:"fixed64,12,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
-	DrainUntilMs  int64   `protobuf:"varint,13,opt,name=drain_until_ms,json=drainUntilMs,proto3" json:"drain_until_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RttMs        float64 `protobuf:"fixed64,12,opt,name=rtt_ms,json=rttMs,proto3" json:"rtt_ms,omitempty"`
+	DrainUntilMs int64   `protobuf:"varint,13,opt,name=drain_until_ms,json=drainUntilMs,proto3" json:"drain_until_ms,omitempty"`
+	// Certificates of it that were issued before count no more; 0: all count.
+	RevokedBeforeMs int64 `protobuf:"varint,14,opt,name=revoked_before_ms,json=revokedBeforeMs,proto3" json:"revoked_before_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
 	*x = NodeInfo{}
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3365,7 @@ func (x *NodeInfo) String() string {
 func (*NodeInfo) ProtoMessage() {}
 
 func (x *NodeInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[63]
+	mi := &file_amphi_v1_api_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3378,7 @@ func (x *NodeInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
 func (*NodeInfo) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{63}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *NodeInfo) GetId() string {
@@ -3408,6 +3472,13 @@ func (x *NodeInfo) GetDrainUntilMs() int64 {
 	return 0
 }
 
+func (x *NodeInfo) GetRevokedBeforeMs() int64 {
+	if x != nil {
+		return x.RevokedBeforeMs
+	}
+	return 0
+}
+
 type GetNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty is the node asked.
@@ -3418,7 +3489,7 @@ type GetNodeRequest struct {
 
 func (x *GetNodeRequest) Reset() {
 	*x = GetNodeRequest{}
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3501,7 @@ func (x *GetNodeRequest) String() string {
 func (*GetNodeRequest) ProtoMessage() {}
 
 func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[64]
+	mi := &file_amphi_v1_api_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3514,7 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{64}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *GetNodeRequest) GetId() string {
@@ -3491,7 +3562,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3503,7 +3574,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[65]
+	mi := &file_amphi_v1_api_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3516,7 +3587,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{65}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *NodeStatus) GetInfo() *NodeInfo {
@@ -3697,7 +3768,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3780,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[66]
+	mi := &file_amphi_v1_api_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3793,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{66}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ClusterStatus) GetRaftState() string {
@@ -3825,7 +3896,7 @@ type TrunkStatus struct {
 
 func (x *TrunkStatus) Reset() {
 	*x = TrunkStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3837,7 +3908,7 @@ func (x *TrunkStatus) String() string {
 func (*TrunkStatus) ProtoMessage() {}
 
 func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[67]
+	mi := &file_amphi_v1_api_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3850,7 +3921,7 @@ func (x *TrunkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrunkStatus.ProtoReflect.Descriptor instead.
 func (*TrunkStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{67}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TrunkStatus) GetNode() string {
@@ -3944,7 +4015,7 @@ type DrainStatus struct {
 
 func (x *DrainStatus) Reset() {
 	*x = DrainStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[68]
+	mi := &file_amphi_v1_api_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4027,7 @@ func (x *DrainStatus) String() string {
 func (*DrainStatus) ProtoMessage() {}
 
 func (x *DrainStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[68]
+	mi := &file_amphi_v1_api_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4040,7 @@ func (x *DrainStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainStatus.ProtoReflect.Descriptor instead.
 func (*DrainStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{68}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *DrainStatus) GetUntilMs() int64 {
@@ -4024,7 +4095,7 @@ type RelayStatus struct {
 
 func (x *RelayStatus) Reset() {
 	*x = RelayStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[69]
+	mi := &file_amphi_v1_api_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4107,7 @@ func (x *RelayStatus) String() string {
 func (*RelayStatus) ProtoMessage() {}
 
 func (x *RelayStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[69]
+	mi := &file_amphi_v1_api_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4120,7 @@ func (x *RelayStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayStatus.ProtoReflect.Descriptor instead.
 func (*RelayStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{69}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RelayStatus) GetTrackId() string {
@@ -4113,7 +4184,7 @@ type RoomStatus struct {
 
 func (x *RoomStatus) Reset() {
 	*x = RoomStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[70]
+	mi := &file_amphi_v1_api_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4196,7 @@ func (x *RoomStatus) String() string {
 func (*RoomStatus) ProtoMessage() {}
 
 func (x *RoomStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[70]
+	mi := &file_amphi_v1_api_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4209,7 @@ func (x *RoomStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoomStatus.ProtoReflect.Descriptor instead.
 func (*RoomStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{70}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *RoomStatus) GetName() string {
@@ -4231,7 +4302,7 @@ type PeerStatus struct {
 
 func (x *PeerStatus) Reset() {
 	*x = PeerStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[71]
+	mi := &file_amphi_v1_api_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4243,7 +4314,7 @@ func (x *PeerStatus) String() string {
 func (*PeerStatus) ProtoMessage() {}
 
 func (x *PeerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[71]
+	mi := &file_amphi_v1_api_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4256,7 +4327,7 @@ func (x *PeerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerStatus.ProtoReflect.Descriptor instead.
 func (*PeerStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{71}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PeerStatus) GetPeerId() string {
@@ -4351,7 +4422,7 @@ type UpTrackStatus struct {
 
 func (x *UpTrackStatus) Reset() {
 	*x = UpTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[72]
+	mi := &file_amphi_v1_api_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4363,7 +4434,7 @@ func (x *UpTrackStatus) String() string {
 func (*UpTrackStatus) ProtoMessage() {}
 
 func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[72]
+	mi := &file_amphi_v1_api_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4376,7 +4447,7 @@ func (x *UpTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpTrackStatus.ProtoReflect.Descriptor instead.
 func (*UpTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{72}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *UpTrackStatus) GetTrackId() string {
@@ -4436,7 +4507,7 @@ type EncodingStatus struct {
 
 func (x *EncodingStatus) Reset() {
 	*x = EncodingStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[73]
+	mi := &file_amphi_v1_api_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +4519,7 @@ func (x *EncodingStatus) String() string {
 func (*EncodingStatus) ProtoMessage() {}
 
 func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[73]
+	mi := &file_amphi_v1_api_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +4532,7 @@ func (x *EncodingStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodingStatus.ProtoReflect.Descriptor instead.
 func (*EncodingStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{73}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *EncodingStatus) GetRid() string {
@@ -4531,7 +4602,7 @@ type DownTrackStatus struct {
 
 func (x *DownTrackStatus) Reset() {
 	*x = DownTrackStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[74]
+	mi := &file_amphi_v1_api_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +4614,7 @@ func (x *DownTrackStatus) String() string {
 func (*DownTrackStatus) ProtoMessage() {}
 
 func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[74]
+	mi := &file_amphi_v1_api_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +4627,7 @@ func (x *DownTrackStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DownTrackStatus.ProtoReflect.Descriptor instead.
 func (*DownTrackStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{74}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *DownTrackStatus) GetTrackId() string {
@@ -4643,7 +4714,7 @@ type OutputStatus struct {
 
 func (x *OutputStatus) Reset() {
 	*x = OutputStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[75]
+	mi := &file_amphi_v1_api_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +4726,7 @@ func (x *OutputStatus) String() string {
 func (*OutputStatus) ProtoMessage() {}
 
 func (x *OutputStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[75]
+	mi := &file_amphi_v1_api_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +4739,7 @@ func (x *OutputStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputStatus.ProtoReflect.Descriptor instead.
 func (*OutputStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{75}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *OutputStatus) GetRoom() string {
@@ -4731,7 +4802,7 @@ type StreamStatus struct {
 
 func (x *StreamStatus) Reset() {
 	*x = StreamStatus{}
-	mi := &file_amphi_v1_api_proto_msgTypes[76]
+	mi := &file_amphi_v1_api_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4743,7 +4814,7 @@ func (x *StreamStatus) String() string {
 func (*StreamStatus) ProtoMessage() {}
 
 func (x *StreamStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_api_proto_msgTypes[76]
+	mi := &file_amphi_v1_api_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4756,7 +4827,7 @@ func (x *StreamStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamStatus.ProtoReflect.Descriptor instead.
 func (*StreamStatus) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_api_proto_rawDescGZIP(), []int{76}
+	return file_amphi_v1_api_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *StreamStatus) GetRoom() string {
@@ -5075,7 +5146,11 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\bsessions\x18\x01 \x03(\v2\x11.amphi.v1.SessionR\bsessions\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\"#\n" +
 	"\x11GetSessionRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"A\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"c\n" +
+	"\x11RevokeNodeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
+	"\x10issued_before_ms\x18\x02 \x01(\x03R\x0eissuedBeforeMs\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"A\n" +
 	"\x10DrainNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -5084,7 +5159,7 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
 	"\x10ListNodesRequest\"=\n" +
 	"\x11ListNodesResponse\x12(\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x12.amphi.v1.NodeInfoR\x05nodes\"\xc4\x02\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x12.amphi.v1.NodeInfoR\x05nodes\"\xf0\x02\n" +
 	"\bNodeInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x14\n" +
@@ -5100,7 +5175,8 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	" \x01(\bR\x06leader\x12\x14\n" +
 	"\x05voter\x18\v \x01(\bR\x05voter\x12\x15\n" +
 	"\x06rtt_ms\x18\f \x01(\x01R\x05rttMs\x12$\n" +
-	"\x0edrain_until_ms\x18\r \x01(\x03R\fdrainUntilMs\" \n" +
+	"\x0edrain_until_ms\x18\r \x01(\x03R\fdrainUntilMs\x12*\n" +
+	"\x11revoked_before_ms\x18\x0e \x01(\x03R\x0frevokedBeforeMs\" \n" +
 	"\x0eGetNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x8f\a\n" +
 	"\n" +
@@ -5339,12 +5415,14 @@ const file_amphi_v1_api_proto_rawDesc = "" +
 	"\x0eSessionService\x12M\n" +
 	"\fListSessions\x12\x1d.amphi.v1.ListSessionsRequest\x1a\x1e.amphi.v1.ListSessionsResponse\x12<\n" +
 	"\n" +
-	"GetSession\x12\x1b.amphi.v1.GetSessionRequest\x1a\x11.amphi.v1.Session2\x8c\x02\n" +
+	"GetSession\x12\x1b.amphi.v1.GetSessionRequest\x1a\x11.amphi.v1.Session2\xcb\x02\n" +
 	"\vNodeService\x12D\n" +
 	"\tListNodes\x12\x1a.amphi.v1.ListNodesRequest\x1a\x1b.amphi.v1.ListNodesResponse\x129\n" +
 	"\aGetNode\x12\x18.amphi.v1.GetNodeRequest\x1a\x14.amphi.v1.NodeStatus\x12;\n" +
 	"\tDrainNode\x12\x1a.amphi.v1.DrainNodeRequest\x1a\x12.amphi.v1.NodeInfo\x12?\n" +
-	"\vUndrainNode\x12\x1c.amphi.v1.UndrainNodeRequest\x1a\x12.amphi.v1.NodeInfoB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
+	"\vUndrainNode\x12\x1c.amphi.v1.UndrainNodeRequest\x1a\x12.amphi.v1.NodeInfo\x12=\n" +
+	"\n" +
+	"RevokeNode\x12\x1b.amphi.v1.RevokeNodeRequest\x1a\x12.amphi.v1.NodeInfoB3Z1github.com/amphi-sfu/amphi/proto/amphi/v1;amphiv1b\x06proto3"
 
 var (
 	file_amphi_v1_api_proto_rawDescOnce sync.Once
@@ -5358,7 +5436,7 @@ func file_amphi_v1_api_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_api_proto_rawDescData
 }
 
-var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_amphi_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_amphi_v1_api_proto_goTypes = []any{
 	(*CreateRoomRequest)(nil),        // 0: amphi.v1.CreateRoomRequest
 	(*GetRoomRequest)(nil),           // 1: amphi.v1.GetRoomRequest
@@ -5419,109 +5497,110 @@ var file_amphi_v1_api_proto_goTypes = []any{
 	(*ListSessionsRequest)(nil),      // 56: amphi.v1.ListSessionsRequest
 	(*ListSessionsResponse)(nil),     // 57: amphi.v1.ListSessionsResponse
 	(*GetSessionRequest)(nil),        // 58: amphi.v1.GetSessionRequest
-	(*DrainNodeRequest)(nil),         // 59: amphi.v1.DrainNodeRequest
-	(*UndrainNodeRequest)(nil),       // 60: amphi.v1.UndrainNodeRequest
-	(*ListNodesRequest)(nil),         // 61: amphi.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),        // 62: amphi.v1.ListNodesResponse
-	(*NodeInfo)(nil),                 // 63: amphi.v1.NodeInfo
-	(*GetNodeRequest)(nil),           // 64: amphi.v1.GetNodeRequest
-	(*NodeStatus)(nil),               // 65: amphi.v1.NodeStatus
-	(*ClusterStatus)(nil),            // 66: amphi.v1.ClusterStatus
-	(*TrunkStatus)(nil),              // 67: amphi.v1.TrunkStatus
-	(*DrainStatus)(nil),              // 68: amphi.v1.DrainStatus
-	(*RelayStatus)(nil),              // 69: amphi.v1.RelayStatus
-	(*RoomStatus)(nil),               // 70: amphi.v1.RoomStatus
-	(*PeerStatus)(nil),               // 71: amphi.v1.PeerStatus
-	(*UpTrackStatus)(nil),            // 72: amphi.v1.UpTrackStatus
-	(*EncodingStatus)(nil),           // 73: amphi.v1.EncodingStatus
-	(*DownTrackStatus)(nil),          // 74: amphi.v1.DownTrackStatus
-	(*OutputStatus)(nil),             // 75: amphi.v1.OutputStatus
-	(*StreamStatus)(nil),             // 76: amphi.v1.StreamStatus
-	nil,                              // 77: amphi.v1.NodeStatus.DropsEntry
-	nil,                              // 78: amphi.v1.ClusterStatus.RefusedEntry
-	nil,                              // 79: amphi.v1.RoomStatus.PeersByLevelEntry
-	nil,                              // 80: amphi.v1.StreamStatus.DropsEntry
-	(*Room)(nil),                     // 81: amphi.v1.Room
-	(*RoomCode)(nil),                 // 82: amphi.v1.RoomCode
-	(*SendMessage)(nil),              // 83: amphi.v1.SendMessage
-	(*SetStore)(nil),                 // 84: amphi.v1.SetStore
-	(*ListPeers)(nil),                // 85: amphi.v1.ListPeers
-	(*UpdatePeer)(nil),               // 86: amphi.v1.UpdatePeer
-	(*ChangeRole)(nil),               // 87: amphi.v1.ChangeRole
-	(*MutePeers)(nil),                // 88: amphi.v1.MutePeers
-	(*RemovePeers)(nil),              // 89: amphi.v1.RemovePeers
-	(*Template)(nil),                 // 90: amphi.v1.Template
-	(*Picture)(nil),                  // 91: amphi.v1.Picture
-	(LayoutKind)(0),                  // 92: amphi.v1.LayoutKind
-	(*LayoutOptions)(nil),            // 93: amphi.v1.LayoutOptions
-	(*Stream)(nil),                   // 94: amphi.v1.Stream
-	(*TimedMetadata)(nil),            // 95: amphi.v1.TimedMetadata
-	(*Captions)(nil),                 // 96: amphi.v1.Captions
-	(*TrackFilter)(nil),              // 97: amphi.v1.TrackFilter
-	(*Output)(nil),                   // 98: amphi.v1.Output
-	(AssetType)(0),                   // 99: amphi.v1.AssetType
-	(AssetState)(0),                  // 100: amphi.v1.AssetState
-	(*Asset)(nil),                    // 101: amphi.v1.Asset
-	(*Session)(nil),                  // 102: amphi.v1.Session
-	(*EdgeStatus)(nil),               // 103: amphi.v1.EdgeStatus
-	(*RelayPlan)(nil),                // 104: amphi.v1.RelayPlan
-	(*StreamVariant)(nil),            // 105: amphi.v1.StreamVariant
-	(*RoomState)(nil),                // 106: amphi.v1.RoomState
-	(*SendResult)(nil),               // 107: amphi.v1.SendResult
-	(*StoreResult)(nil),              // 108: amphi.v1.StoreResult
-	(*ListPeersResult)(nil),          // 109: amphi.v1.ListPeersResult
-	(*Peer)(nil),                     // 110: amphi.v1.Peer
-	(*ChangeRoleResult)(nil),         // 111: amphi.v1.ChangeRoleResult
-	(*Playback)(nil),                 // 112: amphi.v1.Playback
+	(*RevokeNodeRequest)(nil),        // 59: amphi.v1.RevokeNodeRequest
+	(*DrainNodeRequest)(nil),         // 60: amphi.v1.DrainNodeRequest
+	(*UndrainNodeRequest)(nil),       // 61: amphi.v1.UndrainNodeRequest
+	(*ListNodesRequest)(nil),         // 62: amphi.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),        // 63: amphi.v1.ListNodesResponse
+	(*NodeInfo)(nil),                 // 64: amphi.v1.NodeInfo
+	(*GetNodeRequest)(nil),           // 65: amphi.v1.GetNodeRequest
+	(*NodeStatus)(nil),               // 66: amphi.v1.NodeStatus
+	(*ClusterStatus)(nil),            // 67: amphi.v1.ClusterStatus
+	(*TrunkStatus)(nil),              // 68: amphi.v1.TrunkStatus
+	(*DrainStatus)(nil),              // 69: amphi.v1.DrainStatus
+	(*RelayStatus)(nil),              // 70: amphi.v1.RelayStatus
+	(*RoomStatus)(nil),               // 71: amphi.v1.RoomStatus
+	(*PeerStatus)(nil),               // 72: amphi.v1.PeerStatus
+	(*UpTrackStatus)(nil),            // 73: amphi.v1.UpTrackStatus
+	(*EncodingStatus)(nil),           // 74: amphi.v1.EncodingStatus
+	(*DownTrackStatus)(nil),          // 75: amphi.v1.DownTrackStatus
+	(*OutputStatus)(nil),             // 76: amphi.v1.OutputStatus
+	(*StreamStatus)(nil),             // 77: amphi.v1.StreamStatus
+	nil,                              // 78: amphi.v1.NodeStatus.DropsEntry
+	nil,                              // 79: amphi.v1.ClusterStatus.RefusedEntry
+	nil,                              // 80: amphi.v1.RoomStatus.PeersByLevelEntry
+	nil,                              // 81: amphi.v1.StreamStatus.DropsEntry
+	(*Room)(nil),                     // 82: amphi.v1.Room
+	(*RoomCode)(nil),                 // 83: amphi.v1.RoomCode
+	(*SendMessage)(nil),              // 84: amphi.v1.SendMessage
+	(*SetStore)(nil),                 // 85: amphi.v1.SetStore
+	(*ListPeers)(nil),                // 86: amphi.v1.ListPeers
+	(*UpdatePeer)(nil),               // 87: amphi.v1.UpdatePeer
+	(*ChangeRole)(nil),               // 88: amphi.v1.ChangeRole
+	(*MutePeers)(nil),                // 89: amphi.v1.MutePeers
+	(*RemovePeers)(nil),              // 90: amphi.v1.RemovePeers
+	(*Template)(nil),                 // 91: amphi.v1.Template
+	(*Picture)(nil),                  // 92: amphi.v1.Picture
+	(LayoutKind)(0),                  // 93: amphi.v1.LayoutKind
+	(*LayoutOptions)(nil),            // 94: amphi.v1.LayoutOptions
+	(*Stream)(nil),                   // 95: amphi.v1.Stream
+	(*TimedMetadata)(nil),            // 96: amphi.v1.TimedMetadata
+	(*Captions)(nil),                 // 97: amphi.v1.Captions
+	(*TrackFilter)(nil),              // 98: amphi.v1.TrackFilter
+	(*Output)(nil),                   // 99: amphi.v1.Output
+	(AssetType)(0),                   // 100: amphi.v1.AssetType
+	(AssetState)(0),                  // 101: amphi.v1.AssetState
+	(*Asset)(nil),                    // 102: amphi.v1.Asset
+	(*Session)(nil),                  // 103: amphi.v1.Session
+	(*EdgeStatus)(nil),               // 104: amphi.v1.EdgeStatus
+	(*RelayPlan)(nil),                // 105: amphi.v1.RelayPlan
+	(*StreamVariant)(nil),            // 106: amphi.v1.StreamVariant
+	(*RoomState)(nil),                // 107: amphi.v1.RoomState
+	(*SendResult)(nil),               // 108: amphi.v1.SendResult
+	(*StoreResult)(nil),              // 109: amphi.v1.StoreResult
+	(*ListPeersResult)(nil),          // 110: amphi.v1.ListPeersResult
+	(*Peer)(nil),                     // 111: amphi.v1.Peer
+	(*ChangeRoleResult)(nil),         // 112: amphi.v1.ChangeRoleResult
+	(*Playback)(nil),                 // 113: amphi.v1.Playback
 }
 var file_amphi_v1_api_proto_depIdxs = []int32{
-	81,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
-	82,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
-	83,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
-	84,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
-	85,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
-	86,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
-	87,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
-	88,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
-	89,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
-	90,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
-	90,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
-	91,  // 11: amphi.v1.ListPicturesResponse.pictures:type_name -> amphi.v1.Picture
-	92,  // 12: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
-	93,  // 13: amphi.v1.StartStreamRequest.layout_options:type_name -> amphi.v1.LayoutOptions
-	94,  // 14: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
-	92,  // 15: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
-	93,  // 16: amphi.v1.SetLayoutRequest.layout_options:type_name -> amphi.v1.LayoutOptions
-	95,  // 17: amphi.v1.SendTimedMetadataRequest.metadata:type_name -> amphi.v1.TimedMetadata
-	96,  // 18: amphi.v1.AddCaptionsRequest.captions:type_name -> amphi.v1.Captions
-	97,  // 19: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
-	98,  // 20: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
-	99,  // 21: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
-	100, // 22: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
-	101, // 23: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
-	102, // 24: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
-	63,  // 25: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
-	63,  // 26: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
-	70,  // 27: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
-	76,  // 28: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
-	77,  // 29: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
-	66,  // 30: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
-	67,  // 31: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
-	68,  // 32: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
-	75,  // 33: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
-	103, // 34: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
-	78,  // 35: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
-	79,  // 36: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
-	71,  // 37: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
-	104, // 38: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
-	69,  // 39: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
-	72,  // 40: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
-	74,  // 41: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
-	73,  // 42: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
-	98,  // 43: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
-	94,  // 44: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
-	80,  // 45: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
-	105, // 46: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
+	82,  // 0: amphi.v1.ListRoomsResponse.rooms:type_name -> amphi.v1.Room
+	83,  // 1: amphi.v1.CodesResponse.codes:type_name -> amphi.v1.RoomCode
+	84,  // 2: amphi.v1.SendMessageRequest.message:type_name -> amphi.v1.SendMessage
+	85,  // 3: amphi.v1.SetStoreRequest.set:type_name -> amphi.v1.SetStore
+	86,  // 4: amphi.v1.ListPeersRequest.list:type_name -> amphi.v1.ListPeers
+	87,  // 5: amphi.v1.UpdatePeerRequest.update:type_name -> amphi.v1.UpdatePeer
+	88,  // 6: amphi.v1.ChangeRoleRequest.change:type_name -> amphi.v1.ChangeRole
+	89,  // 7: amphi.v1.MutePeersRequest.mute:type_name -> amphi.v1.MutePeers
+	90,  // 8: amphi.v1.RemovePeersRequest.remove:type_name -> amphi.v1.RemovePeers
+	91,  // 9: amphi.v1.ListTemplatesResponse.templates:type_name -> amphi.v1.Template
+	91,  // 10: amphi.v1.SetTemplateRequest.template:type_name -> amphi.v1.Template
+	92,  // 11: amphi.v1.ListPicturesResponse.pictures:type_name -> amphi.v1.Picture
+	93,  // 12: amphi.v1.StartStreamRequest.layout:type_name -> amphi.v1.LayoutKind
+	94,  // 13: amphi.v1.StartStreamRequest.layout_options:type_name -> amphi.v1.LayoutOptions
+	95,  // 14: amphi.v1.ListStreamsResponse.streams:type_name -> amphi.v1.Stream
+	93,  // 15: amphi.v1.SetLayoutRequest.layout:type_name -> amphi.v1.LayoutKind
+	94,  // 16: amphi.v1.SetLayoutRequest.layout_options:type_name -> amphi.v1.LayoutOptions
+	96,  // 17: amphi.v1.SendTimedMetadataRequest.metadata:type_name -> amphi.v1.TimedMetadata
+	97,  // 18: amphi.v1.AddCaptionsRequest.captions:type_name -> amphi.v1.Captions
+	98,  // 19: amphi.v1.StartRecordingRequest.filter:type_name -> amphi.v1.TrackFilter
+	99,  // 20: amphi.v1.OutputsResponse.outputs:type_name -> amphi.v1.Output
+	100, // 21: amphi.v1.ListAssetsRequest.type:type_name -> amphi.v1.AssetType
+	101, // 22: amphi.v1.ListAssetsRequest.state:type_name -> amphi.v1.AssetState
+	102, // 23: amphi.v1.ListAssetsResponse.assets:type_name -> amphi.v1.Asset
+	103, // 24: amphi.v1.ListSessionsResponse.sessions:type_name -> amphi.v1.Session
+	64,  // 25: amphi.v1.ListNodesResponse.nodes:type_name -> amphi.v1.NodeInfo
+	64,  // 26: amphi.v1.NodeStatus.info:type_name -> amphi.v1.NodeInfo
+	71,  // 27: amphi.v1.NodeStatus.rooms:type_name -> amphi.v1.RoomStatus
+	77,  // 28: amphi.v1.NodeStatus.streams:type_name -> amphi.v1.StreamStatus
+	78,  // 29: amphi.v1.NodeStatus.drops:type_name -> amphi.v1.NodeStatus.DropsEntry
+	67,  // 30: amphi.v1.NodeStatus.cluster:type_name -> amphi.v1.ClusterStatus
+	68,  // 31: amphi.v1.NodeStatus.trunks:type_name -> amphi.v1.TrunkStatus
+	69,  // 32: amphi.v1.NodeStatus.drain:type_name -> amphi.v1.DrainStatus
+	76,  // 33: amphi.v1.NodeStatus.outputs:type_name -> amphi.v1.OutputStatus
+	104, // 34: amphi.v1.NodeStatus.edge:type_name -> amphi.v1.EdgeStatus
+	79,  // 35: amphi.v1.ClusterStatus.refused:type_name -> amphi.v1.ClusterStatus.RefusedEntry
+	80,  // 36: amphi.v1.RoomStatus.peers_by_level:type_name -> amphi.v1.RoomStatus.PeersByLevelEntry
+	72,  // 37: amphi.v1.RoomStatus.peers:type_name -> amphi.v1.PeerStatus
+	105, // 38: amphi.v1.RoomStatus.plan:type_name -> amphi.v1.RelayPlan
+	70,  // 39: amphi.v1.RoomStatus.relays:type_name -> amphi.v1.RelayStatus
+	73,  // 40: amphi.v1.PeerStatus.up:type_name -> amphi.v1.UpTrackStatus
+	75,  // 41: amphi.v1.PeerStatus.down:type_name -> amphi.v1.DownTrackStatus
+	74,  // 42: amphi.v1.UpTrackStatus.encodings:type_name -> amphi.v1.EncodingStatus
+	99,  // 43: amphi.v1.OutputStatus.output:type_name -> amphi.v1.Output
+	95,  // 44: amphi.v1.StreamStatus.stream:type_name -> amphi.v1.Stream
+	81,  // 45: amphi.v1.StreamStatus.drops:type_name -> amphi.v1.StreamStatus.DropsEntry
+	106, // 46: amphi.v1.StreamStatus.variants:type_name -> amphi.v1.StreamVariant
 	0,   // 47: amphi.v1.RoomService.CreateRoom:input_type -> amphi.v1.CreateRoomRequest
 	1,   // 48: amphi.v1.RoomService.GetRoom:input_type -> amphi.v1.GetRoomRequest
 	2,   // 49: amphi.v1.RoomService.ListRooms:input_type -> amphi.v1.ListRoomsRequest
@@ -5569,63 +5648,65 @@ var file_amphi_v1_api_proto_depIdxs = []int32{
 	54,  // 91: amphi.v1.AssetService.PresignAsset:input_type -> amphi.v1.PresignAssetRequest
 	56,  // 92: amphi.v1.SessionService.ListSessions:input_type -> amphi.v1.ListSessionsRequest
 	58,  // 93: amphi.v1.SessionService.GetSession:input_type -> amphi.v1.GetSessionRequest
-	61,  // 94: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
-	64,  // 95: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
-	59,  // 96: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
-	60,  // 97: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
-	81,  // 98: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
-	81,  // 99: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
-	3,   // 100: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
-	81,  // 101: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
-	6,   // 102: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
-	8,   // 103: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
-	106, // 104: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
-	12,  // 105: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
-	12,  // 106: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
-	82,  // 107: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
-	107, // 108: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
-	108, // 109: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
-	109, // 110: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
-	110, // 111: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
-	110, // 112: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
-	111, // 113: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
-	21,  // 114: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
-	23,  // 115: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
-	25,  // 116: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
-	90,  // 117: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
-	90,  // 118: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
-	29,  // 119: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
-	94,  // 120: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
-	94,  // 121: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
-	39,  // 122: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
-	94,  // 123: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
-	112, // 124: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
-	91,  // 125: amphi.v1.StreamService.PutPicture:output_type -> amphi.v1.Picture
-	33,  // 126: amphi.v1.StreamService.ListPictures:output_type -> amphi.v1.ListPicturesResponse
-	35,  // 127: amphi.v1.StreamService.DeletePicture:output_type -> amphi.v1.DeletePictureResponse
-	95,  // 128: amphi.v1.StreamService.SendTimedMetadata:output_type -> amphi.v1.TimedMetadata
-	43,  // 129: amphi.v1.StreamService.AddCaptions:output_type -> amphi.v1.AddCaptionsResponse
-	98,  // 130: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
-	48,  // 131: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
-	48,  // 132: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
-	48,  // 133: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
-	48,  // 134: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
-	98,  // 135: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
-	48,  // 136: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
-	48,  // 137: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
-	48,  // 138: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
-	50,  // 139: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
-	101, // 140: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
-	53,  // 141: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
-	55,  // 142: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
-	57,  // 143: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
-	102, // 144: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
-	62,  // 145: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
-	65,  // 146: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
-	63,  // 147: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
-	63,  // 148: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
-	98,  // [98:149] is the sub-list for method output_type
-	47,  // [47:98] is the sub-list for method input_type
+	62,  // 94: amphi.v1.NodeService.ListNodes:input_type -> amphi.v1.ListNodesRequest
+	65,  // 95: amphi.v1.NodeService.GetNode:input_type -> amphi.v1.GetNodeRequest
+	60,  // 96: amphi.v1.NodeService.DrainNode:input_type -> amphi.v1.DrainNodeRequest
+	61,  // 97: amphi.v1.NodeService.UndrainNode:input_type -> amphi.v1.UndrainNodeRequest
+	59,  // 98: amphi.v1.NodeService.RevokeNode:input_type -> amphi.v1.RevokeNodeRequest
+	82,  // 99: amphi.v1.RoomService.CreateRoom:output_type -> amphi.v1.Room
+	82,  // 100: amphi.v1.RoomService.GetRoom:output_type -> amphi.v1.Room
+	3,   // 101: amphi.v1.RoomService.ListRooms:output_type -> amphi.v1.ListRoomsResponse
+	82,  // 102: amphi.v1.RoomService.UpdateRoom:output_type -> amphi.v1.Room
+	6,   // 103: amphi.v1.RoomService.DeleteRoom:output_type -> amphi.v1.DeleteRoomResponse
+	8,   // 104: amphi.v1.RoomService.EndRoom:output_type -> amphi.v1.EndRoomResponse
+	107, // 105: amphi.v1.RoomService.GetState:output_type -> amphi.v1.RoomState
+	12,  // 106: amphi.v1.RoomService.CreateCodes:output_type -> amphi.v1.CodesResponse
+	12,  // 107: amphi.v1.RoomService.ListCodes:output_type -> amphi.v1.CodesResponse
+	83,  // 108: amphi.v1.RoomService.UpdateCode:output_type -> amphi.v1.RoomCode
+	108, // 109: amphi.v1.RoomService.SendMessage:output_type -> amphi.v1.SendResult
+	109, // 110: amphi.v1.RoomService.SetStore:output_type -> amphi.v1.StoreResult
+	110, // 111: amphi.v1.PeerService.ListPeers:output_type -> amphi.v1.ListPeersResult
+	111, // 112: amphi.v1.PeerService.GetPeer:output_type -> amphi.v1.Peer
+	111, // 113: amphi.v1.PeerService.UpdatePeer:output_type -> amphi.v1.Peer
+	112, // 114: amphi.v1.PeerService.ChangeRole:output_type -> amphi.v1.ChangeRoleResult
+	21,  // 115: amphi.v1.PeerService.MutePeers:output_type -> amphi.v1.MutePeersResponse
+	23,  // 116: amphi.v1.PeerService.RemovePeers:output_type -> amphi.v1.RemovePeersResponse
+	25,  // 117: amphi.v1.TemplateService.ListTemplates:output_type -> amphi.v1.ListTemplatesResponse
+	91,  // 118: amphi.v1.TemplateService.GetTemplate:output_type -> amphi.v1.Template
+	91,  // 119: amphi.v1.TemplateService.SetTemplate:output_type -> amphi.v1.Template
+	29,  // 120: amphi.v1.TemplateService.DeleteTemplate:output_type -> amphi.v1.DeleteTemplateResponse
+	95,  // 121: amphi.v1.StreamService.StartStream:output_type -> amphi.v1.Stream
+	95,  // 122: amphi.v1.StreamService.StopStream:output_type -> amphi.v1.Stream
+	39,  // 123: amphi.v1.StreamService.ListStreams:output_type -> amphi.v1.ListStreamsResponse
+	95,  // 124: amphi.v1.StreamService.SetLayout:output_type -> amphi.v1.Stream
+	113, // 125: amphi.v1.StreamService.CreatePlaybackUrl:output_type -> amphi.v1.Playback
+	92,  // 126: amphi.v1.StreamService.PutPicture:output_type -> amphi.v1.Picture
+	33,  // 127: amphi.v1.StreamService.ListPictures:output_type -> amphi.v1.ListPicturesResponse
+	35,  // 128: amphi.v1.StreamService.DeletePicture:output_type -> amphi.v1.DeletePictureResponse
+	96,  // 129: amphi.v1.StreamService.SendTimedMetadata:output_type -> amphi.v1.TimedMetadata
+	43,  // 130: amphi.v1.StreamService.AddCaptions:output_type -> amphi.v1.AddCaptionsResponse
+	99,  // 131: amphi.v1.RecordingService.StartRecording:output_type -> amphi.v1.Output
+	48,  // 132: amphi.v1.RecordingService.StopRecording:output_type -> amphi.v1.OutputsResponse
+	48,  // 133: amphi.v1.RecordingService.PauseRecording:output_type -> amphi.v1.OutputsResponse
+	48,  // 134: amphi.v1.RecordingService.ResumeRecording:output_type -> amphi.v1.OutputsResponse
+	48,  // 135: amphi.v1.RecordingService.ListRecordings:output_type -> amphi.v1.OutputsResponse
+	99,  // 136: amphi.v1.PushService.AddPush:output_type -> amphi.v1.Output
+	48,  // 137: amphi.v1.PushService.RemovePush:output_type -> amphi.v1.OutputsResponse
+	48,  // 138: amphi.v1.PushService.RetryPush:output_type -> amphi.v1.OutputsResponse
+	48,  // 139: amphi.v1.PushService.ListPushes:output_type -> amphi.v1.OutputsResponse
+	50,  // 140: amphi.v1.AssetService.ListAssets:output_type -> amphi.v1.ListAssetsResponse
+	102, // 141: amphi.v1.AssetService.GetAsset:output_type -> amphi.v1.Asset
+	53,  // 142: amphi.v1.AssetService.DeleteAsset:output_type -> amphi.v1.DeleteAssetResponse
+	55,  // 143: amphi.v1.AssetService.PresignAsset:output_type -> amphi.v1.PresignAssetResponse
+	57,  // 144: amphi.v1.SessionService.ListSessions:output_type -> amphi.v1.ListSessionsResponse
+	103, // 145: amphi.v1.SessionService.GetSession:output_type -> amphi.v1.Session
+	63,  // 146: amphi.v1.NodeService.ListNodes:output_type -> amphi.v1.ListNodesResponse
+	66,  // 147: amphi.v1.NodeService.GetNode:output_type -> amphi.v1.NodeStatus
+	64,  // 148: amphi.v1.NodeService.DrainNode:output_type -> amphi.v1.NodeInfo
+	64,  // 149: amphi.v1.NodeService.UndrainNode:output_type -> amphi.v1.NodeInfo
+	64,  // 150: amphi.v1.NodeService.RevokeNode:output_type -> amphi.v1.NodeInfo
+	99,  // [99:151] is the sub-list for method output_type
+	47,  // [47:99] is the sub-list for method input_type
 	47,  // [47:47] is the sub-list for extension type_name
 	47,  // [47:47] is the sub-list for extension extendee
 	0,   // [0:47] is the sub-list for field type_name
@@ -5651,7 +5732,7 @@ func file_amphi_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_api_proto_rawDesc), len(file_amphi_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   81,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   9,
 		},

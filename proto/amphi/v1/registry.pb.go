@@ -54,7 +54,9 @@ type Registry struct {
 	// The highest epoch of a stream whose record has gone, of whatever room; the epochs of new records begin above it.
 	OriginFloor uint64 `protobuf:"varint,51,opt,name=origin_floor,json=originFloor,proto3" json:"origin_floor,omitempty"`
 	// For streams, by name.
-	Pictures      map[string]*Picture `protobuf:"bytes,70,rep,name=pictures,proto3" json:"pictures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Pictures map[string]*Picture `protobuf:"bytes,70,rep,name=pictures,proto3" json:"pictures,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The nodes of which certificates count no more, by id.
+	Revoked       map[string]*Revocation `protobuf:"bytes,80,rep,name=revoked,proto3" json:"revoked,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -201,6 +203,76 @@ func (x *Registry) GetPictures() map[string]*Picture {
 	return nil
 }
 
+func (x *Registry) GetRevoked() map[string]*Revocation {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
+// Revocation makes certificates of a node count no more: those issued before a time.
+type Revocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Unix milliseconds; it only rises.
+	IssuedBeforeMs int64 `protobuf:"varint,2,opt,name=issued_before_ms,json=issuedBeforeMs,proto3" json:"issued_before_ms,omitempty"`
+	// When that was decided.
+	DecidedMs     int64 `protobuf:"varint,3,opt,name=decided_ms,json=decidedMs,proto3" json:"decided_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Revocation) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Revocation) GetIssuedBeforeMs() int64 {
+	if x != nil {
+		return x.IssuedBeforeMs
+	}
+	return 0
+}
+
+func (x *Revocation) GetDecidedMs() int64 {
+	if x != nil {
+		return x.DecidedMs
+	}
+	return 0
+}
+
 // Placement says who decides for a room.
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -216,7 +288,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	mi := &file_amphi_v1_registry_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +300,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[1]
+	mi := &file_amphi_v1_registry_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +313,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{1}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Placement) GetNode() string {
@@ -295,7 +367,7 @@ type ClusterNode struct {
 
 func (x *ClusterNode) Reset() {
 	*x = ClusterNode{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[2]
+	mi := &file_amphi_v1_registry_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +379,7 @@ func (x *ClusterNode) String() string {
 func (*ClusterNode) ProtoMessage() {}
 
 func (x *ClusterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[2]
+	mi := &file_amphi_v1_registry_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +392,7 @@ func (x *ClusterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
 func (*ClusterNode) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{2}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClusterNode) GetId() string {
@@ -423,7 +495,7 @@ type StoreEntries struct {
 
 func (x *StoreEntries) Reset() {
 	*x = StoreEntries{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[3]
+	mi := &file_amphi_v1_registry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +507,7 @@ func (x *StoreEntries) String() string {
 func (*StoreEntries) ProtoMessage() {}
 
 func (x *StoreEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[3]
+	mi := &file_amphi_v1_registry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +520,7 @@ func (x *StoreEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreEntries.ProtoReflect.Descriptor instead.
 func (*StoreEntries) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{3}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StoreEntries) GetEntries() []*StoreEntry {
@@ -472,7 +544,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[4]
+	mi := &file_amphi_v1_registry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +556,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[4]
+	mi := &file_amphi_v1_registry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +569,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{4}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ApiKey) GetId() string {
@@ -543,7 +615,7 @@ type Attendance struct {
 
 func (x *Attendance) Reset() {
 	*x = Attendance{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[5]
+	mi := &file_amphi_v1_registry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +627,7 @@ func (x *Attendance) String() string {
 func (*Attendance) ProtoMessage() {}
 
 func (x *Attendance) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[5]
+	mi := &file_amphi_v1_registry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +640,7 @@ func (x *Attendance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attendance.ProtoReflect.Descriptor instead.
 func (*Attendance) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{5}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Attendance) GetPeerId() string {
@@ -636,7 +708,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[6]
+	mi := &file_amphi_v1_registry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +720,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[6]
+	mi := &file_amphi_v1_registry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +733,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{6}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Session) GetId() string {
@@ -740,13 +812,14 @@ type RegistryCommand struct {
 	//	*RegistryCommand_ForgetOrigin
 	//	*RegistryCommand_PutPicture
 	//	*RegistryCommand_DeletePicture
+	//	*RegistryCommand_RevokeNode
 	Body isRegistryCommand_Body `protobuf_oneof:"body"`
 	// Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
 	IfRevision *uint64 `protobuf:"varint,12,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
 	// Of any put or set: refused with "conflict" when there is one already.
 	OnlyNew bool `protobuf:"varint,13,opt,name=only_new,json=onlyNew,proto3" json:"only_new,omitempty"`
 	// By what rules the command is carried out, so that it does the same at every node, and when a log is read again by a later
-	// version. 0: those before there were any. 1: delete_room raises origin_floor, and there is forget_origin.
+	// version. 0: those before there were any. 1: delete_room raises origin_floor, and there are forget_origin and revoke_node.
 	Rules         uint32 `protobuf:"varint,18,opt,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -754,7 +827,7 @@ type RegistryCommand struct {
 
 func (x *RegistryCommand) Reset() {
 	*x = RegistryCommand{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[7]
+	mi := &file_amphi_v1_registry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +839,7 @@ func (x *RegistryCommand) String() string {
 func (*RegistryCommand) ProtoMessage() {}
 
 func (x *RegistryCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[7]
+	mi := &file_amphi_v1_registry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +852,7 @@ func (x *RegistryCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryCommand.ProtoReflect.Descriptor instead.
 func (*RegistryCommand) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{7}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RegistryCommand) GetId() string {
@@ -974,6 +1047,15 @@ func (x *RegistryCommand) GetDeletePicture() string {
 	return ""
 }
 
+func (x *RegistryCommand) GetRevokeNode() *Revocation {
+	if x != nil {
+		if x, ok := x.Body.(*RegistryCommand_RevokeNode); ok {
+			return x.RevokeNode
+		}
+	}
+	return nil
+}
+
 func (x *RegistryCommand) GetIfRevision() uint64 {
 	if x != nil && x.IfRevision != nil {
 		return *x.IfRevision
@@ -1077,6 +1159,10 @@ type RegistryCommand_DeletePicture struct {
 	DeletePicture string `protobuf:"bytes,71,opt,name=delete_picture,json=deletePicture,proto3,oneof"`
 }
 
+type RegistryCommand_RevokeNode struct {
+	RevokeNode *Revocation `protobuf:"bytes,80,opt,name=revoke_node,json=revokeNode,proto3,oneof"`
+}
+
 func (*RegistryCommand_PutTemplate) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeleteTemplate) isRegistryCommand_Body() {}
@@ -1115,6 +1201,8 @@ func (*RegistryCommand_PutPicture) isRegistryCommand_Body() {}
 
 func (*RegistryCommand_DeletePicture) isRegistryCommand_Body() {}
 
+func (*RegistryCommand_RevokeNode) isRegistryCommand_Body() {}
+
 // ForgetOrigin drops the record of a stream that has ended; refused with "conflict" unless it is at this epoch.
 type ForgetOrigin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1127,7 +1215,7 @@ type ForgetOrigin struct {
 
 func (x *ForgetOrigin) Reset() {
 	*x = ForgetOrigin{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[8]
+	mi := &file_amphi_v1_registry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1227,7 @@ func (x *ForgetOrigin) String() string {
 func (*ForgetOrigin) ProtoMessage() {}
 
 func (x *ForgetOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[8]
+	mi := &file_amphi_v1_registry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1240,7 @@ func (x *ForgetOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetOrigin.ProtoReflect.Descriptor instead.
 func (*ForgetOrigin) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{8}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ForgetOrigin) GetRoom() string {
@@ -1187,7 +1275,7 @@ type PutStore struct {
 
 func (x *PutStore) Reset() {
 	*x = PutStore{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[9]
+	mi := &file_amphi_v1_registry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1287,7 @@ func (x *PutStore) String() string {
 func (*PutStore) ProtoMessage() {}
 
 func (x *PutStore) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[9]
+	mi := &file_amphi_v1_registry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1300,7 @@ func (x *PutStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutStore.ProtoReflect.Descriptor instead.
 func (*PutStore) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{9}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutStore) GetRoom() string {
@@ -1249,7 +1337,7 @@ type PlaceRoom struct {
 
 func (x *PlaceRoom) Reset() {
 	*x = PlaceRoom{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[10]
+	mi := &file_amphi_v1_registry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1349,7 @@ func (x *PlaceRoom) String() string {
 func (*PlaceRoom) ProtoMessage() {}
 
 func (x *PlaceRoom) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[10]
+	mi := &file_amphi_v1_registry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1362,7 @@ func (x *PlaceRoom) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlaceRoom.ProtoReflect.Descriptor instead.
 func (*PlaceRoom) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{10}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PlaceRoom) GetRoom() string {
@@ -1320,7 +1408,7 @@ type MoveRooms struct {
 
 func (x *MoveRooms) Reset() {
 	*x = MoveRooms{}
-	mi := &file_amphi_v1_registry_proto_msgTypes[11]
+	mi := &file_amphi_v1_registry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1420,7 @@ func (x *MoveRooms) String() string {
 func (*MoveRooms) ProtoMessage() {}
 
 func (x *MoveRooms) ProtoReflect() protoreflect.Message {
-	mi := &file_amphi_v1_registry_proto_msgTypes[11]
+	mi := &file_amphi_v1_registry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1433,7 @@ func (x *MoveRooms) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRooms.ProtoReflect.Descriptor instead.
 func (*MoveRooms) Descriptor() ([]byte, []int) {
-	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{11}
+	return file_amphi_v1_registry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MoveRooms) GetFrom() string {
@@ -1380,7 +1468,7 @@ var File_amphi_v1_registry_proto protoreflect.FileDescriptor
 
 const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xb1\f\n" +
+	"\x17amphi/v1/registry.proto\x12\bamphi.v1\x1a\x13amphi/v1/edge.proto\x1a\x15amphi/v1/layout.proto\x1a\x14amphi/v1/model.proto\x1a\x15amphi/v1/output.proto\"\xbe\r\n" +
 	"\bRegistry\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12?\n" +
 	"\ttemplates\x18\x02 \x03(\v2!.amphi.v1.Registry.TemplatesEntryR\ttemplates\x123\n" +
@@ -1403,7 +1491,8 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\x06assets\x18( \x03(\v2\x1e.amphi.v1.Registry.AssetsEntryR\x06assets\x129\n" +
 	"\aorigins\x182 \x03(\v2\x1f.amphi.v1.Registry.OriginsEntryR\aorigins\x12!\n" +
 	"\forigin_floor\x183 \x01(\x04R\voriginFloor\x12<\n" +
-	"\bpictures\x18F \x03(\v2 .amphi.v1.Registry.PicturesEntryR\bpictures\x1aP\n" +
+	"\bpictures\x18F \x03(\v2 .amphi.v1.Registry.PicturesEntryR\bpictures\x129\n" +
+	"\arevoked\x18P \x03(\v2\x1f.amphi.v1.Registry.RevokedEntryR\arevoked\x1aP\n" +
 	"\x0eTemplatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +
 	"\x05value\x18\x02 \x01(\v2\x12.amphi.v1.TemplateR\x05value:\x028\x01\x1aH\n" +
@@ -1437,7 +1526,16 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x16.amphi.v1.StreamOriginR\x05value:\x028\x01\x1aN\n" +
 	"\rPicturesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12'\n" +
-	"\x05value\x18\x02 \x01(\v2\x11.amphi.v1.PictureR\x05value:\x028\x01\"O\n" +
+	"\x05value\x18\x02 \x01(\v2\x11.amphi.v1.PictureR\x05value:\x028\x01\x1aP\n" +
+	"\fRevokedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12*\n" +
+	"\x05value\x18\x02 \x01(\v2\x14.amphi.v1.RevocationR\x05value:\x028\x01\"i\n" +
+	"\n" +
+	"Revocation\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12(\n" +
+	"\x10issued_before_ms\x18\x02 \x01(\x03R\x0eissuedBeforeMs\x12\x1d\n" +
+	"\n" +
+	"decided_ms\x18\x03 \x01(\x03R\tdecidedMs\"O\n" +
 	"\tPlacement\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\astandby\x18\x02 \x01(\tR\astandby\x12\x14\n" +
@@ -1487,7 +1585,7 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"attendance\x18\x06 \x03(\v2\x14.amphi.v1.AttendanceR\n" +
 	"attendance\x12\x1d\n" +
 	"\n" +
-	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xbd\b\n" +
+	"peak_peers\x18\a \x01(\rR\tpeakPeers\"\xf6\b\n" +
 	"\x0fRegistryCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x127\n" +
@@ -1517,7 +1615,9 @@ const file_amphi_v1_registry_proto_rawDesc = "" +
 	"\rforget_origin\x183 \x01(\v2\x16.amphi.v1.ForgetOriginH\x00R\fforgetOrigin\x124\n" +
 	"\vput_picture\x18F \x01(\v2\x11.amphi.v1.PictureH\x00R\n" +
 	"putPicture\x12'\n" +
-	"\x0edelete_picture\x18G \x01(\tH\x00R\rdeletePicture\x12$\n" +
+	"\x0edelete_picture\x18G \x01(\tH\x00R\rdeletePicture\x127\n" +
+	"\vrevoke_node\x18P \x01(\v2\x14.amphi.v1.RevocationH\x00R\n" +
+	"revokeNode\x12$\n" +
 	"\vif_revision\x18\f \x01(\x04H\x01R\n" +
 	"ifRevision\x88\x01\x01\x12\x19\n" +
 	"\bonly_new\x18\r \x01(\bR\aonlyNew\x12\x14\n" +
@@ -1555,84 +1655,89 @@ func file_amphi_v1_registry_proto_rawDescGZIP() []byte {
 	return file_amphi_v1_registry_proto_rawDescData
 }
 
-var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_amphi_v1_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_amphi_v1_registry_proto_goTypes = []any{
 	(*Registry)(nil),        // 0: amphi.v1.Registry
-	(*Placement)(nil),       // 1: amphi.v1.Placement
-	(*ClusterNode)(nil),     // 2: amphi.v1.ClusterNode
-	(*StoreEntries)(nil),    // 3: amphi.v1.StoreEntries
-	(*ApiKey)(nil),          // 4: amphi.v1.ApiKey
-	(*Attendance)(nil),      // 5: amphi.v1.Attendance
-	(*Session)(nil),         // 6: amphi.v1.Session
-	(*RegistryCommand)(nil), // 7: amphi.v1.RegistryCommand
-	(*ForgetOrigin)(nil),    // 8: amphi.v1.ForgetOrigin
-	(*PutStore)(nil),        // 9: amphi.v1.PutStore
-	(*PlaceRoom)(nil),       // 10: amphi.v1.PlaceRoom
-	(*MoveRooms)(nil),       // 11: amphi.v1.MoveRooms
-	nil,                     // 12: amphi.v1.Registry.TemplatesEntry
-	nil,                     // 13: amphi.v1.Registry.RoomsEntry
-	nil,                     // 14: amphi.v1.Registry.CodesEntry
-	nil,                     // 15: amphi.v1.Registry.KeysEntry
-	nil,                     // 16: amphi.v1.Registry.StoreEntry
-	nil,                     // 17: amphi.v1.Registry.PlacementsEntry
-	nil,                     // 18: amphi.v1.Registry.NodesEntry
-	nil,                     // 19: amphi.v1.Registry.AssetsEntry
-	nil,                     // 20: amphi.v1.Registry.OriginsEntry
-	nil,                     // 21: amphi.v1.Registry.PicturesEntry
-	(*StoreEntry)(nil),      // 22: amphi.v1.StoreEntry
-	(LeaveReason)(0),        // 23: amphi.v1.LeaveReason
-	(*Template)(nil),        // 24: amphi.v1.Template
-	(*Room)(nil),            // 25: amphi.v1.Room
-	(*RoomCode)(nil),        // 26: amphi.v1.RoomCode
-	(*Asset)(nil),           // 27: amphi.v1.Asset
-	(*StreamOrigin)(nil),    // 28: amphi.v1.StreamOrigin
-	(*Picture)(nil),         // 29: amphi.v1.Picture
+	(*Revocation)(nil),      // 1: amphi.v1.Revocation
+	(*Placement)(nil),       // 2: amphi.v1.Placement
+	(*ClusterNode)(nil),     // 3: amphi.v1.ClusterNode
+	(*StoreEntries)(nil),    // 4: amphi.v1.StoreEntries
+	(*ApiKey)(nil),          // 5: amphi.v1.ApiKey
+	(*Attendance)(nil),      // 6: amphi.v1.Attendance
+	(*Session)(nil),         // 7: amphi.v1.Session
+	(*RegistryCommand)(nil), // 8: amphi.v1.RegistryCommand
+	(*ForgetOrigin)(nil),    // 9: amphi.v1.ForgetOrigin
+	(*PutStore)(nil),        // 10: amphi.v1.PutStore
+	(*PlaceRoom)(nil),       // 11: amphi.v1.PlaceRoom
+	(*MoveRooms)(nil),       // 12: amphi.v1.MoveRooms
+	nil,                     // 13: amphi.v1.Registry.TemplatesEntry
+	nil,                     // 14: amphi.v1.Registry.RoomsEntry
+	nil,                     // 15: amphi.v1.Registry.CodesEntry
+	nil,                     // 16: amphi.v1.Registry.KeysEntry
+	nil,                     // 17: amphi.v1.Registry.StoreEntry
+	nil,                     // 18: amphi.v1.Registry.PlacementsEntry
+	nil,                     // 19: amphi.v1.Registry.NodesEntry
+	nil,                     // 20: amphi.v1.Registry.AssetsEntry
+	nil,                     // 21: amphi.v1.Registry.OriginsEntry
+	nil,                     // 22: amphi.v1.Registry.PicturesEntry
+	nil,                     // 23: amphi.v1.Registry.RevokedEntry
+	(*StoreEntry)(nil),      // 24: amphi.v1.StoreEntry
+	(LeaveReason)(0),        // 25: amphi.v1.LeaveReason
+	(*Template)(nil),        // 26: amphi.v1.Template
+	(*Room)(nil),            // 27: amphi.v1.Room
+	(*RoomCode)(nil),        // 28: amphi.v1.RoomCode
+	(*Asset)(nil),           // 29: amphi.v1.Asset
+	(*StreamOrigin)(nil),    // 30: amphi.v1.StreamOrigin
+	(*Picture)(nil),         // 31: amphi.v1.Picture
 }
 var file_amphi_v1_registry_proto_depIdxs = []int32{
-	12, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
-	13, // 1: amphi.v1.Registry.rooms:type_name -> amphi.v1.Registry.RoomsEntry
-	14, // 2: amphi.v1.Registry.codes:type_name -> amphi.v1.Registry.CodesEntry
-	15, // 3: amphi.v1.Registry.keys:type_name -> amphi.v1.Registry.KeysEntry
-	6,  // 4: amphi.v1.Registry.sessions:type_name -> amphi.v1.Session
-	16, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
-	17, // 6: amphi.v1.Registry.placements:type_name -> amphi.v1.Registry.PlacementsEntry
-	18, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
-	19, // 8: amphi.v1.Registry.assets:type_name -> amphi.v1.Registry.AssetsEntry
-	20, // 9: amphi.v1.Registry.origins:type_name -> amphi.v1.Registry.OriginsEntry
-	21, // 10: amphi.v1.Registry.pictures:type_name -> amphi.v1.Registry.PicturesEntry
-	22, // 11: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
-	23, // 12: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
-	5,  // 13: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
-	24, // 14: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
-	25, // 15: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
-	26, // 16: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
-	4,  // 17: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
-	6,  // 18: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
-	9,  // 19: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
-	10, // 20: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
-	11, // 21: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
-	2,  // 22: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
-	27, // 23: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
-	28, // 24: amphi.v1.RegistryCommand.put_origin:type_name -> amphi.v1.StreamOrigin
-	8,  // 25: amphi.v1.RegistryCommand.forget_origin:type_name -> amphi.v1.ForgetOrigin
-	29, // 26: amphi.v1.RegistryCommand.put_picture:type_name -> amphi.v1.Picture
-	22, // 27: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
-	10, // 28: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
-	24, // 29: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
-	25, // 30: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
-	26, // 31: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
-	4,  // 32: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
-	3,  // 33: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
-	1,  // 34: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
-	2,  // 35: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
-	27, // 36: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
-	28, // 37: amphi.v1.Registry.OriginsEntry.value:type_name -> amphi.v1.StreamOrigin
-	29, // 38: amphi.v1.Registry.PicturesEntry.value:type_name -> amphi.v1.Picture
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	13, // 0: amphi.v1.Registry.templates:type_name -> amphi.v1.Registry.TemplatesEntry
+	14, // 1: amphi.v1.Registry.rooms:type_name -> amphi.v1.Registry.RoomsEntry
+	15, // 2: amphi.v1.Registry.codes:type_name -> amphi.v1.Registry.CodesEntry
+	16, // 3: amphi.v1.Registry.keys:type_name -> amphi.v1.Registry.KeysEntry
+	7,  // 4: amphi.v1.Registry.sessions:type_name -> amphi.v1.Session
+	17, // 5: amphi.v1.Registry.store:type_name -> amphi.v1.Registry.StoreEntry
+	18, // 6: amphi.v1.Registry.placements:type_name -> amphi.v1.Registry.PlacementsEntry
+	19, // 7: amphi.v1.Registry.nodes:type_name -> amphi.v1.Registry.NodesEntry
+	20, // 8: amphi.v1.Registry.assets:type_name -> amphi.v1.Registry.AssetsEntry
+	21, // 9: amphi.v1.Registry.origins:type_name -> amphi.v1.Registry.OriginsEntry
+	22, // 10: amphi.v1.Registry.pictures:type_name -> amphi.v1.Registry.PicturesEntry
+	23, // 11: amphi.v1.Registry.revoked:type_name -> amphi.v1.Registry.RevokedEntry
+	24, // 12: amphi.v1.StoreEntries.entries:type_name -> amphi.v1.StoreEntry
+	25, // 13: amphi.v1.Attendance.reason:type_name -> amphi.v1.LeaveReason
+	6,  // 14: amphi.v1.Session.attendance:type_name -> amphi.v1.Attendance
+	26, // 15: amphi.v1.RegistryCommand.put_template:type_name -> amphi.v1.Template
+	27, // 16: amphi.v1.RegistryCommand.put_room:type_name -> amphi.v1.Room
+	28, // 17: amphi.v1.RegistryCommand.put_code:type_name -> amphi.v1.RoomCode
+	5,  // 18: amphi.v1.RegistryCommand.put_key:type_name -> amphi.v1.ApiKey
+	7,  // 19: amphi.v1.RegistryCommand.put_session:type_name -> amphi.v1.Session
+	10, // 20: amphi.v1.RegistryCommand.put_store:type_name -> amphi.v1.PutStore
+	11, // 21: amphi.v1.RegistryCommand.place_room:type_name -> amphi.v1.PlaceRoom
+	12, // 22: amphi.v1.RegistryCommand.move_rooms:type_name -> amphi.v1.MoveRooms
+	3,  // 23: amphi.v1.RegistryCommand.put_node:type_name -> amphi.v1.ClusterNode
+	29, // 24: amphi.v1.RegistryCommand.put_asset:type_name -> amphi.v1.Asset
+	30, // 25: amphi.v1.RegistryCommand.put_origin:type_name -> amphi.v1.StreamOrigin
+	9,  // 26: amphi.v1.RegistryCommand.forget_origin:type_name -> amphi.v1.ForgetOrigin
+	31, // 27: amphi.v1.RegistryCommand.put_picture:type_name -> amphi.v1.Picture
+	1,  // 28: amphi.v1.RegistryCommand.revoke_node:type_name -> amphi.v1.Revocation
+	24, // 29: amphi.v1.PutStore.entry:type_name -> amphi.v1.StoreEntry
+	11, // 30: amphi.v1.MoveRooms.rooms:type_name -> amphi.v1.PlaceRoom
+	26, // 31: amphi.v1.Registry.TemplatesEntry.value:type_name -> amphi.v1.Template
+	27, // 32: amphi.v1.Registry.RoomsEntry.value:type_name -> amphi.v1.Room
+	28, // 33: amphi.v1.Registry.CodesEntry.value:type_name -> amphi.v1.RoomCode
+	5,  // 34: amphi.v1.Registry.KeysEntry.value:type_name -> amphi.v1.ApiKey
+	4,  // 35: amphi.v1.Registry.StoreEntry.value:type_name -> amphi.v1.StoreEntries
+	2,  // 36: amphi.v1.Registry.PlacementsEntry.value:type_name -> amphi.v1.Placement
+	3,  // 37: amphi.v1.Registry.NodesEntry.value:type_name -> amphi.v1.ClusterNode
+	29, // 38: amphi.v1.Registry.AssetsEntry.value:type_name -> amphi.v1.Asset
+	30, // 39: amphi.v1.Registry.OriginsEntry.value:type_name -> amphi.v1.StreamOrigin
+	31, // 40: amphi.v1.Registry.PicturesEntry.value:type_name -> amphi.v1.Picture
+	1,  // 41: amphi.v1.Registry.RevokedEntry.value:type_name -> amphi.v1.Revocation
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_registry_proto_init() }
@@ -1644,7 +1749,7 @@ func file_amphi_v1_registry_proto_init() {
 	file_amphi_v1_layout_proto_init()
 	file_amphi_v1_model_proto_init()
 	file_amphi_v1_output_proto_init()
-	file_amphi_v1_registry_proto_msgTypes[7].OneofWrappers = []any{
+	file_amphi_v1_registry_proto_msgTypes[8].OneofWrappers = []any{
 		(*RegistryCommand_PutTemplate)(nil),
 		(*RegistryCommand_DeleteTemplate)(nil),
 		(*RegistryCommand_PutRoom)(nil),
@@ -1664,6 +1769,7 @@ func file_amphi_v1_registry_proto_init() {
 		(*RegistryCommand_ForgetOrigin)(nil),
 		(*RegistryCommand_PutPicture)(nil),
 		(*RegistryCommand_DeletePicture)(nil),
+		(*RegistryCommand_RevokeNode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1671,7 +1777,7 @@ func file_amphi_v1_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_amphi_v1_registry_proto_rawDesc), len(file_amphi_v1_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -251,6 +251,13 @@ func (s *server) GetNode(context.Context, *connect.Request[amphiv1.GetNodeReques
 	}), nil
 }
 
+func (s *server) RevokeNode(_ context.Context, req *connect.Request[amphiv1.RevokeNodeRequest]) (*connect.Response[amphiv1.NodeInfo], error) {
+	if req.Msg.GetId() == "self" && !req.Msg.GetForce() {
+		return nil, refused(proto.Conflict, "the node would shut itself out")
+	}
+	return connect.NewResponse(&amphiv1.NodeInfo{Id: req.Msg.GetId(), State: "down", RevokedBeforeMs: req.Msg.GetIssuedBeforeMs()}), nil
+}
+
 func (s *server) ListSessions(context.Context, *connect.Request[amphiv1.ListSessionsRequest]) (*connect.Response[amphiv1.ListSessionsResponse], error) {
 	return connect.NewResponse(&amphiv1.ListSessionsResponse{Sessions: []*amphiv1.Session{{Id: "se_1", Room: "demo", PeakPeers: 7}}}), nil
 }

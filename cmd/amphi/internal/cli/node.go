@@ -15,7 +15,7 @@ import (
 
 func nodeCommand() *cobra.Command {
 	a := &app{}
-	return group("node", "Nodes: list, show, drain, undrain", a, nodeList(a), nodeShow(a), nodeDrain(a), nodeUndrain(a))
+	return group("node", "Nodes: list, show, drain, undrain, revoke", a, nodeList(a), nodeShow(a), nodeDrain(a), nodeUndrain(a), nodeRevoke(a))
 }
 
 func nodeTable(w io.Writer, nodes ...*amphiv1.NodeInfo) {
@@ -24,6 +24,9 @@ func nodeTable(w io.Writer, nodes ...*amphiv1.NodeInfo) {
 		state := n.GetState()
 		if n.GetLeader() {
 			state += ", leader"
+		}
+		if ms := n.GetRevokedBeforeMs(); ms != 0 {
+			state += ", revoked before " + when(ms)
 		}
 		row(w, n.GetId(), n.GetRegion(), n.GetZone(), strings.Join(n.GetRoles(), ", "), state, fmt.Sprintf("%d %%", n.GetLoad()*100/255),
 			fmt.Sprintf("%.1f", n.GetRttMs()), n.GetAddress(), when(n.GetStartedMs()), n.GetVersion())

@@ -175,6 +175,8 @@ const (
 	NodeServiceDrainNodeProcedure = "/amphi.v1.NodeService/DrainNode"
 	// NodeServiceUndrainNodeProcedure is the fully-qualified name of the NodeService's UndrainNode RPC.
 	NodeServiceUndrainNodeProcedure = "/amphi.v1.NodeService/UndrainNode"
+	// NodeServiceRevokeNodeProcedure is the fully-qualified name of the NodeService's RevokeNode RPC.
+	NodeServiceRevokeNodeProcedure = "/amphi.v1.NodeService/RevokeNode"
 )
 
 // RoomServiceClient is a client for the amphi.v1.RoomService service.
@@ -1787,6 +1789,8 @@ type NodeServiceClient interface {
 	// Moves everything away from a node, which ends when it is empty or at the deadline.
 	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
 	UndrainNode(context.Context, *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
+	// Shuts a node out whose key was stolen: its certificates count no more, and its connections end. It comes back with a new one.
+	RevokeNode(context.Context, *connect.Request[v1.RevokeNodeRequest]) (*connect.Response[v1.NodeInfo], error)
 }
 
 // NewNodeServiceClient constructs a client for the amphi.v1.NodeService service. By default, it
@@ -1824,6 +1828,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("UndrainNode")),
 			connect.WithClientOptions(opts...),
 		),
+		revokeNode: connect.NewClient[v1.RevokeNodeRequest, v1.NodeInfo](
+			httpClient,
+			baseURL+NodeServiceRevokeNodeProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("RevokeNode")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -1833,6 +1843,7 @@ type nodeServiceClient struct {
 	getNode     *connect.Client[v1.GetNodeRequest, v1.NodeStatus]
 	drainNode   *connect.Client[v1.DrainNodeRequest, v1.NodeInfo]
 	undrainNode *connect.Client[v1.UndrainNodeRequest, v1.NodeInfo]
+	revokeNode  *connect.Client[v1.RevokeNodeRequest, v1.NodeInfo]
 }
 
 // ListNodes calls amphi.v1.NodeService.ListNodes.
@@ -1855,6 +1866,11 @@ func (c *nodeServiceClient) UndrainNode(ctx context.Context, req *connect.Reques
 	return c.undrainNode.CallUnary(ctx, req)
 }
 
+// RevokeNode calls amphi.v1.NodeService.RevokeNode.
+func (c *nodeServiceClient) RevokeNode(ctx context.Context, req *connect.Request[v1.RevokeNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
+	return c.revokeNode.CallUnary(ctx, req)
+}
+
 // NodeServiceHandler is an implementation of the amphi.v1.NodeService service.
 type NodeServiceHandler interface {
 	ListNodes(context.Context, *connect.Request[v1.ListNodesRequest]) (*connect.Response[v1.ListNodesResponse], error)
@@ -1863,6 +1879,8 @@ type NodeServiceHandler interface {
 	// Moves everything away from a node, which ends when it is empty or at the deadline.
 	DrainNode(context.Context, *connect.Request[v1.DrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
 	UndrainNode(context.Context, *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error)
+	// Shuts a node out whose key was stolen: its certificates count no more, and its connections end. It comes back with a new one.
+	RevokeNode(context.Context, *connect.Request[v1.RevokeNodeRequest]) (*connect.Response[v1.NodeInfo], error)
 }
 
 // NewNodeServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -1896,6 +1914,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("UndrainNode")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceRevokeNodeHandler := connect.NewUnaryHandler(
+		NodeServiceRevokeNodeProcedure,
+		svc.RevokeNode,
+		connect.WithSchema(nodeServiceMethods.ByName("RevokeNode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/amphi.v1.NodeService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NodeServiceListNodesProcedure:
@@ -1906,6 +1930,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceDrainNodeHandler.ServeHTTP(w, r)
 		case NodeServiceUndrainNodeProcedure:
 			nodeServiceUndrainNodeHandler.ServeHTTP(w, r)
+		case NodeServiceRevokeNodeProcedure:
+			nodeServiceRevokeNodeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -1929,4 +1955,8 @@ func (UnimplementedNodeServiceHandler) DrainNode(context.Context, *connect.Reque
 
 func (UnimplementedNodeServiceHandler) UndrainNode(context.Context, *connect.Request[v1.UndrainNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.NodeService.UndrainNode is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) RevokeNode(context.Context, *connect.Request[v1.RevokeNodeRequest]) (*connect.Response[v1.NodeInfo], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("amphi.v1.NodeService.RevokeNode is not implemented"))
 }

@@ -56,6 +56,7 @@ function NodeCard({ node, shown, show, drain, undrain }: CardProps) {
       </button>
       <Chip text={node.state} bad={node.state !== "alive"} />
       {node.leader && <Chip text="raft leader" bad={false} />}
+      {gone && node.revokedBeforeMs !== undefined && <Chip text="revoked" bad={true} />}
       <p>
         {(node.roles ?? []).join(", ")}
         {node.zone ? ` · ${node.zone}` : ""}

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file amphi/v1/registry.proto.
  */
 export const file_amphi_v1_registry: GenFile = /*@__PURE__*/
-  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEioQoKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkSNgoKcGxhY2VtZW50cxgKIAMoCzIiLmFtcGhpLnYxLlJlZ2lzdHJ5LlBsYWNlbWVudHNFbnRyeRIsCgVub2RlcxgLIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5Lk5vZGVzRW50cnkSEwoLZXBvY2hfZmxvb3IYDCABKAQSLgoGYXNzZXRzGCggAygLMh4uYW1waGkudjEuUmVnaXN0cnkuQXNzZXRzRW50cnkSMAoHb3JpZ2lucxgyIAMoCzIfLmFtcGhpLnYxLlJlZ2lzdHJ5Lk9yaWdpbnNFbnRyeRIUCgxvcmlnaW5fZmxvb3IYMyABKAQSMgoIcGljdHVyZXMYRiADKAsyIC5hbXBoaS52MS5SZWdpc3RyeS5QaWN0dXJlc0VudHJ5GkQKDlRlbXBsYXRlc0VudHJ5EgsKA2tleRgBIAEoCRIhCgV2YWx1ZRgCIAEoCzISLmFtcGhpLnYxLlRlbXBsYXRlOgI4ARo8CgpSb29tc0VudHJ5EgsKA2tleRgBIAEoCRIdCgV2YWx1ZRgCIAEoCzIOLmFtcGhpLnYxLlJvb206AjgBGkAKCkNvZGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuUm9vbUNvZGU6AjgBGj0KCUtleXNFbnRyeRILCgNrZXkYASABKAkSHwoFdmFsdWUYAiABKAsyEC5hbXBoaS52MS5BcGlLZXk6AjgBGkQKClN0b3JlRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYuYW1waGkudjEuU3RvcmVFbnRyaWVzOgI4ARpGCg9QbGFjZW1lbnRzRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMuYW1waGkudjEuUGxhY2VtZW50OgI4ARpDCgpOb2Rlc0VudHJ5EgsKA2tleRgBIAEoCRIkCgV2YWx1ZRgCIAEoCzIVLmFtcGhpLnYxLkNsdXN0ZXJOb2RlOgI4ARo+CgtBc3NldHNFbnRyeRILCgNrZXkYASABKAkSHgoFdmFsdWUYAiABKAsyDy5hbXBoaS52MS5Bc3NldDoCOAEaRgoMT3JpZ2luc0VudHJ5EgsKA2tleRgBIAEoCRIlCgV2YWx1ZRgCIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbjoCOAEaQgoNUGljdHVyZXNFbnRyeRILCgNrZXkYASABKAkSIAoFdmFsdWUYAiABKAsyES5hbXBoaS52MS5QaWN0dXJlOgI4ASI5CglQbGFjZW1lbnQSDAoEbm9kZRgBIAEoCRIPCgdzdGFuZGJ5GAIgASgJEg0KBWVwb2NoGAMgASgEIuwBCgtDbHVzdGVyTm9kZRIKCgJpZBgBIAEoCRIOCgZyZWdpb24YAiABKAkSDAoEem9uZRgDIAEoCRINCgVyb2xlcxgEIAMoCRILCgN1cmwYBSABKAkSFAoMY2x1c3Rlcl9hZGRyGAYgASgJEhIKCnRydW5rX2FkZHIYByABKAkSDwoHdmVyc2lvbhgIIAEoCRISCgpzdGFydGVkX21zGAkgASgDEhYKDmRyYWluX3VudGlsX21zGAogASgDEhMKC2luY2FybmF0aW9uGAsgASgEEgwKBGRvd24YDCABKAgSDQoFcnVsZXMYDSABKA0iNQoMU3RvcmVFbnRyaWVzEiUKB2VudHJpZXMYASADKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5IkoKBkFwaUtleRIKCgJpZBgBIAEoCRIOCgZzZWNyZXQYAiABKAkSEgoKcHVibGljX2tleRgDIAEoCRIQCghkaXNhYmxlZBgEIAEoCCKWAQoKQXR0ZW5kYW5jZRIPCgdwZWVyX2lkGAEgASgJEg8KB3VzZXJfaWQYAiABKAkSDAoEbmFtZRgDIAEoCRINCgVyb2xlcxgEIAMoCRIRCglqb2luZWRfbXMYBSABKAMSDwoHbGVmdF9tcxgGIAEoAxIlCgZyZWFzb24YByABKA4yFS5hbXBoaS52MS5MZWF2ZVJlYXNvbiKZAQoHU2Vzc2lvbhIKCgJpZBgBIAEoCRIMCgRyb29tGAIgASgJEhAKCHRlbXBsYXRlGAMgASgJEhIKCnN0YXJ0ZWRfbXMYBCABKAMSEAoIZW5kZWRfbXMYBSABKAMSKAoKYXR0ZW5kYW5jZRgGIAMoCzIULmFtcGhpLnYxLkF0dGVuZGFuY2USEgoKcGVha19wZWVycxgHIAEoDSK3BgoPUmVnaXN0cnlDb21tYW5kEgoKAmlkGAEgASgJEg8KB3RpbWVfbXMYAiABKAMSKgoMcHV0X3RlbXBsYXRlGAMgASgLMhIuYW1waGkudjEuVGVtcGxhdGVIABIZCg9kZWxldGVfdGVtcGxhdGUYBCABKAlIABIiCghwdXRfcm9vbRgFIAEoCzIOLmFtcGhpLnYxLlJvb21IABIVCgtkZWxldGVfcm9vbRgGIAEoCUgAEiYKCHB1dF9jb2RlGAcgASgLMhIuYW1waGkudjEuUm9vbUNvZGVIABIjCgdwdXRfa2V5GAggASgLMhAuYW1waGkudjEuQXBpS2V5SAASKAoLcHV0X3Nlc3Npb24YCSABKAsyES5hbXBoaS52MS5TZXNzaW9uSAASJwoJcHV0X3N0b3JlGAogASgLMhIuYW1waGkudjEuUHV0U3RvcmVIABIZCg9zZXRfbm9kZV9zZWNyZXQYCyABKAxIABIpCgpwbGFjZV9yb29tGA4gASgLMhMuYW1waGkudjEuUGxhY2VSb29tSAASKQoKbW92ZV9yb29tcxgPIAEoCzITLmFtcGhpLnYxLk1vdmVSb29tc0gAEikKCHB1dF9ub2RlGBAgASgLMhUuYW1waGkudjEuQ2x1c3Rlck5vZGVIABIVCgtkZWxldGVfbm9kZRgRIAEoCUgAEiQKCXB1dF9hc3NldBgoIAEoCzIPLmFtcGhpLnYxLkFzc2V0SAASFgoMZGVsZXRlX2Fzc2V0GCkgASgJSAASLAoKcHV0X29yaWdpbhgyIAEoCzIWLmFtcGhpLnYxLlN0cmVhbU9yaWdpbkgAEi8KDWZvcmdldF9vcmlnaW4YMyABKAsyFi5hbXBoaS52MS5Gb3JnZXRPcmlnaW5IABIoCgtwdXRfcGljdHVyZRhGIAEoCzIRLmFtcGhpLnYxLlBpY3R1cmVIABIYCg5kZWxldGVfcGljdHVyZRhHIAEoCUgAEhgKC2lmX3JldmlzaW9uGAwgASgESAGIAQESEAoIb25seV9uZXcYDSABKAgSDQoFcnVsZXMYEiABKA1CBgoEYm9keUIOCgxfaWZfcmV2aXNpb24iOwoMRm9yZ2V0T3JpZ2luEgwKBHJvb20YASABKAkSDgoGc3RyZWFtGAIgASgJEg0KBWVwb2NoGAMgASgEIk4KCFB1dFN0b3JlEgwKBHJvb20YASABKAkSIwoFZW50cnkYAiABKAsyFC5hbXBoaS52MS5TdG9yZUVudHJ5Eg8KB2RlbGV0ZWQYAyABKAgiSgoJUGxhY2VSb29tEgwKBHJvb20YASABKAkSDAoEbm9kZRgCIAEoCRIPCgdzdGFuZGJ5GAMgASgJEhAKCGlmX2Vwb2NoGAQgASgEImAKCU1vdmVSb29tcxIMCgRmcm9tGAEgASgJEgwKBGRvd24YAiABKAgSEwoLaW5jYXJuYXRpb24YAyABKAQSIgoFcm9vbXMYBCADKAsyEy5hbXBoaS52MS5QbGFjZVJvb21CM1oxZ2l0aHViLmNvbS9hbXBoaS1zZnUvYW1waGkvcHJvdG8vYW1waGkvdjE7YW1waGl2MWIGcHJvdG8z", [file_amphi_v1_edge, file_amphi_v1_layout, file_amphi_v1_model, file_amphi_v1_output]);
+  fileDesc("ChdhbXBoaS92MS9yZWdpc3RyeS5wcm90bxIIYW1waGkudjEimQsKCFJlZ2lzdHJ5EhAKCHJldmlzaW9uGAEgASgEEjQKCXRlbXBsYXRlcxgCIAMoCzIhLmFtcGhpLnYxLlJlZ2lzdHJ5LlRlbXBsYXRlc0VudHJ5EiwKBXJvb21zGAMgAygLMh0uYW1waGkudjEuUmVnaXN0cnkuUm9vbXNFbnRyeRIsCgVjb2RlcxgEIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5LkNvZGVzRW50cnkSKgoEa2V5cxgFIAMoCzIcLmFtcGhpLnYxLlJlZ2lzdHJ5LktleXNFbnRyeRIjCghzZXNzaW9ucxgGIAMoCzIRLmFtcGhpLnYxLlNlc3Npb24SLAoFc3RvcmUYByADKAsyHS5hbXBoaS52MS5SZWdpc3RyeS5TdG9yZUVudHJ5EhMKC25vZGVfc2VjcmV0GAggASgMEhIKCnJlY2VudF9pZHMYCSADKAkSNgoKcGxhY2VtZW50cxgKIAMoCzIiLmFtcGhpLnYxLlJlZ2lzdHJ5LlBsYWNlbWVudHNFbnRyeRIsCgVub2RlcxgLIAMoCzIdLmFtcGhpLnYxLlJlZ2lzdHJ5Lk5vZGVzRW50cnkSEwoLZXBvY2hfZmxvb3IYDCABKAQSLgoGYXNzZXRzGCggAygLMh4uYW1waGkudjEuUmVnaXN0cnkuQXNzZXRzRW50cnkSMAoHb3JpZ2lucxgyIAMoCzIfLmFtcGhpLnYxLlJlZ2lzdHJ5Lk9yaWdpbnNFbnRyeRIUCgxvcmlnaW5fZmxvb3IYMyABKAQSMgoIcGljdHVyZXMYRiADKAsyIC5hbXBoaS52MS5SZWdpc3RyeS5QaWN0dXJlc0VudHJ5EjAKB3Jldm9rZWQYUCADKAsyHy5hbXBoaS52MS5SZWdpc3RyeS5SZXZva2VkRW50cnkaRAoOVGVtcGxhdGVzRW50cnkSCwoDa2V5GAEgASgJEiEKBXZhbHVlGAIgASgLMhIuYW1waGkudjEuVGVtcGxhdGU6AjgBGjwKClJvb21zRW50cnkSCwoDa2V5GAEgASgJEh0KBXZhbHVlGAIgASgLMg4uYW1waGkudjEuUm9vbToCOAEaQAoKQ29kZXNFbnRyeRILCgNrZXkYASABKAkSIQoFdmFsdWUYAiABKAsyEi5hbXBoaS52MS5Sb29tQ29kZToCOAEaPQoJS2V5c0VudHJ5EgsKA2tleRgBIAEoCRIfCgV2YWx1ZRgCIAEoCzIQLmFtcGhpLnYxLkFwaUtleToCOAEaRAoKU3RvcmVFbnRyeRILCgNrZXkYASABKAkSJQoFdmFsdWUYAiABKAsyFi5hbXBoaS52MS5TdG9yZUVudHJpZXM6AjgBGkYKD1BsYWNlbWVudHNFbnRyeRILCgNrZXkYASABKAkSIgoFdmFsdWUYAiABKAsyEy5hbXBoaS52MS5QbGFjZW1lbnQ6AjgBGkMKCk5vZGVzRW50cnkSCwoDa2V5GAEgASgJEiQKBXZhbHVlGAIgASgLMhUuYW1waGkudjEuQ2x1c3Rlck5vZGU6AjgBGj4KC0Fzc2V0c0VudHJ5EgsKA2tleRgBIAEoCRIeCgV2YWx1ZRgCIAEoCzIPLmFtcGhpLnYxLkFzc2V0OgI4ARpGCgxPcmlnaW5zRW50cnkSCwoDa2V5GAEgASgJEiUKBXZhbHVlGAIgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luOgI4ARpCCg1QaWN0dXJlc0VudHJ5EgsKA2tleRgBIAEoCRIgCgV2YWx1ZRgCIAEoCzIRLmFtcGhpLnYxLlBpY3R1cmU6AjgBGkQKDFJldm9rZWRFbnRyeRILCgNrZXkYASABKAkSIwoFdmFsdWUYAiABKAsyFC5hbXBoaS52MS5SZXZvY2F0aW9uOgI4ASJICgpSZXZvY2F0aW9uEgwKBG5vZGUYASABKAkSGAoQaXNzdWVkX2JlZm9yZV9tcxgCIAEoAxISCgpkZWNpZGVkX21zGAMgASgDIjkKCVBsYWNlbWVudBIMCgRub2RlGAEgASgJEg8KB3N0YW5kYnkYAiABKAkSDQoFZXBvY2gYAyABKAQi7AEKC0NsdXN0ZXJOb2RlEgoKAmlkGAEgASgJEg4KBnJlZ2lvbhgCIAEoCRIMCgR6b25lGAMgASgJEg0KBXJvbGVzGAQgAygJEgsKA3VybBgFIAEoCRIUCgxjbHVzdGVyX2FkZHIYBiABKAkSEgoKdHJ1bmtfYWRkchgHIAEoCRIPCgd2ZXJzaW9uGAggASgJEhIKCnN0YXJ0ZWRfbXMYCSABKAMSFgoOZHJhaW5fdW50aWxfbXMYCiABKAMSEwoLaW5jYXJuYXRpb24YCyABKAQSDAoEZG93bhgMIAEoCBINCgVydWxlcxgNIAEoDSI1CgxTdG9yZUVudHJpZXMSJQoHZW50cmllcxgBIAMoCzIULmFtcGhpLnYxLlN0b3JlRW50cnkiSgoGQXBpS2V5EgoKAmlkGAEgASgJEg4KBnNlY3JldBgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgJEhAKCGRpc2FibGVkGAQgASgIIpYBCgpBdHRlbmRhbmNlEg8KB3BlZXJfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIMCgRuYW1lGAMgASgJEg0KBXJvbGVzGAQgAygJEhEKCWpvaW5lZF9tcxgFIAEoAxIPCgdsZWZ0X21zGAYgASgDEiUKBnJlYXNvbhgHIAEoDjIVLmFtcGhpLnYxLkxlYXZlUmVhc29uIpkBCgdTZXNzaW9uEgoKAmlkGAEgASgJEgwKBHJvb20YAiABKAkSEAoIdGVtcGxhdGUYAyABKAkSEgoKc3RhcnRlZF9tcxgEIAEoAxIQCghlbmRlZF9tcxgFIAEoAxIoCgphdHRlbmRhbmNlGAYgAygLMhQuYW1waGkudjEuQXR0ZW5kYW5jZRISCgpwZWFrX3BlZXJzGAcgASgNIuQGCg9SZWdpc3RyeUNvbW1hbmQSCgoCaWQYASABKAkSDwoHdGltZV9tcxgCIAEoAxIqCgxwdXRfdGVtcGxhdGUYAyABKAsyEi5hbXBoaS52MS5UZW1wbGF0ZUgAEhkKD2RlbGV0ZV90ZW1wbGF0ZRgEIAEoCUgAEiIKCHB1dF9yb29tGAUgASgLMg4uYW1waGkudjEuUm9vbUgAEhUKC2RlbGV0ZV9yb29tGAYgASgJSAASJgoIcHV0X2NvZGUYByABKAsyEi5hbXBoaS52MS5Sb29tQ29kZUgAEiMKB3B1dF9rZXkYCCABKAsyEC5hbXBoaS52MS5BcGlLZXlIABIoCgtwdXRfc2Vzc2lvbhgJIAEoCzIRLmFtcGhpLnYxLlNlc3Npb25IABInCglwdXRfc3RvcmUYCiABKAsyEi5hbXBoaS52MS5QdXRTdG9yZUgAEhkKD3NldF9ub2RlX3NlY3JldBgLIAEoDEgAEikKCnBsYWNlX3Jvb20YDiABKAsyEy5hbXBoaS52MS5QbGFjZVJvb21IABIpCgptb3ZlX3Jvb21zGA8gASgLMhMuYW1waGkudjEuTW92ZVJvb21zSAASKQoIcHV0X25vZGUYECABKAsyFS5hbXBoaS52MS5DbHVzdGVyTm9kZUgAEhUKC2RlbGV0ZV9ub2RlGBEgASgJSAASJAoJcHV0X2Fzc2V0GCggASgLMg8uYW1waGkudjEuQXNzZXRIABIWCgxkZWxldGVfYXNzZXQYKSABKAlIABIsCgpwdXRfb3JpZ2luGDIgASgLMhYuYW1waGkudjEuU3RyZWFtT3JpZ2luSAASLwoNZm9yZ2V0X29yaWdpbhgzIAEoCzIWLmFtcGhpLnYxLkZvcmdldE9yaWdpbkgAEigKC3B1dF9waWN0dXJlGEYgASgLMhEuYW1waGkudjEuUGljdHVyZUgAEhgKDmRlbGV0ZV9waWN0dXJlGEcgASgJSAASKwoLcmV2b2tlX25vZGUYUCABKAsyFC5hbXBoaS52MS5SZXZvY2F0aW9uSAASGAoLaWZfcmV2aXNpb24YDCABKARIAYgBARIQCghvbmx5X25ldxgNIAEoCBINCgVydWxlcxgSIAEoDUIGCgRib2R5Qg4KDF9pZl9yZXZpc2lvbiI7CgxGb3JnZXRPcmlnaW4SDAoEcm9vbRgBIAEoCRIOCgZzdHJlYW0YAiABKAkSDQoFZXBvY2gYAyABKAQiTgoIUHV0U3RvcmUSDAoEcm9vbRgBIAEoCRIjCgVlbnRyeRgCIAEoCzIULmFtcGhpLnYxLlN0b3JlRW50cnkSDwoHZGVsZXRlZBgDIAEoCCJKCglQbGFjZVJvb20SDAoEcm9vbRgBIAEoCRIMCgRub2RlGAIgASgJEg8KB3N0YW5kYnkYAyABKAkSEAoIaWZfZXBvY2gYBCABKAQiYAoJTW92ZVJvb21zEgwKBGZyb20YASABKAkSDAoEZG93bhgCIAEoCBITCgtpbmNhcm5hdGlvbhgDIAEoBBIiCgVyb29tcxgEIAMoCzITLmFtcGhpLnYxLlBsYWNlUm9vbUIzWjFnaXRodWIuY29tL2FtcGhpLXNmdS9hbXBoaS9wcm90by9hbXBoaS92MTthbXBoaXYxYgZwcm90bzM", [file_amphi_v1_edge, file_amphi_v1_layout, file_amphi_v1_model, file_amphi_v1_output]);
 
 /**
  * Registry is the whole durable state.
@@ -132,6 +132,13 @@ export type Registry = Message<"amphi.v1.Registry"> & {
    * @generated from field: map<string, amphi.v1.Picture> pictures = 70;
    */
   pictures: { [key: string]: Picture };
+
+  /**
+   * The nodes of which certificates count no more, by id.
+   *
+   * @generated from field: map<string, amphi.v1.Revocation> revoked = 80;
+   */
+  revoked: { [key: string]: Revocation };
 };
 
 /**
@@ -244,6 +251,13 @@ export type RegistryJson = {
    * @generated from field: map<string, amphi.v1.Picture> pictures = 70;
    */
   pictures?: { [key: string]: PictureJson };
+
+  /**
+   * The nodes of which certificates count no more, by id.
+   *
+   * @generated from field: map<string, amphi.v1.Revocation> revoked = 80;
+   */
+  revoked?: { [key: string]: RevocationJson };
 };
 
 /**
@@ -252,6 +266,65 @@ export type RegistryJson = {
  */
 export const RegistrySchema: GenMessage<Registry, {jsonType: RegistryJson}> = /*@__PURE__*/
   messageDesc(file_amphi_v1_registry, 0);
+
+/**
+ * Revocation makes certificates of a node count no more: those issued before a time.
+ *
+ * @generated from message amphi.v1.Revocation
+ */
+export type Revocation = Message<"amphi.v1.Revocation"> & {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node: string;
+
+  /**
+   * Unix milliseconds; it only rises.
+   *
+   * @generated from field: int64 issued_before_ms = 2;
+   */
+  issuedBeforeMs: bigint;
+
+  /**
+   * When that was decided.
+   *
+   * @generated from field: int64 decided_ms = 3;
+   */
+  decidedMs: bigint;
+};
+
+/**
+ * Revocation makes certificates of a node count no more: those issued before a time.
+ *
+ * @generated from message amphi.v1.Revocation
+ */
+export type RevocationJson = {
+  /**
+   * @generated from field: string node = 1;
+   */
+  node?: string;
+
+  /**
+   * Unix milliseconds; it only rises.
+   *
+   * @generated from field: int64 issued_before_ms = 2;
+   */
+  issuedBeforeMs?: string;
+
+  /**
+   * When that was decided.
+   *
+   * @generated from field: int64 decided_ms = 3;
+   */
+  decidedMs?: string;
+};
+
+/**
+ * Describes the message amphi.v1.Revocation.
+ * Use `create(RevocationSchema)` to create a new message.
+ */
+export const RevocationSchema: GenMessage<Revocation, {jsonType: RevocationJson}> = /*@__PURE__*/
+  messageDesc(file_amphi_v1_registry, 1);
 
 /**
  * Placement says who decides for a room.
@@ -314,7 +387,7 @@ export type PlacementJson = {
  * Use `create(PlacementSchema)` to create a new message.
  */
 export const PlacementSchema: GenMessage<Placement, {jsonType: PlacementJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 1);
+  messageDesc(file_amphi_v1_registry, 2);
 
 /**
  * ClusterNode is what the cluster keeps of a node that it has accepted.
@@ -497,7 +570,7 @@ export type ClusterNodeJson = {
  * Use `create(ClusterNodeSchema)` to create a new message.
  */
 export const ClusterNodeSchema: GenMessage<ClusterNode, {jsonType: ClusterNodeJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 2);
+  messageDesc(file_amphi_v1_registry, 3);
 
 /**
  * @generated from message amphi.v1.StoreEntries
@@ -524,7 +597,7 @@ export type StoreEntriesJson = {
  * Use `create(StoreEntriesSchema)` to create a new message.
  */
 export const StoreEntriesSchema: GenMessage<StoreEntries, {jsonType: StoreEntriesJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 3);
+  messageDesc(file_amphi_v1_registry, 4);
 
 /**
  * @generated from message amphi.v1.ApiKey
@@ -589,7 +662,7 @@ export type ApiKeyJson = {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey, {jsonType: ApiKeyJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 4);
+  messageDesc(file_amphi_v1_registry, 5);
 
 /**
  * @generated from message amphi.v1.Attendance
@@ -676,7 +749,7 @@ export type AttendanceJson = {
  * Use `create(AttendanceSchema)` to create a new message.
  */
 export const AttendanceSchema: GenMessage<Attendance, {jsonType: AttendanceJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 5);
+  messageDesc(file_amphi_v1_registry, 6);
 
 /**
  * @generated from message amphi.v1.Session
@@ -767,7 +840,7 @@ export type SessionJson = {
  * Use `create(SessionSchema)` to create a new message.
  */
 export const SessionSchema: GenMessage<Session, {jsonType: SessionJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 6);
+  messageDesc(file_amphi_v1_registry, 7);
 
 /**
  * RegistryCommand changes the registry.
@@ -907,6 +980,12 @@ export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
      */
     value: string;
     case: "deletePicture";
+  } | {
+    /**
+     * @generated from field: amphi.v1.Revocation revoke_node = 80;
+     */
+    value: Revocation;
+    case: "revokeNode";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -925,7 +1004,7 @@ export type RegistryCommand = Message<"amphi.v1.RegistryCommand"> & {
 
   /**
    * By what rules the command is carried out, so that it does the same at every node, and when a log is read again by a later
-   * version. 0: those before there were any. 1: delete_room raises origin_floor, and there is forget_origin.
+   * version. 0: those before there were any. 1: delete_room raises origin_floor, and there are forget_origin and revoke_node.
    *
    * @generated from field: uint32 rules = 18;
    */
@@ -1049,6 +1128,11 @@ export type RegistryCommandJson = {
   deletePicture?: string;
 
   /**
+   * @generated from field: amphi.v1.Revocation revoke_node = 80;
+   */
+  revokeNode?: RevocationJson;
+
+  /**
    * Of put_template: refused with "conflict" unless the stored revision is this one, 0 for "not there".
    *
    * @generated from field: optional uint64 if_revision = 12;
@@ -1064,7 +1148,7 @@ export type RegistryCommandJson = {
 
   /**
    * By what rules the command is carried out, so that it does the same at every node, and when a log is read again by a later
-   * version. 0: those before there were any. 1: delete_room raises origin_floor, and there is forget_origin.
+   * version. 0: those before there were any. 1: delete_room raises origin_floor, and there are forget_origin and revoke_node.
    *
    * @generated from field: uint32 rules = 18;
    */
@@ -1076,7 +1160,7 @@ export type RegistryCommandJson = {
  * Use `create(RegistryCommandSchema)` to create a new message.
  */
 export const RegistryCommandSchema: GenMessage<RegistryCommand, {jsonType: RegistryCommandJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 7);
+  messageDesc(file_amphi_v1_registry, 8);
 
 /**
  * ForgetOrigin drops the record of a stream that has ended; refused with "conflict" unless it is at this epoch.
@@ -1127,7 +1211,7 @@ export type ForgetOriginJson = {
  * Use `create(ForgetOriginSchema)` to create a new message.
  */
 export const ForgetOriginSchema: GenMessage<ForgetOrigin, {jsonType: ForgetOriginJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 8);
+  messageDesc(file_amphi_v1_registry, 9);
 
 /**
  * @generated from message amphi.v1.PutStore
@@ -1174,7 +1258,7 @@ export type PutStoreJson = {
  * Use `create(PutStoreSchema)` to create a new message.
  */
 export const PutStoreSchema: GenMessage<PutStore, {jsonType: PutStoreJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 9);
+  messageDesc(file_amphi_v1_registry, 10);
 
 /**
  * PlaceRoom gives a room its owner, or another one; refused with "conflict" unless the placement's epoch is if_epoch.
@@ -1235,7 +1319,7 @@ export type PlaceRoomJson = {
  * Use `create(PlaceRoomSchema)` to create a new message.
  */
 export const PlaceRoomSchema: GenMessage<PlaceRoom, {jsonType: PlaceRoomJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 10);
+  messageDesc(file_amphi_v1_registry, 11);
 
 /**
  * MoveRooms takes rooms from a node in one entry: all of a dead one, or those that are handed over.
@@ -1304,5 +1388,5 @@ export type MoveRoomsJson = {
  * Use `create(MoveRoomsSchema)` to create a new message.
  */
 export const MoveRoomsSchema: GenMessage<MoveRooms, {jsonType: MoveRoomsJson}> = /*@__PURE__*/
-  messageDesc(file_amphi_v1_registry, 11);
+  messageDesc(file_amphi_v1_registry, 12);
 
