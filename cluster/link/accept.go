@@ -34,6 +34,9 @@ const (
 	acceptPauseOnFail = 50 * time.Millisecond
 )
 
+// revokedPause is for how long a node whose certificate was revoked is not called again, by whatever protocol.
+const revokedPause = time.Second
+
 // welcome is what the port sends when it has taken a connection. TLS 1.3 lets a client think that it is connected
 // before the server has looked at its certificate; with this, Dial fails where the connection was refused.
 const welcome = 1
@@ -174,13 +177,16 @@ func reasonOf(err error) string {
 // with the Link at the latest.
 func (l *Link) Dial(ctx context.Context, node, protocol string) (*tls.Conn, error) {
 	l.mu.Lock()
-	address := ""
+	address, revoked := "", false
 	if p := l.peers[node]; p != nil {
-		address = p.address
+		address, revoked = p.address, time.Since(p.revoked) < revokedPause
 	}
 	l.mu.Unlock()
-	if address == "" {
+	switch {
+	case address == "":
 		return nil, fmt.Errorf("connecting to %s: %w", node, ErrUnknownNode)
+	case revoked:
+		return nil, fmt.Errorf("connecting to %s: %w", node, identity.ErrRevoked)
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.HandshakeTimeout)
 	defer cancel()
@@ -196,6 +202,11 @@ func (l *Link) Dial(ctx context.Context, node, protocol string) (*tls.Conn, erro
 	}
 	if err != nil {
 		_ = s.Close()
+		if errors.Is(err, identity.ErrRevoked) {
+			l.mu.Lock()
+			l.peerLocked(node).revoked = time.Now()
+			l.mu.Unlock()
+		}
 		return nil, fmt.Errorf("connecting to %s at %s: %w", node, address, err)
 	}
 	return conn, nil

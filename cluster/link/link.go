@@ -117,6 +117,7 @@ type peer struct {
 	address string // empty: not known
 	conn    *conn  // nil: none
 	heard   time.Time
+	revoked time.Time          // when its certificate was refused last, as revoked
 	stop    context.CancelFunc // ends its dialler; nil: it has none
 	changed chan struct{}      // has room for one: there is a new address
 }

@@ -134,14 +134,19 @@ func (c *clustered) seeded(n *clusterNode) bool {
 
 func (c *clustered) until(what string, cond func() bool) {
 	c.t.Helper()
-	deadline := time.After(clusterPatience)
+	c.within(clusterPatience, what, cond)
+}
+
+func (c *clustered) within(patience time.Duration, what string, cond func() bool) {
+	c.t.Helper()
+	deadline := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			c.t.Fatalf("%s: not after %v", what, clusterPatience)
+			c.t.Fatalf("%s: not after %v", what, patience)
 		}
 	}
 }
