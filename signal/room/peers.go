@@ -234,6 +234,7 @@ func (c *call) removePeers(r *pb.RemovePeers) error {
 				return proto.Errorf(proto.InvalidArgument, "%q has no user id and cannot be banned; remove without a ban, or lock the room", clip(p.GetName()))
 			}
 		}
+		targets = withOtherPeers(c, targets)
 	}
 	for _, p := range targets {
 		c.depart(&pb.PeerLeft{
@@ -242,6 +243,22 @@ func (c *call) removePeers(r *pb.RemovePeers) error {
 		})
 	}
 	return nil
+}
+
+// withOtherPeers adds the other peers of the same users: a second tab would stay, and a lost one come back. Who asks is
+// meant only when named.
+func withOtherPeers(c *call, named []*pb.Peer) []*pb.Peer {
+	users, seen := map[string]bool{}, map[string]bool{c.by(): true}
+	for _, p := range named {
+		users[p.GetUserId()], seen[p.GetId()] = true, true
+	}
+	for id, p := range c.peers {
+		if users[p.GetUserId()] && !seen[id] {
+			named = append(named, p)
+		}
+	}
+	sortPeers(named)
+	return named
 }
 
 // targets lists the peers named by id or by role, by time of joining. Who asks is meant only when named by id.
