@@ -43,6 +43,17 @@ func (m management) View(ctx context.Context, name string, f func(*room.Replica)
 	return r.View(ctx, f)
 }
 
+// Active implements api.Rooms. Of the sessions of other nodes this one knows the records.
+func (m management) Active() map[string]int {
+	active := m.owner.Active()
+	for name, peers := range m.records.running() {
+		if placed, err := m.deps.Directory.Owner(name); err == nil && placed.GetNode() != m.cfg.Node {
+			active[name] = peers
+		}
+	}
+	return active
+}
+
 // Active counts the peers of each room with a running session that this node owns.
 func (s *Server) Active() map[string]int { return s.owner.Active() }
 

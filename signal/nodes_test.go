@@ -3,14 +3,17 @@ package signal
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"connectrpc.com/connect"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/amphi-sfu/amphi/proto"
 	amphiv1 "github.com/amphi-sfu/amphi/proto/amphi/v1"
+	"github.com/amphi-sfu/amphi/proto/amphi/v1/amphiv1connect"
 	"github.com/amphi-sfu/amphi/signal/ws"
 )
 
@@ -224,4 +227,43 @@ func (b *browser) hears0(other *browser) {
 		b.t.Fatal(ans.GetError())
 	}
 	b.hears("first")
+}
+
+// TestManagementReachesTheSessionsOfOtherNodes: a load balancer in front of the API does not know who owns a room.
+func TestManagementReachesTheSessionsOfOtherNodes(t *testing.T) {
+	t.Parallel()
+	a, b, _ := twoWorlds(t)
+	ctx := t.Context()
+	rooms := amphiv1connect.NewRoomServiceClient(http.DefaultClient, b.url, manager(t))
+	ann := a.enter(t, "steward", "Ann")
+	room := func() *amphiv1.Room {
+		res, err := rooms.GetRoom(ctx, connect.NewRequest(&amphiv1.GetRoomRequest{Room: "hall"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Msg
+	}
+	eventually(t, "the other node shows the session", func() bool { return room().GetActive() && room().GetPeerCount() == 1 })
+	list, err := rooms.ListRooms(ctx, connect.NewRequest(&amphiv1.ListRoomsRequest{ActiveOnly: true}))
+	if err != nil || len(list.Msg.GetRooms()) != 1 {
+		t.Errorf("%v %v", list, err)
+	}
+	locked := true
+	if _, err := rooms.UpdateRoom(ctx, connect.NewRequest(&amphiv1.UpdateRoomRequest{Room: "hall", Locked: &locked})); err != nil {
+		t.Fatal(err)
+	}
+	ann.event("the lock", func(e *amphiv1.Event) bool { return e.GetRoomUpdated().GetLocked() })
+	late := a.dial(t, true)
+	late.send(hello(token(t, "singer")))
+	late.until("welcome", func(m *amphiv1.ServerMessage) bool { return m.GetWelcome() != nil })
+	join := &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Name: "Late"}}}
+	if ans := late.do(join); ans.GetError().GetCode() != string(proto.RoomLocked) {
+		t.Errorf("a room that is locked was joined: %v", ans)
+	}
+	if _, err := rooms.DeleteRoom(ctx, connect.NewRequest(&amphiv1.DeleteRoomRequest{Room: "hall"})); err != nil {
+		t.Fatal(err)
+	}
+	if status, code := ann.ends(); status != 4005 || code != proto.RoomEnded {
+		t.Errorf("closed with %d %s", status, code)
+	}
 }

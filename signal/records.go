@@ -147,6 +147,26 @@ func (r *records) session(name string) *amphiv1.Session {
 	return found
 }
 
+// running counts the peers of each room with a running session, as of its last record.
+func (r *records) running() map[string]int {
+	rooms := map[string]int{}
+	r.registry.Read(func(reg *amphiv1.Registry) {
+		for _, s := range reg.GetSessions() {
+			if s.GetEndedMs() != 0 {
+				continue
+			}
+			n := 0
+			for _, a := range s.GetAttendance() {
+				if a.GetLeftMs() == 0 {
+					n++
+				}
+			}
+			rooms[key(s.GetRoom())] = n
+		}
+	})
+	return rooms
+}
+
 // Keep implements owner.Records.
 func (r *records) Keep(cmd *amphiv1.RegistryCommand) { r.Commit(cmd, nil) }
 
