@@ -119,9 +119,6 @@ func (r *records) Open(name string) (owner.Start, error) {
 	if err != nil {
 		return owner.Start{}, err
 	}
-	if room.GetDisabled() {
-		return owner.Start{}, proto.Errorf(proto.RoomDisabled, "the room is disabled")
-	}
 	template, err := r.template(room.GetTemplate())
 	if err != nil {
 		return owner.Start{}, err

@@ -533,3 +533,36 @@ func TestPlansReachRelays(t *testing.T) {
 	c.kill("no_a", &amphiv1.Placement{Node: "no_b", Epoch: 2})
 	want("no_b", "hall [no_b] video camera at 0")
 }
+
+// TestDisabledRoomGoesOn: a room that is disabled takes nobody new, but a session that runs goes on, also at another owner.
+func TestDisabledRoomGoesOn(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, &amphiv1.Placement{Node: "no_a", Standby: "no_b", Epoch: 1}, "no_a", "no_b", "no_c")
+	ann, bob := c.nodes["no_b"].enter(t, "steward", "Ann"), c.nodes["no_c"].enter(t, "singer", "Bob")
+	ann.event("bob", func(e *amphiv1.Event) bool { return e.GetPeerJoined().GetPeer().GetId() == bob.self })
+	disable := &amphiv1.RegistryCommand{Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{Name: "Hall", Template: "concert", Disabled: true}}}
+	if err := c.registry.Propose(t.Context(), disable); err != nil {
+		t.Fatal(err)
+	}
+	if ans := ann.do(say("disabled")); ans.GetError() != nil {
+		t.Fatal(ans.GetError())
+	}
+	c.kill("no_a", &amphiv1.Placement{Node: "no_b", Epoch: 2})
+	if ans := ann.do(say("after")); ans.GetError() != nil {
+		t.Fatal(ans.GetError())
+	}
+	bob.hears("after")
+	again := c.nodes["no_c"].dial(t, true)
+	again.send(&amphiv1.ClientMessage{Id: 1, Body: &amphiv1.ClientMessage_Resume{Resume: &amphiv1.Resume{ResumeToken: bob.resume, LastSeq: bob.seq}}})
+	if j := again.joined(again.until("joined", func(m *amphiv1.ServerMessage) bool { return m.GetJoined() != nil })); j.GetPeerId() != bob.self {
+		t.Errorf("came back as %v", j)
+	}
+	if ans := ann.do(&amphiv1.Command{Body: &amphiv1.Command_EndRoom{EndRoom: &amphiv1.EndRoom{}}}); ans.GetError() != nil {
+		t.Fatal(ans.GetError())
+	}
+	late := c.nodes["no_b"].dial(t, true)
+	late.send(hello(token(t, "singer")))
+	if _, code := late.ends(); code != proto.RoomDisabled {
+		t.Errorf("a disabled room was entered: %s", code)
+	}
+}

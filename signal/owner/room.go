@@ -253,6 +253,9 @@ func (r *owned) open(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if start.Room.GetDisabled() {
+		return proto.Errorf(proto.RoomDisabled, "the room is disabled")
+	}
 	r.session = proto.NewID(proto.SessionPrefix)
 	r.state = room.New(room.Config{
 		Room: start.Room.GetName(), SessionID: r.session, Template: start.Template,

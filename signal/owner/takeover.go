@@ -151,6 +151,7 @@ func (r *owned) restore(now time.Time, c *standby.Copy, replica bool) {
 		}
 		n.answers.add(a.At, a.Response)
 	}
+	// A room that was disabled meanwhile begins no session, but goes on with the one that it has.
 	start, err := r.owner.deps.Records.Open(r.name)
 	if c.State == nil || err != nil {
 		if err != nil {
