@@ -170,7 +170,8 @@ func eventFrame(ev *amphiv1.Event) *outbox.Frame {
 	return outbox.NewFrame(&amphiv1.ServerMessage{Body: &amphiv1.ServerMessage_Event{Event: room.Shown(ev)}})
 }
 
-// left lets go of a peer that left for good. A lost one keeps its place, but not its media.
+// left lets go of a peer that left for good. A lost one keeps its place, but not its media: unless that is all there is
+// of its client, which then is here, and only the owner could not see it.
 func (e *edge) left(ev *amphiv1.PeerLeft) {
 	p := e.peers[ev.GetPeerId()]
 	if p == nil {
@@ -178,7 +179,7 @@ func (e *edge) left(ev *amphiv1.PeerLeft) {
 	}
 	switch ev.GetReason() {
 	case amphiv1.LeaveReason_LEAVE_REASON_LOST:
-		if p.conn == nil {
+		if p.conn == nil && p.gone == nil {
 			p.link.drop()
 		}
 	case amphiv1.LeaveReason_LEAVE_REASON_REMOVED:
