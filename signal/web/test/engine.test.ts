@@ -405,3 +405,40 @@ test("an accept that is refused for now can be given again; one that is refused 
   assert.equal(room.state.roleRequest, undefined);
   assert.equal(platform.captured[0]!.readyState, "ended");
 });
+
+const self = (role: string) => ({ id: "pe_self", name: "Ada", role });
+
+test("who was on stage and joins anew with the role of its token sees the live stream again", async () => {
+  await offStage();
+  server.last.event(20, { case: "peerUpdated", value: { peer: self("host"), what: 3 } });
+  await until("it is on stage", () => room.state.picture.shown === "webrtc" && room.state.transport === "connected");
+  await room.local.enable("camera");
+  const failures: string[] = [];
+  room.on("local-failed", ({ error }) => failures.push(error.code));
+  server.handler = (connection, message) => {
+    if (message.body.case === "resume") connection.refuse(message.id, "resume_expired");
+    else if (message.body.case === "negotiate") connection.refuse(message.id, "permission_denied");
+    else return false;
+    return true;
+  };
+  server.last.cut();
+  await until("it is back in the audience", () => room.state.phase === "joined" && room.state.roleName === "watcher");
+  await until("the stream is shown", () => room.state.picture.shown === "hls");
+  await until("its camera is closed", () => platform.captured[0]!.readyState === "ended");
+  assert.equal(room.state.transport, "none");
+  assert.deepEqual(failures, []);
+});
+
+test("who was given another role while away, and comes back too late for the events, has it all the same", async () => {
+  await offStage();
+  assert.equal(platform.connections.length, 0);
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    const value = { requestId: message.id, peerId: "pe_self", resumeToken: "resume-2", resumed: true };
+    connection.send({ case: "joined", value: { ...value, state: { seq: 9_999n, room: "demo", peers: [self("listener")] } } });
+    return true;
+  };
+  server.last.cut();
+  await until("it has a transport", () => platform.connections.length === 1);
+  await until("the stage is shown", () => room.state.picture.shown === "webrtc");
+});

@@ -78,6 +78,7 @@ export class Room {
   private mediaKept = false;
   private over = false; // everything was let go of
   private joinOptions: JoinOptions = { name: "" };
+  private roleServed = ""; // that media and picture were made for
 
   constructor(private readonly config: RoomConfig) {
     this.platform = { ...browserPlatform(), ...config.platform };
@@ -390,6 +391,7 @@ export class Room {
   private async enter(): Promise<void> {
     if (this.over) return;
     const role = ownRole(this.state);
+    this.roleServed = this.state.roleName;
     this.handover.aim(role?.subscribe.delivery ?? "none");
     if (needsTransport(role)) this.engine.start();
     this.rememberLocal();
@@ -453,6 +455,7 @@ export class Room {
 
   private async ownRoleChanged(): Promise<void> {
     const role = ownRole(this.state);
+    this.roleServed = this.state.roleName;
     if (needsTransport(role)) this.engine.start();
     else this.engine.hold();
     this.handover.aim(role?.subscribe.delivery ?? "none");
@@ -487,7 +490,10 @@ export class Room {
   }
 
   private reconnected(resumed: boolean): void {
+    if (!needsTransport(ownRole(this.state))) this.engine.hold();
     this.engine.recover(resumed, this.mediaKept);
+    // No event tells of a role that came with a whole state: that of the token again, or one given meanwhile.
+    if (this.state.roleName !== this.roleServed) void this.ownRoleChanged();
     this.reconcileSoon();
     this.events.emit("reconnected", { resumed });
   }
