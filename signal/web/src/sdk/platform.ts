@@ -37,18 +37,31 @@ export function browserPlatform(): Platform {
 
 // Timers of hidden tabs are slowed to one a minute; those of a worker are not.
 function unthrottledEvery(ms: number, callback: () => void): () => void {
+  let end: (() => void) | undefined;
+  const count = (): void => {
+    const timer = setInterval(callback, ms);
+    end = () => clearInterval(timer);
+  };
   try {
     const source = "onmessage=e=>setInterval(()=>postMessage(0),e.data)";
     const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
     const worker = new Worker(url);
     URL.revokeObjectURL(url);
     worker.onmessage = callback;
+    // The page's policy may forbid it: some browsers throw, others say so only now.
+    worker.onerror = () => {
+      worker.onerror = null;
+      count();
+    };
     worker.postMessage(ms);
-    return () => worker.terminate();
+    end = () => {
+      worker.onerror = null;
+      worker.terminate();
+    };
   } catch {
-    const timer = setInterval(callback, ms);
-    return () => clearInterval(timer);
+    count();
   }
+  return () => end?.();
 }
 
 function onNetworkChange(callback: (back: boolean) => void): () => void {
