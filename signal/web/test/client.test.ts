@@ -360,3 +360,24 @@ test("who leaves while entering has left", async () => {
     server.handler = held;
   }
 });
+
+test("what waited for a connection is no more than a server takes at once; the rest is refused, to be tried again", async () => {
+  await room.join({ name: "Ada" });
+  let answer: (() => void) | undefined;
+  server.handler = (connection, message) => {
+    if (message.body.case !== "resume") return false;
+    const value = { requestId: message.id, peerId: "pe_self", resumeToken: "resume-2", resumed: true };
+    answer = () => connection.send({ case: "joined", value });
+    return true;
+  };
+  server.last.cut();
+  await until("it asks for its place", () => answer !== undefined);
+  const sent = Promise.allSettled(Array.from({ length: 300 }, (_, i) => room.chat.send(String(i))));
+  answer!();
+  const outcomes = await sent;
+  const refused = outcomes.filter((outcome) => outcome.status === "rejected");
+  assert.equal(refused.every((outcome) => outcome.reason.code === "connection_lost" && outcome.reason.retryable), true);
+  // Bursts of 200 are allowed (PROTOCOL.md section 2), and media has to be negotiated as well.
+  assert.ok(server.last.received.length <= 150, `${server.last.received.length} at once`);
+  assert.ok(outcomes.length - refused.length >= 50, `only ${outcomes.length - refused.length} waited`);
+});

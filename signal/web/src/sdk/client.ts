@@ -36,7 +36,8 @@ export interface ClientConfig {
 const clientName = "amphi-web/1";
 // Pauses between attempts to come back; the last one repeats. Each varies by a fifth, so that not all come at once.
 const pausesMs = [0, 300, 700, 1_500, 3_000, 5_000];
-const maxQueued = 200;
+// Less than the burst that a server takes from a client: all of it is sent at once when the connection is back.
+const maxQueued = 100;
 // How long one of several nodes has to answer before the next one is tried.
 const nodePatienceMs = 1_500;
 
