@@ -424,7 +424,7 @@ const (
 // higher one: that may be the path, or a queue that has been standing for so long.
 func (f *minFilter) add(v, now time.Duration) (doubtful bool) {
 	switch {
-	case !f.valid:
+	case !f.valid, now-f.since > 2*minFilterSpan: // the first, or the first for long
 		*f = minFilter{cur: v, prev: v, sure: v, since: now, valid: true}
 	case now-f.since > minFilterSpan && !f.checked && min(f.cur, v) > f.sure+minFilterRise:
 		f.checked = true

@@ -332,3 +332,39 @@ func TestOtherPath(t *testing.T) {
 		}
 	}
 }
+
+// TestAfterAPause: what the delay was before nothing was sent for a while is no measure of it: clocks
+// drift, 50 µs a second are 180 ms in an hour.
+func TestAfterAPause(t *testing.T) {
+	t.Parallel()
+	for _, drift := range []time.Duration{0, 80 * ms, 180 * ms, 500 * ms} {
+		paused, inner := false, viewer(t)
+		f := &flow{choose: func(f *flow, estimate float64) float64 {
+			v := inner(f, estimate)
+			if paused {
+				f.audio = f.now + 20*ms
+				f.est.SetDemand(Demand{})
+				return 0
+			}
+			return v
+		}}
+		w := newWorld(t, netem.Params{Rate: 5e6, Delay: 20 * ms, QueueDelay: 300 * ms}, netem.Params{Delay: 20 * ms}, f)
+		w.run(15 * time.Second)
+		paused = true
+		w.run(time.Minute)
+		if err := w.down.Set(w.now, netem.Params{Rate: 5e6, Delay: 20*ms + drift, QueueDelay: 300 * ms}); err != nil {
+			t.Fatal(err)
+		}
+		paused = false
+		lower := 0
+		w.every = func() {
+			if f.video < 1_500_000 {
+				lower++
+			}
+		}
+		w.run(30 * time.Second)
+		if lower > 200 {
+			t.Errorf("off the top layer for %d ms of 30 s, the clocks %v apart; %+v", lower, drift, f.est.Stats())
+		}
+	}
+}
