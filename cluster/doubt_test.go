@@ -26,3 +26,24 @@ func TestSilentLeaderIsReplacedSoon(t *testing.T) {
 		w.leased(ids...)
 	}
 }
+
+// TestNewLeaderRenewsLeasesAtOnce has all leases run out: who waited for its next turn, 2 s apart, would be without one for
+// longer than this.
+func TestNewLeaderRenewsLeasesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(cfg *cluster.NodeConfig) { cfg.LeaseTTL, cfg.DeadAfter = 8*time.Second, time.Hour })
+	ids := w.three()
+	for _, id := range ids {
+		w.net.isolate(id, ids)
+	}
+	until(t, 20*time.Second, "the leases run out", func() bool {
+		return !slices.ContainsFunc(ids, func(id string) bool { return w.node(id).Leased() })
+	})
+	w.net.heal()
+	until(t, w.wait, "one leads", func() bool {
+		return slices.ContainsFunc(ids, func(id string) bool { return w.node(id).Status().Leading })
+	})
+	until(t, 1500*time.Millisecond, "all have leases again", func() bool {
+		return !slices.ContainsFunc(ids, func(id string) bool { return !w.node(id).Leased() })
+	})
+}
