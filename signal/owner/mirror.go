@@ -37,6 +37,8 @@ type mirror struct {
 	heldBytes    int
 	// since is when the standby was heard last, or when the first unacknowledged update was sent.
 	since, resent, asked time.Time
+	// cut is since when nothing can be sent to the standby; zero: it can.
+	cut time.Time
 }
 
 type update struct {
@@ -72,6 +74,26 @@ func (m *mirror) silent(now time.Time) time.Duration {
 	return now.Sub(m.since)
 }
 
+// sending notes whether an update could be sent.
+func (m *mirror) sending(now time.Time, sent bool) {
+	switch {
+	case sent:
+		m.cut = time.Time{}
+	case m.cut.IsZero():
+		m.cut = now
+	}
+}
+
+// deadline is when a standby is given up that owes acknowledgements: after its silence, or half of it in which there was not
+// even a connection to it.
+func (m *mirror) deadline(silence time.Duration) time.Time {
+	due := m.since.Add(silence)
+	if !m.cut.IsZero() {
+		due = earlier(due, m.cut.Add(silence/2))
+	}
+	return due
+}
+
 // added is the update that is being made; nil where there is no standby, or where it gets everything anyway.
 func (m *mirror) added() *amphiv1.StandbyUpdate {
 	if m.node == "" || m.whole {
@@ -85,7 +107,7 @@ func (m *mirror) added() *amphiv1.StandbyUpdate {
 
 // follow makes another node the standby, or none.
 func (m *mirror) follow(node string) {
-	m.node, m.unacked, m.unackedBytes, m.next = node, nil, 0, nil
+	m.node, m.unacked, m.unackedBytes, m.next, m.cut = node, nil, 0, nil, time.Time{}
 	m.whole = node != ""
 	if node == "" {
 		m.acked = m.sent
@@ -201,7 +223,7 @@ func (r *owned) flush(now time.Time) {
 	}
 	m.unacked = append(m.unacked, update{m.sent, b})
 	m.unackedBytes += len(b)
-	r.sendBytes(m.node, b)
+	m.sending(now, r.sendBytes(m.node, b))
 }
 
 // everything is the whole copy as it is now.
@@ -250,7 +272,7 @@ func (r *owned) resend(now time.Time) {
 		return
 	}
 	for _, u := range m.unacked {
-		r.sendBytes(m.node, u.msg)
+		m.sending(now, r.sendBytes(m.node, u.msg))
 	}
 }
 
@@ -272,7 +294,7 @@ func (r *owned) nudge(now time.Time) (next time.Time, ok bool) {
 	if m.silent(now) >= resendAfter {
 		r.resend(now)
 	}
-	if m.silent(now) >= r.owner.cfg.StandbySilence {
+	if due := m.deadline(r.owner.cfg.StandbySilence); !now.Before(due) {
 		if r.leased && now.Sub(m.asked) >= askEvery {
 			m.asked = now
 			r.log.Warn("the standby is silent", "standby", m.node)
@@ -285,7 +307,7 @@ func (r *owned) nudge(now time.Time) (next time.Time, ok bool) {
 		}
 	} else {
 		r.lax = false
-		next = earlier(next, m.since.Add(r.owner.cfg.StandbySilence))
+		next = earlier(next, due)
 	}
 	return next, true
 }

@@ -2,7 +2,9 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +28,7 @@ type nodes struct {
 	// session and epoch are those of each node's last state.
 	session map[string]string
 	epoch   map[string]uint64
+	gone    string // the node to which there is no connection
 }
 
 func (n *nodes) Send(node, _ string, msg []byte) error {
@@ -35,6 +38,9 @@ func (n *nodes) Send(node, _ string, msg []byte) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if node == n.gone {
+		return errors.New("there is no connection to this node")
+	}
 	n.sent[node] = append(n.sent[node], m)
 	if st := m.GetState(); st != nil {
 		n.session[node], n.epoch[node] = st.GetSessionId(), st.GetSeqEpoch()
@@ -52,12 +58,13 @@ func (n *nodes) take(node string) []*amphiv1.RoomMessage {
 }
 
 type directory struct {
-	node  string
-	epoch uint64
+	node    string
+	epoch   uint64
+	standby string
 }
 
 func (d *directory) Owner(string) (*amphiv1.Placement, error) {
-	return &amphiv1.Placement{Node: d.node, Epoch: d.epoch}, nil
+	return &amphiv1.Placement{Node: d.node, Epoch: d.epoch, Standby: d.standby}, nil
 }
 func (d *directory) Leased() bool            { return true }
 func (d *directory) Watch(func(room string)) {}
@@ -127,7 +134,7 @@ type desk struct {
 func run(t *testing.T, f func(d *desk)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		d := &desk{t: t, nodes: &nodes{sent: map[string][]*amphiv1.RoomMessage{}, session: map[string]string{}, epoch: map[string]uint64{}}, dir: &directory{"me", 7}, shelf: &shelf{}, wishes: &wishes{}, nextID: 100}
+		d := &desk{t: t, nodes: &nodes{sent: map[string][]*amphiv1.RoomMessage{}, session: map[string]string{}, epoch: map[string]uint64{}}, dir: &directory{node: "me", epoch: 7}, shelf: &shelf{}, wishes: &wishes{}, nextID: 100}
 		var err error
 		d.owner, err = New(Config{Node: "me"}, Deps{Carrier: d.nodes, Directory: d.dir, Records: d.shelf, Streams: d.wishes})
 		if err != nil {
@@ -499,7 +506,7 @@ func FuzzDeliver(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	o, err := New(Config{Node: "me"}, Deps{Carrier: nowhere{}, Directory: &directory{"me", 7}, Records: nothing{}})
+	o, err := New(Config{Node: "me"}, Deps{Carrier: nowhere{}, Directory: &directory{node: "me", epoch: 7}, Records: nothing{}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -581,4 +588,33 @@ func TestPeerThatItsNodeDoesNotKnowIsLost(t *testing.T) {
 			t.Errorf("left for good: %v", got)
 		}
 	})
+}
+
+// TestSilentStandbyIsGivenUp at the moment when its time is over, which is shorter where there is no connection to it.
+func TestSilentStandbyIsGivenUp(t *testing.T) {
+	for gone, want := range map[string]time.Duration{"": 800 * time.Millisecond, "mirror": 400 * time.Millisecond} {
+		t.Run("gone "+gone, func(t *testing.T) {
+			run(t, func(d *desk) {
+				d.dir.standby, d.nodes.gone = "mirror", gone
+				began := time.Now()
+				d.attach("a", 0)
+				join := &amphiv1.RoomRequest{Id: 1, Command: &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Role: "one"}}}}
+				if err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Request{Request: join}}); err != nil {
+					t.Fatal(err)
+				}
+				gaveUp := func() bool {
+					d.shelf.mu.Lock()
+					defer d.shelf.mu.Unlock()
+					return slices.ContainsFunc(d.shelf.kept, func(c *amphiv1.RegistryCommand) bool { return c.GetPlaceRoom() != nil })
+				}
+				for !gaveUp() && time.Since(began) < 10*time.Second {
+					<-time.After(time.Millisecond)
+					synctest.Wait()
+				}
+				if after := time.Since(began); after < want || after > want+10*time.Millisecond {
+					t.Errorf("it was given up after %v, want %v", after, want)
+				}
+			})
+		})
+	}
 }

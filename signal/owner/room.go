@@ -445,9 +445,12 @@ func (r *owned) send(to string, m *amphiv1.RoomMessage) {
 	}
 }
 
-func (r *owned) sendBytes(to string, b []byte) {
-	if err := r.owner.deps.Carrier.Send(to, r.name, b); err != nil {
+// sendBytes tells whether the message is under way.
+func (r *owned) sendBytes(to string, b []byte) bool {
+	err := r.owner.deps.Carrier.Send(to, r.name, b)
+	if err != nil {
 		// The node attaches again and gets what it missed.
 		r.log.Debug("message not sent", "node", to, "err", err)
 	}
+	return err == nil
 }
