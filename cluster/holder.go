@@ -93,6 +93,13 @@ func (h *holder) run(ctx context.Context) {
 			h.mu.Lock()
 			h.failures = 0
 			h.mu.Unlock()
+			// Those that waited for that one end now; they have had all the places, perhaps.
+			select {
+			case inFlight <- struct{}{}:
+				<-inFlight
+			case <-ctx.Done():
+				return
+			}
 		case <-ticks.C:
 		}
 	}
