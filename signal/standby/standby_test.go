@@ -170,7 +170,6 @@ func TestOnlyTheOwnerIsFollowed(t *testing.T) {
 	}
 }
 
-// FuzzDeliver shows that no update, however odd, breaks the keeper.
 // A deleted room's copy is let go of; one of a room that the directory does not know yet, or says nothing about, is not.
 func TestDeletedRoomIsForgotten(t *testing.T) {
 	t.Parallel()
@@ -203,6 +202,7 @@ func TestDeletedRoomIsForgotten(t *testing.T) {
 	})
 }
 
+// FuzzDeliver shows that no update, however odd, breaks the keeper.
 func FuzzDeliver(f *testing.F) {
 	_, updates := script(f)
 	for _, u := range updates {
