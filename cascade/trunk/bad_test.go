@@ -349,11 +349,17 @@ func TestRestartedNodeIsUpLast(t *testing.T) {
 	b, _ = n.node("b")
 	b.SetPeers(map[string]netip.AddrPort{"a": a.LocalAddr()})
 	eventually(t, "b is back", func() bool { return len(b.all("up")) == 1 })
-	look := time.NewTicker(time.Millisecond)
-	defer look.Stop()
-	for range 200 {
-		if <-look.C; len(a.all("up")) > 1 {
-			t.Fatal("it is up again before it was down")
+	watch, tick := time.NewTimer(200*time.Millisecond), time.NewTicker(time.Millisecond)
+	defer watch.Stop()
+	defer tick.Stop()
+	for over := false; !over; {
+		select {
+		case <-tick.C:
+			if len(a.all("up")) > 1 {
+				t.Fatal("it is up again before it was down")
+			}
+		case <-watch.C:
+			over = true
 		}
 	}
 	free()

@@ -86,8 +86,8 @@ func (s *Set) serve(ctx context.Context, node string, conn *tls.Conn, dialled bo
 	if err := s.adopt(c); err != nil {
 		return err
 	}
-	defer s.drop(c)
 	defer c.toldAll()
+	defer s.drop(c)
 	var loops sync.WaitGroup
 	ending, end := context.WithCancel(ctx)
 	loops.Go(func() { c.readFrames(ending) })

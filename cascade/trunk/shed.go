@@ -23,8 +23,9 @@ const (
 	restoreAfter = int64(time.Second)
 	restoreProof = int64(5 * time.Second)
 	restoreMost  = int64(4 * time.Second)
-	// needSlots is in how many slots what a shed label was comes near to what it is offered at now.
-	needSlots = 64
+	// needFor is after how long the most that a shed label was offered at meanwhile counts instead of what
+	// it was when it was shed, if that is less than half.
+	needFor = int64(5 * time.Second)
 )
 
 // outLabel is a label of the other end's that we send.
@@ -37,7 +38,9 @@ type outLabel struct {
 	slots   [rateSlots]int64
 	filled  int
 	rate    int64 // offered, in bits per second, with overhead
-	need    int64 // what rate was when it was shed, as who sends it may stop then; while it is offered, it follows what rate is
+	need    int64 // what rate was when it was shed, as who sends it may stop then; while it is offered at less than half, the most of needFor
+	most    int64 // of rate since needAt
+	needAt  int64
 	shed    bool
 	shedAt  int64
 	away    int64 // how long it stays away
@@ -109,8 +112,13 @@ func (s *shedder) roll(now int64) bool {
 		}
 		l.rate = sum / int64(min(l.filled, rateSlots))
 		s.offered += l.rate
-		if l.shed && l.rate > 0 && l.rate < l.need {
-			l.need -= (l.need - l.rate) / needSlots
+		if l.shed && l.rate > 0 {
+			if l.most = max(l.most, l.rate); now-l.needAt >= needFor {
+				if l.most < l.need/2 { // small changes are no reason to try it sooner
+					l.need = l.most
+				}
+				l.most, l.needAt = 0, now
+			}
 		}
 	}
 	return true
@@ -183,7 +191,7 @@ func (s *shedder) set(l *outLabel, shed bool, now int64) {
 	}
 	l.shed = shed
 	if shed {
-		l.shedAt, l.need = now, l.rate
+		l.shedAt, l.need, l.most, l.needAt = now, l.rate, 0, now
 		if l.backAt != 0 && now-l.backAt < restoreProof {
 			l.away = min(2*l.away, restoreMost)
 		} else {
