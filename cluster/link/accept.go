@@ -102,10 +102,10 @@ func (l *Link) serve(ctx context.Context, raw net.Conn, host string) {
 		_ = conn.SetDeadline(time.Time{})
 	}
 	if reason != "" {
-		_ = s.Close()
-		if ctx.Err() == nil {
+		if ctx.Err() == nil { // before the other side can know of it
 			l.refused.Add(reason, host, err)
 		}
+		_ = s.Close()
 		return
 	}
 	l.protocols[conn.ConnectionState().NegotiatedProtocol](node, conn)
