@@ -86,16 +86,20 @@ func (r *owned) follow(h *held) {
 		r.keep(&amphiv1.RegistryCommand{TimeMs: h.ev.GetTimeMs(), Body: &amphiv1.RegistryCommand_PutRoom{PutRoom: &amphiv1.Room{
 			Name: r.name, Locked: b.RoomUpdated.GetLocked(), Metadata: b.RoomUpdated.GetMetadata()}}})
 	case *amphiv1.Event_StreamChanged:
-		if r.owner.deps.Streams != nil {
+		if r.owner.deps.Streams != nil && r.runs(h.session) {
 			r.owner.deps.Streams.Changed(r.name, r.template, b.StreamChanged.GetStream())
 		}
 	case *amphiv1.Event_OutputChanged:
-		if r.owner.deps.Streams != nil && r.state != nil {
+		if r.owner.deps.Streams != nil && r.runs(h.session) {
 			o := b.OutputChanged.GetOutput()
 			r.owner.deps.Streams.Output(r.name, r.session, o, r.state.SealedURL(o.GetId()))
 		}
 	}
 }
+
+// runs tells whether a session has not ended: what it wanted made is ended with it, and what it had to say of that may have been
+// held back for longer.
+func (r *owned) runs(session string) bool { return r.state != nil && r.session == session }
 
 // record keeps the session's record as it is now.
 func (r *owned) record() {

@@ -153,7 +153,7 @@ func (r *owned) restore(now time.Time, c *standby.Copy, replica bool) {
 	}
 	// A room that was disabled meanwhile begins no session, but goes on with the one that it has.
 	start, err := r.owner.deps.Records.Open(r.name)
-	if c.State == nil || err != nil {
+	if c.State == nil || c.State.GetEnded() || err != nil {
 		if err != nil {
 			r.log.Warn("the room is not continued", "err", err)
 		}

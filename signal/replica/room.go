@@ -326,7 +326,7 @@ func (r *Room) attach(now time.Time) {
 		return
 	}
 	a := &amphiv1.Attach{}
-	if r.rep != nil {
+	if r.rep != nil && !r.rep.Ended() { // nothing goes on from a session that has ended, at a new owner either
 		a.HaveSeq, a.SessionId, a.HaveEpoch = r.rep.Seq(), r.rep.SessionID(), r.seqEpoch
 	}
 	if r.rep != nil && r.set.cfg.Present != nil && now.Sub(r.listed) >= listEvery {
