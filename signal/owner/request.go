@@ -43,12 +43,6 @@ func (r *owned) decide(now time.Time, from string, n *node, q *amphiv1.RoomReque
 		return
 	}
 	firm := !provisional(q.GetCommand())
-	if firm && r.elsewhere(now, from, q.GetPeerId()) {
-		resp := &amphiv1.RoomResponse{Id: q.GetId(), Result: errorResult(proto.Errorf(proto.Replaced, "another connection resumed this peer"))}
-		n.answers.add(now, resp)
-		r.answer(from, resp, false)
-		return
-	}
 	result, events := r.execute(now, from, q)
 	resp := &amphiv1.RoomResponse{Id: q.GetId(), Result: result, Seq: r.seq}
 	if len(events) > 0 {
@@ -63,13 +57,6 @@ func (r *owned) decide(now time.Time, from string, n *node, q *amphiv1.RoomReque
 	if !a.waiting {
 		r.answer(from, resp, firm)
 	}
-}
-
-// elsewhere tells whether another node has had a peer's client for so long that what this one says for it is from before: it was
-// cut off, and would undo what the peer has done since.
-func (r *owned) elsewhere(now time.Time, from, peer string) bool {
-	s, seated := r.seats[peer]
-	return seated && s.connected && s.node != from && now.Sub(s.since) > overlap
 }
 
 // answer says what a request came to.

@@ -16,8 +16,6 @@ const (
 	silence = 6 * time.Second
 	// settled is when a node certainly has the answer that gave it a peer, or has given up on it (after 10 s).
 	settled = 15 * time.Second
-	// overlap is for how long a peer that moved may still ask over the connection that it leaves.
-	overlap = 2 * time.Second
 	// tailLen is how many events a node that attaches again can be given instead of the state.
 	tailLen = 1024
 )
