@@ -29,10 +29,24 @@ type pipe struct {
 	b     *bridge
 	index int
 	sent  atomic.Int64
-	buf   []byte // guarded by the encoding's mutex
+	// What follows is guarded by the encoding's mutex. last is the highest number that was sent.
+	buf  []byte
+	last uint64
 }
 
+// WriteRTP sends what came while the pipe was not attached first, as cascade does.
 func (p *pipe) WriteRTP(pkt *packet.Packet) {
+	for ext := p.last + 1; p.last != 0 && ext < pkt.ExtSeq; ext++ {
+		if missed := p.b.from.Encodings()[p.index].Packet(ext); missed != nil {
+			p.write(missed)
+			missed.Release()
+		}
+	}
+	p.last = max(p.last, pkt.ExtSeq)
+	p.write(pkt)
+}
+
+func (p *pipe) write(pkt *packet.Packet) {
 	p.sent.Add(1)
 	p.buf = pkt.AppendRelayed(p.buf[:0])
 	e := p.b.to.track.router.e
