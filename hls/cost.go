@@ -125,11 +125,12 @@ func (o *Origin) Admit(s Settings) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.admitLocked(&s, true)
+	return o.admitLocked(&s)
 }
 
-// admitLocked tells whether there is room; calm: none while a program lacks CPU.
-func (o *Origin) admitLocked(s *Settings, calm bool) error {
+// admitLocked tells whether there is room. That a program lacks CPU is no reason to refuse one: something else may have taken it for a
+// moment.
+func (o *Origin) admitLocked(s *Settings) error {
 	if len(o.programs) >= o.cfg.MaxPrograms {
 		return ErrTooMany
 	}
@@ -144,7 +145,7 @@ func (o *Origin) admitLocked(s *Settings, calm bool) error {
 			e.Overloaded++
 		}
 	}
-	if e.Taken+e.Needs > e.Cores || calm && e.Overloaded > 0 {
+	if e.Taken+e.Needs > e.Cores {
 		return &e
 	}
 	return nil

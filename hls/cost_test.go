@@ -109,8 +109,8 @@ func TestNoRoomForOneMore(t *testing.T) {
 	}
 }
 
-// A stream whose compositor lacks CPU says so, and no other one is let in, whatever the table says.
-func TestOverloadedHasNoRoom(t *testing.T) {
+// A stream whose compositor lacks CPU says so; another one is let in as the table says.
+func TestOverloadedSaysSo(t *testing.T) {
 	t.Parallel()
 	log := &lines{}
 	s := runOrigin(t, &room{}, func(c *Config) {
@@ -122,9 +122,8 @@ func TestOverloadedHasNoRoom(t *testing.T) {
 	if rate := s.Programs()[0].Status().GetFramerate(); rate != 10 {
 		t.Errorf("%v pictures a second", rate)
 	}
-	var full *NoRoomError
-	if err := s.Admit(ladder()); !errors.As(err, &full) || full.Overloaded != 1 || !strings.Contains(err.Error(), "1 of them lack CPU already") {
-		t.Errorf("%v", err)
+	if err := s.Admit(ladder()); err != nil {
+		t.Error(err)
 	}
 	s.start(StartRequest{Room: "demo", Stream: "moved-here", Settings: ladder()}) // what runs already goes on with few pictures
 	eventually(t, "a line of the log", func() bool { return strings.Contains(log.String(), "too little CPU") })

@@ -221,7 +221,7 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 		return Info{}, ErrRunning
 	}
 	// A stream that runs already, and moves here, is better with few pictures than without any.
-	if err := o.admitLocked(&settings, false); err != nil {
+	if err := o.admitLocked(&settings); err != nil {
 		return Info{}, fmt.Errorf("starting a stream: %w", err)
 	}
 	p, err := o.newProgram(r, settings, o.ended[k].pack)

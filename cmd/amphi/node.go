@@ -63,7 +63,7 @@ type Config struct {
 	// Storage says where recordings go, Webhooks who is told what happens.
 	Storage  StorageConfig
 	Webhooks []webhook.Target
-	// CompositorCores is the CPU for live streams; one that would need more is refused. 0: 85 % of the machine's cores.
+	// CompositorCores is the CPU for live streams; one that would need more is refused. 0: as many cores as the machine has.
 	CompositorCores float64
 	// Cluster joins the node to others; nil: it is alone, unless the two below say otherwise.
 	Cluster *ClusterConfig
@@ -259,16 +259,12 @@ func (n *Node) newOrigin() (*hls.Origin, error) {
 	}
 	cores := n.cfg.CompositorCores
 	if cores == 0 {
-		cores = streamShare * float64(runtime.NumCPU())
+		cores = float64(runtime.NumCPU())
 	}
 	return hls.New(hls.Config{
 		Logger: n.log, CompositorPath: path, SegmentDir: segments, OnState: n.streams.reported, Authorizer: authorizer{n}, Pictures: n.picture, Cores: cores,
 	}, hls.Engine(n.media))
 }
-
-// streamShare is how much of the machine live streams may take where the configuration doesn't say: beyond it pictures are left
-// out when all streams have a keyframe at once.
-const streamShare = 0.85
 
 // compositorName is the program that composes pictures, beside this one or in PATH.
 const compositorName = "amphi-compositor"

@@ -67,7 +67,7 @@ type Config struct {
 	RTMP string
 	// TURNPort and TURNTLSPort; 0: none.
 	TURNPort, TURNTLSPort uint16
-	// CompositorCores is the CPU for live streams; 0: 85 % of the machine's cores.
+	// CompositorCores is the CPU for live streams; 0: as many cores as the machine has.
 	CompositorCores float64
 	// TLSCert and TLSKey are files of a certificate for HTTPS; both empty: plain HTTP.
 	TLSCert, TLSKey string
