@@ -115,7 +115,7 @@ func TestOverloadedSaysSo(t *testing.T) {
 	log := &lines{}
 	s := runOrigin(t, &room{}, func(c *Config) {
 		c.Cores, c.Logger = 64, slog.New(slog.NewTextHandler(log, nil))
-		c.CompositorEnv = []string{(&hlstest.Compositor{Overload: 3}).Env()}
+		c.CompositorEnv = []string{(&hlstest.Compositor{Overload: 2}).Env()}
 	})
 	s.start(StartRequest{Room: "demo", Stream: "main", Settings: ladder()})
 	eventually(t, "overload", func() bool { return s.Programs()[0].Overloaded() })

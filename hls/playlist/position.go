@@ -37,8 +37,7 @@ func (p Position) Check(r Reload) Verdict {
 	if !r.Blocking || p.Has(r.MSN, r.Part) {
 		return Ready
 	}
-	// The last part of the open segment may be asked for when it begins, as players do that play from further behind.
-	if r.MSN > p.OpenMSN+1 || (r.MSN == p.OpenMSN && r.Part >= max(p.OpenParts+p.AdvanceParts, p.PrevParts)) ||
+	if r.MSN > p.OpenMSN+1 || (r.MSN == p.OpenMSN && r.Part >= p.OpenParts+p.AdvanceParts) ||
 		(r.MSN > p.OpenMSN && r.Part > p.AdvanceParts) {
 		return TooFar
 	}

@@ -41,7 +41,6 @@ const (
 	dropRefused      = "control_refused"
 	dropDuplicate    = "duplicate_input"
 	dropTickSkipped  = "tick_skipped"
-	dropTickSpared   = "tick_spared"
 	dropEncode       = "encode_failed"
 	dropFrameQueue   = "frame_queue_full"
 	dropUnshown      = "frame_superseded"
