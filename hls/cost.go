@@ -65,7 +65,7 @@ func (s *Settings) cost(peers int, idle func(variant int) bool) float64 {
 type NoRoomError struct {
 	Needs, Taken, Cores float64
 	Programs            int
-	// Overloaded are those of the programs that lack CPU already, whatever the figures say: something else takes it.
+	// Overloaded are those of the programs that lack CPU already.
 	Overloaded int
 }
 
@@ -156,5 +156,5 @@ func (p *program) takes() (cores float64, overloaded bool) {
 	p.mu.Lock()
 	tiles, cpu := p.usage.tiles, p.usage.cpu
 	p.mu.Unlock()
-	return max(cpu, p.budget.expect(p.settings.cost(max(tiles, usualPeers), nil))), every(p.composer.Stats().Compositor) > 1
+	return max(cpu, p.budget.expect(p.settings.cost(max(tiles, usualPeers), nil))), lacksCPU(p.composer.Stats().Compositor)
 }

@@ -220,7 +220,6 @@ func (o *Origin) Start(_ context.Context, r StartRequest) (Info, error) {
 	case o.programs[k] != nil:
 		return Info{}, ErrRunning
 	}
-	// A stream that runs already, and moves here, is better with few pictures than without any.
 	if err := o.admitLocked(&settings); err != nil {
 		return Info{}, fmt.Errorf("starting a stream: %w", err)
 	}

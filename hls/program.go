@@ -355,7 +355,7 @@ func (l *loop) countPlayers(now time.Time) {
 func (l *loop) observe() {
 	s := l.composer.Stats()
 	if u := s.Compositor; u != nil && u != l.last {
-		if now := every(u); now != every(l.last) {
+		if now := lacksCPU(u); now != lacksCPU(l.last) {
 			l.overload(now)
 		}
 		if old := l.last; old != nil && u.UptimeNS > old.UptimeNS && u.CPUNS >= old.CPUNS {
@@ -385,13 +385,12 @@ func (l *loop) observe() {
 	}
 }
 
-// overload notes that the compositor makes a picture on every so-manieth tick from now on, for lack of CPU or no more.
-func (l *loop) overload(every int) {
-	fps := float64(l.settings.FPS)
-	if every > 1 {
-		l.log.Warn("too little CPU for a stream: it has fewer pictures", "framerate", fps/float64(every), "of", fps)
+// overload notes that the compositor makes fewer pictures from now on, for lack of CPU, or all again.
+func (l *loop) overload(lacks bool) {
+	if lacks {
+		l.log.Warn("too little CPU for a stream: every other picture repeats the one before", "fps", l.settings.FPS)
 	} else {
-		l.log.Info("a stream has all its pictures again", "framerate", fps)
+		l.log.Info("a stream has all its pictures again", "fps", l.settings.FPS)
 	}
 }
 

@@ -123,9 +123,9 @@ func TestSlowDisk(t *testing.T) {
 	decodes(t, path)
 }
 
-// Making the files needs room, too, and waits for it: on a real file system that is full.
-func TestFinishingWaitsForRoom(t *testing.T) {
-	t.Parallel()
+// smallDisk is a directory of 4 MiB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4096k"); err != nil {
 		t.Skipf("mounting a small file system: %v", err)
@@ -135,6 +135,13 @@ func TestFinishingWaitsForRoom(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// Making the files needs room, too, and waits for it: on a real file system that is full.
+func TestFinishingWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t)
 	p := newProgram(t, "720p")
 	s := &states{}
 	r, stop := run(t, Config{Source: p, Dir: dir, retry: 20 * time.Millisecond}, s)
@@ -170,15 +177,7 @@ func TestFinishingWaitsForRoom(t *testing.T) {
 // A recording that waits for room holds up no smaller one, which makes room once it is stored, and takes none meanwhile.
 func TestSmallOnesGoFirst(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4096k"); err != nil {
-		t.Skipf("mounting a small file system: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := smallDisk(t)
 	p := newProgram(t, "720p")
 	s := &states{}
 	r, stop := run(t, Config{Source: p, Dir: dir, retry: 20 * time.Millisecond}, s)

@@ -63,6 +63,8 @@ func (d *directory) Leased() bool            { return true }
 func (d *directory) Watch(func(room string)) {}
 
 type shelf struct {
+	running bool // a session, by the records
+
 	mu   sync.Mutex // guards the field below
 	kept []*amphiv1.RegistryCommand
 }
@@ -77,7 +79,7 @@ func (s *shelf) Open(room string) (Start, error) {
 	}}, nil
 }
 
-func (s *shelf) Running(string) bool { return false }
+func (s *shelf) Running(string) bool { return s.running }
 
 func (s *shelf) Commit(cmd *amphiv1.RegistryCommand, done func(error)) {
 	s.Keep(cmd)

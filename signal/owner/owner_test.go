@@ -191,12 +191,17 @@ func TestAnEndedSessionStartsNoStream(t *testing.T) {
 // TestAnEndedSessionIsNotTakenOver: the room had been deleted and made anew, and its first peer was told that the session has ended.
 func TestAnEndedSessionIsNotTakenOver(t *testing.T) {
 	run(t, func(d *desk) {
-		d.dir.epoch = 8
+		d.dir.epoch, d.shelf.running = 8, true // or nobody would be waited for
 		attach := &amphiv1.Attach{HaveSeq: 6, SessionId: "se_before", HaveEpoch: 7}
 		if err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Attach{Attach: attach}}); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(2 * gather)
+		const joins = 7
+		join := &amphiv1.RoomRequest{Id: joins, Command: &amphiv1.Command{Body: &amphiv1.Command_Join{Join: &amphiv1.Join{Role: "one"}}}}
+		if err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Request{Request: join}}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(gather * 3 / 2)
 		synctest.Wait()
 		if !slices.ContainsFunc(d.nodes.take("a"), func(m *amphiv1.RoomMessage) bool { return m.GetStateWanted() != nil }) {
 			t.Fatal("the replica was not asked for its state")
@@ -205,7 +210,15 @@ func TestAnEndedSessionIsNotTakenOver(t *testing.T) {
 		if err := d.deliver("a", &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_ReplicaState{ReplicaState: &amphiv1.ReplicaState{State: st}}}); err != nil {
 			t.Fatal(err)
 		}
-		d.join("a")
+		var joined *amphiv1.RoomResponse
+		for _, m := range d.nodes.take("a") {
+			if r := m.GetResponse(); r.GetId() == joins {
+				joined = r
+			}
+		}
+		if joined.GetResult().GetJoin() == nil {
+			t.Errorf("who waited to join: %v", joined)
+		}
 		if got := d.nodes.session["a"]; got == "" || got == "se_before" || len(d.wishes.list) > 0 {
 			t.Errorf("session %q; wishes: %v", got, d.wishes.list)
 		}

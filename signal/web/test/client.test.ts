@@ -316,8 +316,8 @@ test("an unknown code and an unreachable server have their codes", async () => {
   await assert.rejects(refusing.preview(), { code: "code_unknown", retryable: false });
 });
 
-test("who leaves while coming back has left, whatever the server answers after that", async () => {
-  await room.join({ name: "Ada" });
+// Cuts the connection; the place that is asked for then is given when the result is called.
+async function cutWithoutAnswer(): Promise<() => void> {
   let answer: (() => void) | undefined;
   server.handler = (connection, message) => {
     if (message.body.case !== "resume") return false;
@@ -327,8 +327,14 @@ test("who leaves while coming back has left, whatever the server answers after t
   };
   server.last.cut();
   await until("it asks for its place", () => answer !== undefined);
+  return answer!;
+}
+
+test("who leaves while coming back has left, whatever the server answers after that", async () => {
+  await room.join({ name: "Ada" });
+  const answer = await cutWithoutAnswer();
   await room.leave();
-  answer!();
+  answer();
   await until("no connection is left", () => server.open === 0);
   assert.equal(room.state.phase, "left");
 });
@@ -363,17 +369,9 @@ test("who leaves while entering has left", async () => {
 
 test("what waited for a connection is no more than a server takes at once; the rest is refused, to be tried again", async () => {
   await room.join({ name: "Ada" });
-  let answer: (() => void) | undefined;
-  server.handler = (connection, message) => {
-    if (message.body.case !== "resume") return false;
-    const value = { requestId: message.id, peerId: "pe_self", resumeToken: "resume-2", resumed: true };
-    answer = () => connection.send({ case: "joined", value });
-    return true;
-  };
-  server.last.cut();
-  await until("it asks for its place", () => answer !== undefined);
+  const answer = await cutWithoutAnswer();
   const sent = Promise.allSettled(Array.from({ length: 300 }, (_, i) => room.chat.send(String(i))));
-  answer!();
+  answer();
   const outcomes = await sent;
   const refused = outcomes.filter((outcome) => outcome.status === "rejected");
   assert.equal(refused.every((outcome) => outcome.reason.code === "connection_lost" && outcome.reason.retryable), true);
