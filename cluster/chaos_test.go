@@ -92,6 +92,11 @@ func TestLinearizable(t *testing.T) {
 	cancel() // their load is no part of how long it takes to converge
 	c.leased(c.ids...)
 	t.Logf("%d faults; converged %v after the last was healed", faults, time.Since(healed).Round(time.Millisecond))
+	for _, id := range c.ids {
+		if life := c.node(id).Status().Incarnation; life > 2*uint64(faults)+2 {
+			t.Errorf("%s registered %d times in %d faults", id, life, faults)
+		}
+	}
 	clients.Wait()
 	began := time.Now()
 	c.hist.check(t)

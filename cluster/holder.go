@@ -18,7 +18,7 @@ import (
 type holder struct {
 	c     *Cluster
 	every time.Duration
-	again chan struct{} // holds a token when the node has to register again
+	again chan struct{} // holds a token when the node has to register again; put in under mu
 
 	mu          sync.Mutex // guards the fields below; the registry's lock is taken inside it
 	lease       lease.Holder
@@ -129,6 +129,10 @@ func (h *holder) register(ctx context.Context) bool {
 	h.mu.Lock()
 	h.lease.Drop()
 	h.incarnation = 0
+	select {
+	case <-h.again: // meant the life that has just ended
+	default:
+	}
 	h.mu.Unlock()
 	for {
 		if h.c.Sync(ctx) == nil {
@@ -170,6 +174,9 @@ func (h *holder) renew(ctx context.Context) {
 	h.mu.Lock()
 	incarnation, failures := h.incarnation, h.failures
 	h.mu.Unlock()
+	if incarnation == 0 {
+		return // begun just before the node had to register again, which run is doing
+	}
 	sent := h.c.cfg.Monotonic()
 	err := h.ask(ctx, failures, &pb.RenewLease{
 		Node: h.c.id, Incarnation: incarnation, Unheard: h.unheard(), Applied: h.c.replica.index(),
