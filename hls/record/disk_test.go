@@ -87,8 +87,8 @@ func TestFullDisk(t *testing.T) {
 	video, audio := frames(t, path)
 	gaps(t, video, 1.0/30)
 	gaps(t, audio, 1024.0/48000)
-	if len(video) < 120 || len(video) > 300 {
-		t.Errorf("%d pictures", len(video))
+	if len(video) < 120 || len(video) >= 360 { // how much is missing depends on when there was room
+		t.Errorf("%d pictures of 360", len(video))
 	}
 	decodes(t, path)
 	decodes(t, filepath.Join(r.Dir("rec1"), "720p.m3u8"))

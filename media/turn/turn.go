@@ -142,33 +142,48 @@ func routes(media netip.AddrPort, peers []netip.Addr) map[string]route {
 }
 
 func (s *Server) listen() error {
-	udp, err := net.ListenPacket("udp", s.cfg.Addr)
+	udp, tcp, err := listenBoth(s.cfg.Addr)
 	if err != nil {
 		return fmt.Errorf("listening for TURN: %w", err)
 	}
 	s.packets = udp
-	// With port 0 both transports have the port that UDP was given.
-	host, _, err := net.SplitHostPort(s.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("listening for TURN: %w", err)
+	s.listeners = append(s.listeners, &listener{Listener: tcp, server: s})
+	if s.cfg.TLSAddr == "" {
+		return nil
 	}
-	for i, address := range []string{net.JoinHostPort(host, fmt.Sprint(s.Port())), s.cfg.TLSAddr} {
-		if address == "" {
-			continue
-		}
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return fmt.Errorf("listening for TURN over TCP: %w", err)
-		}
-		guard := &listener{Listener: l, server: s}
-		if i == 1 {
-			// Clients of TURN know nothing of HTTP's protocol names.
-			guard.tls = s.cfg.TLS.Clone()
-			guard.tls.NextProtos = nil
-		}
-		s.listeners = append(s.listeners, guard)
+	if tcp, err = net.Listen("tcp", s.cfg.TLSAddr); err != nil {
+		return fmt.Errorf("listening for TURN over TLS: %w", err)
 	}
+	// Clients of TURN know nothing of HTTP's protocol names.
+	config := s.cfg.TLS.Clone()
+	config.NextProtos = nil
+	s.listeners = append(s.listeners, &listener{Listener: tcp, server: s, tls: config})
 	return nil
+}
+
+// bindAttempts is how many ports are tried for two sockets: one that is free for UDP may be taken for TCP.
+const bindAttempts = 16
+
+// listenBoth opens both transports on one port; with port 0 on any that is free for both.
+func listenBoth(address string) (udp net.PacketConn, tcp net.Listener, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, nil, err
+	}
+	for range bindAttempts {
+		if udp, err = net.ListenPacket("udp", address); err != nil {
+			return nil, nil, err
+		}
+		_, bound, _ := net.SplitHostPort(udp.LocalAddr().String())
+		if tcp, err = net.Listen("tcp", net.JoinHostPort(host, bound)); err == nil {
+			return udp, tcp, nil
+		}
+		_ = udp.Close()
+		if port != "0" {
+			break
+		}
+	}
+	return nil, nil, err
 }
 
 // Port is that of TURN over UDP and TCP.
