@@ -347,6 +347,38 @@ func TestMissingTicks(t *testing.T) {
 	}
 }
 
+// A part whose last picture comes before its last tick, as of an encoder at a fraction of the rate or of a variant that idles, is out as soon
+// as the next part begins.
+func TestSparsePictures(t *testing.T) {
+	t.Parallel()
+	for _, every := range []int64{2, 3, 5, 15} {
+		s := newSource(t, packager.Config{})
+		s.begin(0)
+		for tick := int64(0); tick < 120; tick++ {
+			s.sound(tick)
+			if tick%15%every != 0 {
+				continue
+			}
+			for v := range 2 {
+				if err := s.p.WriteVideo(v, tick, s.clip.Video[tick%60]); err != nil {
+					t.Fatal(err)
+				}
+				msn, part, ok := s.media([]string{"720p", "360p"}[v]).Published().LastPart()
+				got := int64(msn)*4 + int64(part) + 1
+				if !ok {
+					got = 0
+				}
+				if got != tick/15 && (got != tick/15+1 || tick%15 != 14) {
+					t.Fatalf("every %d: %d parts are out at tick %d of variant %d", every, got, tick, v)
+				}
+			}
+		}
+		if p := s.p.Stats(); p.Filled != 0 {
+			t.Errorf("every %d: %+v", every, p)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	s := newSource(t, packager.Config{})

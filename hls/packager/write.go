@@ -36,10 +36,11 @@ func (p *Packager) admitLocked(m *Media, at int64, size int) error {
 // a moment is not seen.
 func (p *Packager) writeVideoLocked(m *Media, tick int64, s fmp4.Sample) error {
 	index := m.indexOf(tick, p.first)
-	if len(m.open.samples) > 0 && m.open.index < index {
-		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
+	if len(m.open.samples) > 0 && m.open.index < index { // its last ticks did not come
+		if err := m.closeOnGrid(); err != nil {
 			return err
 		}
+		p.closedLocked(m)
 	}
 	for m.open.index < index {
 		m.filled++
@@ -68,24 +69,32 @@ func (p *Packager) fillAudioLocked(m *Media, until int64) error {
 func (p *Packager) writeLocked(m *Media, at, n int64, s fmp4.Sample) error {
 	closed := false
 	for index := m.indexOf(at, p.first); m.open.index < index; closed = true {
-		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
+		if err := m.closeOnGrid(); err != nil {
 			return err
 		}
 	}
 	m.add(at, s)
 	m.due = at + n
 	if at+n >= (m.open.index+1)*m.unitsPerPart {
-		if err := m.closePart((m.open.index + 1) * m.unitsPerPart); err != nil {
+		if err := m.closeOnGrid(); err != nil {
 			return err
 		}
 		closed = true
 	}
 	if closed {
-		p.parts++
-		p.end = max(p.end, m.open.index)
-		m.publish(p.medias)
-		p.captionsLocked()
-		p.checkReadyLocked()
+		p.closedLocked(m)
 	}
 	return nil
+}
+
+// closeOnGrid ends the open part where the grid does.
+func (m *Media) closeOnGrid() error { return m.closePart((m.open.index + 1) * m.unitsPerPart) }
+
+// closedLocked lets everybody know of the parts that were closed.
+func (p *Packager) closedLocked(m *Media) {
+	p.parts++
+	p.end = max(p.end, m.open.index)
+	m.publish(p.medias)
+	p.captionsLocked()
+	p.checkReadyLocked()
 }
