@@ -115,11 +115,11 @@ func TestOverloadedSaysSo(t *testing.T) {
 	log := &lines{}
 	s := runOrigin(t, &room{}, func(c *Config) {
 		c.Cores, c.Logger = 64, slog.New(slog.NewTextHandler(log, nil))
-		c.CompositorEnv = []string{(&hlstest.Compositor{Overload: 1}).Env()}
+		c.CompositorEnv = []string{(&hlstest.Compositor{Overload: 3}).Env()}
 	})
 	s.start(StartRequest{Room: "demo", Stream: "main", Settings: ladder()})
 	eventually(t, "overload", func() bool { return s.Programs()[0].Overloaded() })
-	if rate := s.Programs()[0].Status().GetFramerate(); rate != 15 {
+	if rate := s.Programs()[0].Status().GetFramerate(); rate != 10 {
 		t.Errorf("%v pictures a second", rate)
 	}
 	if err := s.Admit(ladder()); err != nil {

@@ -99,16 +99,20 @@ func (s *ProgramStats) Drops() map[string]int64 {
 // Overloaded tells whether the compositor makes fewer pictures than it should, for lack of CPU.
 func (s *ProgramStats) Overloaded() bool { return lacksCPU(s.Composer.Compositor) }
 
-// Framerate is how many pictures a second are made now, repeated ones not counted.
+// Framerate is how many pictures a second are made now.
 func (s *ProgramStats) Framerate() float64 {
-	if s.Overloaded() {
-		return float64(s.Settings.FPS) / 2
-	}
-	return float64(s.Settings.FPS)
+	return float64(s.Settings.FPS) / float64(every(s.Composer.Compositor))
 }
 
-// lacksCPU is a compositor's word; nil: it has said nothing yet.
-func lacksCPU(c *wire.Stats) bool { return c != nil && c.Overload > 0 }
+// every is how many ticks there are to a picture, by a compositor's word; nil: it has said nothing yet.
+func every(c *wire.Stats) int {
+	if c == nil {
+		return 1
+	}
+	return max(1, c.Overload)
+}
+
+func lacksCPU(c *wire.Stats) bool { return every(c) > 1 }
 
 // Status is s in the words of the management API.
 func (s *ProgramStats) Status() *amphiv1.StreamStatus {

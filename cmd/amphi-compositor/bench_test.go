@@ -29,13 +29,39 @@ func movingClip(b *testing.B, codec string, w, h int, bitrate string) *clip {
 	return c
 }
 
-// BenchmarkProgram is a whole program in its own process; one op is one second of it.
-// "cores" is CPU time per second, senders not included. Run it with -benchtime 10x.
-func BenchmarkProgram(b *testing.B) {
+// buildProgram builds the program as users have it.
+func buildProgram(b *testing.B) string {
+	b.Helper()
 	name := filepath.Join(b.TempDir(), "amphi-compositor")
 	if out, err := exec.Command("go", "build", "-o", name, ".").CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
+	return name
+}
+
+// fill puts peers that send the clip into a grid, and lets all be heard.
+func (st *stage) fill(peers int, c *clip) {
+	var tiles []wire.Tile
+	var voices []uint32
+	for i := range peers {
+		id := uint32(i + 1)
+		n := 2
+		if peers > 4 {
+			n = 3
+		}
+		tiles = append(tiles, wire.Tile{Input: id, X: i % n * 1280 / n, Y: i / n * 720 / n, W: 1280 / n, H: 720 / n, Label: fmt.Sprint("Peer ", i), Speaking: i == 0})
+		voices = append(voices, id+1000)
+		st.announce(id)
+		st.send(id, c, 0, 0)
+	}
+	st.scene(tiles...)
+	st.mix(voices...)
+}
+
+// BenchmarkProgram is a whole program in its own process; one op is one second of it.
+// "cores" is CPU time per second, senders not included. Run it with -benchtime 10x.
+func BenchmarkProgram(b *testing.B) {
+	name := buildProgram(b)
 	small := movingClip(b, "vp8", 640, 360, "500k")
 	large := movingClip(b, "vp8", 1280, 720, "1500k")
 	for _, c := range []struct {
@@ -60,21 +86,7 @@ func BenchmarkProgram(b *testing.B) {
 			start.Preset = c.preset
 			st := startStage(b, name, start)
 			st.write(wire.AppendIdle(nil, c.idle))
-			var tiles []wire.Tile
-			var voices []uint32
-			for i := range c.peers {
-				id := uint32(i + 1)
-				n := 2
-				if c.peers > 4 {
-					n = 3
-				}
-				tiles = append(tiles, wire.Tile{Input: id, X: i % n * 1280 / n, Y: i / n * 720 / n, W: 1280 / n, H: 720 / n, Label: fmt.Sprint("Peer ", i), Speaking: i == 0})
-				voices = append(voices, id+1000)
-				st.announce(id)
-				st.send(id, c.clip, 0, 0)
-			}
-			st.scene(tiles...)
-			st.mix(voices...)
+			st.fill(c.peers, c.clip)
 			tick := st.first() + 90
 			st.wait(tick)
 			before := st.figures()

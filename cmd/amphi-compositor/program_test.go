@@ -159,7 +159,7 @@ func testDynamics(t *testing.T, c clips) {
 	if m := s[0].motion(first+60, end); m.blank > 0 || m.longest > stuck {
 		t.Errorf("the calm tile: %+v", m)
 	}
-	if m := s[1].motion(silent+110, silent+114); m.blank == 0 {
+	if m := s[1].motion(silent+110, silent+116); m.blank == 0 {
 		t.Errorf("no placeholder for a silent peer: %+v", m)
 	}
 	if m := s[1].motion(first+345, end); last(s[1].frames) < 0 {

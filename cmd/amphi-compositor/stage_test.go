@@ -52,8 +52,8 @@ func ladder(n int) []wire.Variant {
 	}[:n]
 }
 
-// startStage spawns a compositor. name is its program; the test binary when empty.
-func startStage(t testing.TB, name string, s wire.Start) *stage {
+// startStage spawns a compositor. name is its program, the test binary when empty; wrap is a command that runs it.
+func startStage(t testing.TB, name string, s wire.Start, wrap ...string) *stage {
 	t.Helper()
 	conn, child, err := wire.Pair()
 	if err != nil {
@@ -66,7 +66,8 @@ func startStage(t testing.TB, name string, s wire.Start) *stage {
 	if name == "" {
 		name = os.Args[0]
 	}
-	st.cmd = exec.Command(name)
+	wrap = append(wrap, name)
+	st.cmd = exec.Command(wrap[0], wrap[1:]...)
 	st.cmd.Env = append(os.Environ(), childEnv+"=1")
 	st.cmd.ExtraFiles = []*os.File{child}
 	st.cmd.Stderr = os.Stderr

@@ -50,6 +50,12 @@ type maker struct {
 
 func newMaker(t testing.TB, epoch, msn uint64) *maker {
 	t.Helper()
+	// Longer than the machine may need for the test's players, so that no request has to be made twice.
+	return newGraced(t, epoch, msn, 8*time.Second)
+}
+
+func newGraced(t testing.TB, epoch, msn uint64, grace time.Duration) *maker {
+	t.Helper()
 	clip, err := hlstest.Load()
 	if err != nil {
 		t.Fatal(err)
@@ -65,8 +71,7 @@ func newMaker(t testing.TB, epoch, msn uint64) *maker {
 	if err := errors.Join(m.pack.SetAudioConfig(hlstest.AudioConfig()), m.pack.Begin(0)); err != nil {
 		t.Fatal(err)
 	}
-	// Longer than the machine may need for the test's players, so that no request has to be made twice.
-	h, err := serve.New(serve.Config{Grace: 8 * time.Second}, m)
+	h, err := serve.New(serve.Config{Grace: grace}, m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,6 +343,25 @@ func TestAnswersAsTheOrigin(t *testing.T) {
 	w.place(&edge.Origin{ID: "b/2", Local: true})
 	if a := w.get("720p/index.m3u8"); a.Body.String() != "local" {
 		t.Errorf("a stream of this node: %s", a.Body)
+	}
+}
+
+// A player that plays from further behind asks for the end of a segment when it begins, and waits as long as parts keep coming.
+func TestReloadWaitsForAWholeSegment(t *testing.T) {
+	t.Parallel()
+	m := newGraced(t, 9, 100, 500*time.Millisecond) // an edge waits a second longer
+	m.parts(4)
+	w := newWorld(t, edge.Config{}, m)
+	last, whole := w.later("720p/index.m3u8?_HLS_msn=101&_HLS_part=3"), w.later("720p/index.m3u8?_HLS_msn=101")
+	w.until("both wait", func() bool { return w.edge.Stats().Waiting == 2 })
+	for range 4 {
+		<-time.After(700 * time.Millisecond)
+		m.parts(1)
+	}
+	for _, c := range []<-chan *httptest.ResponseRecorder{last, whole} {
+		if a := <-c; a.Code != 200 || !strings.Contains(a.Body.String(), "9-101.3.m4s") {
+			t.Errorf("%d %s", a.Code, a.Body)
+		}
 	}
 }
 

@@ -235,7 +235,7 @@ func (e *Edge) playlist(w http.ResponseWriter, r *http.Request, p serve.Path, q 
 	if l == nil {
 		return serve.ComeBack(w, serve.TooMany)
 	}
-	begun := time.Now()
+	begun := time.Now() // to wait for the next part, of which q may want several
 	for {
 		s := l.current.Load()
 		look := e.cfg.Patience - time.Since(begun)
@@ -263,6 +263,7 @@ func (e *Edge) playlist(w http.ResponseWriter, r *http.Request, p serve.Path, q 
 		l.asked.Store(time.Now().UnixNano())
 		switch out := e.await(r, s.next, look); out {
 		case serve.Sent:
+			begun = time.Now()
 		case serve.TimedOut:
 			if time.Since(begun) >= e.cfg.Patience || s.status == http.StatusOK && l.fresh(s) && !l.lost.Load() {
 				return serve.ComeBack(w, out)

@@ -37,7 +37,8 @@ func (p Position) Check(r Reload) Verdict {
 	if !r.Blocking || p.Has(r.MSN, r.Part) {
 		return Ready
 	}
-	if r.MSN > p.OpenMSN+1 || (r.MSN == p.OpenMSN && r.Part >= p.OpenParts+p.AdvanceParts) ||
+	// The last part of the open segment may be asked for when it begins, as players do that play from further behind.
+	if r.MSN > p.OpenMSN+1 || (r.MSN == p.OpenMSN && r.Part >= max(p.OpenParts+p.AdvanceParts, p.PrevParts)) ||
 		(r.MSN > p.OpenMSN && r.Part > p.AdvanceParts) {
 		return TooFar
 	}

@@ -115,6 +115,32 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// The last part of the segment to come may be asked for, however many parts a segment has: hls.js without lowLatencyMode does.
+func TestCheckOfManyParts(t *testing.T) {
+	t.Parallel()
+	m, err := New(Config{SegmentTarget: 6 * time.Second, PartTarget: 200 * time.Millisecond, FirstMSN: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Begin(time.Unix(60, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for range 30 {
+		if err := m.AddPart(Part{URI: "p", Duration: 200 * time.Millisecond}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Finish("s", false); err != nil {
+		t.Fatal(err)
+	}
+	s := m.Render(nil)
+	for part, want := range map[int]Verdict{29: Wait, 30: TooFar} {
+		if got := s.Check(Reload{Blocking: true, MSN: 11, Part: part}); got != want {
+			t.Errorf("part %d of the next segment: %d, want %d", part, got, want)
+		}
+	}
+}
+
 func TestLastPart(t *testing.T) {
 	t.Parallel()
 	m := media(t, Config{FirstMSN: 3})

@@ -38,7 +38,7 @@ type Config struct {
 	// MaxWaiting bounds the requests that wait for something at once; one more is told to
 	// come back. Default 20,000.
 	MaxWaiting int
-	// Grace is how much longer than a part a request waits before it is told to come
+	// Grace is how much longer than a part a request waits for the next one before it is told to come
 	// back. Default 1 s.
 	Grace time.Duration
 }
@@ -307,9 +307,8 @@ func TooFar(w http.ResponseWriter) Outcome {
 	return fail(w, BadRequest, cacheShort, proto.Errorf(proto.InvalidArgument, "_HLS_msn or _HLS_part is too far ahead"))
 }
 
-// until waits for the playlist that q asks for.
+// until waits for the playlist that q asks for, which may be several parts ahead; for each as long as wait.
 func (h *Handler) until(r *http.Request, m *packager.Media, q playlist.Reload, wait time.Duration) (*packager.Published, Outcome) {
-	deadline := time.Now().Add(wait)
 	for {
 		p := m.Published()
 		switch p.Check(q) {
@@ -318,7 +317,7 @@ func (h *Handler) until(r *http.Request, m *packager.Media, q playlist.Reload, w
 		case playlist.TooFar:
 			return nil, BadRequest
 		}
-		if o := h.await(r, p.Next(), time.Until(deadline)); o != Sent {
+		if o := h.await(r, p.Next(), wait); o != Sent {
 			return nil, o
 		}
 	}

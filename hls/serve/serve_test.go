@@ -266,6 +266,32 @@ func TestBlockingReload(t *testing.T) {
 	})
 }
 
+// A player that plays from further behind asks for the end of a segment when it begins (hls.js without lowLatencyMode asks for
+// its last part), and waits as long as parts keep coming.
+func TestReloadWaitsForAWholeSegment(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, serve.Config{})
+		s.parts(4)
+		begin := time.Now()
+		var wg sync.WaitGroup
+		ask := func(query string, want time.Duration) {
+			wg.Go(func() {
+				if w := s.get(base + "720p/index.m3u8?" + query); w.Code != 200 || time.Since(begin) != want || !strings.Contains(w.Body.String(), "9-101.3.m4s") {
+					t.Errorf("%s: %d after %v", query, w.Code, time.Since(begin))
+				}
+			})
+		}
+		ask("_HLS_msn=101&_HLS_part=3", 4*time.Second)
+		ask("_HLS_msn=101", 4*time.Second)
+		for range 4 {
+			<-time.After(time.Second)
+			s.parts(1)
+		}
+		wg.Wait()
+	})
+}
+
 func TestStartWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

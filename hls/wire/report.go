@@ -28,8 +28,7 @@ type Stats struct {
 	Ticks    int64            `json:"ticks"`
 	Late     int64            `json:"late"`  // ticks that began more than one tick too late
 	Drops    map[string]int64 `json:"drops"` // by reason, what the program as a whole lost
-	// Overload is the step taken against overload: 0 none, 1 half the frame rate (every
-	// other tick repeats its picture at next to no cost).
+	// Overload says how many ticks there are to a picture while the machine is too slow for one on every tick; 0: it is not.
 	Overload int            `json:"overload"`
 	Variants []VariantStats `json:"variants"`
 	Inputs   []InputStats   `json:"inputs"`

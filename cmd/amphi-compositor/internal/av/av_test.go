@@ -437,8 +437,7 @@ func noisy(b *testing.B, w, h int) *av.Canvas {
 	return c
 }
 
-// BenchmarkEncode is one 720p picture; "repeated" is what the second step against
-// overload saves, "moved" has an eighth of the blocks changed.
+// BenchmarkEncode is one 720p picture; "repeated" is the one before again, "moved" has an eighth of the blocks changed.
 func BenchmarkEncode(b *testing.B) {
 	for _, preset := range []string{"veryfast", "superfast"} {
 		for _, moved := range []bool{true, false} {

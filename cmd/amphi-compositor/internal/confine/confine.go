@@ -5,6 +5,7 @@ package confine
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -22,7 +23,10 @@ func denied() []uint32 {
 	return append([]uint32{
 		unix.SYS_EXECVE, unix.SYS_EXECVEAT,
 		unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_CONNECT, unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_ACCEPT, unix.SYS_ACCEPT4,
-		unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_KILL, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD,
+		unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_KCMP,
+		unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO, unix.SYS_PIDFD_SEND_SIGNAL,
+		unix.SYS_SETPRIORITY, unix.SYS_IOPRIO_SET, unix.SYS_SCHED_SETAFFINITY, unix.SYS_SCHED_SETSCHEDULER, unix.SYS_SCHED_SETPARAM, unix.SYS_SCHED_SETATTR,
+		unix.SYS_MIGRATE_PAGES, unix.SYS_MOVE_PAGES, unix.SYS_PROCESS_MADVISE, unix.SYS_PROCESS_MRELEASE,
 		unix.SYS_MOUNT, unix.SYS_UMOUNT2, unix.SYS_CHROOT, unix.SYS_PIVOT_ROOT, unix.SYS_UNSHARE, unix.SYS_SETNS,
 		unix.SYS_MKDIRAT, unix.SYS_UNLINKAT, unix.SYS_RENAMEAT2, unix.SYS_LINKAT, unix.SYS_SYMLINKAT, unix.SYS_MKNODAT,
 		unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_TRUNCATE, unix.SYS_OPENAT2,
@@ -33,6 +37,10 @@ func denied() []uint32 {
 	}, deniedHere()...)
 }
 
+// own are calls that name a process first, and answer EPERM unless that is this one: the runtime interrupts its threads by
+// tgkill, the C library asks for limits by prlimit64. The node runs as the same user where it is not root.
+var own = []uint32{unix.SYS_TGKILL, unix.SYS_PRLIMIT64}
+
 // Apply confines all threads of the process, for good. An error says that the kernel
 // offers no such thing (or forbids it); the process then goes on as it was.
 func Apply() error {
@@ -40,7 +48,7 @@ func Apply() error {
 	if runtime.GOARCH == "arm64" {
 		arch = archARM64
 	}
-	filter := program(arch, denied())
+	filter := program(arch, denied(), uint32(os.Getpid()))
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -59,7 +67,7 @@ func Apply() error {
 
 // program is the filter (seccomp(2)): the data begins with the number of the call and
 // the architecture; the low halves of the arguments follow from offset 16, 8 apart.
-func program(arch uint32, calls []uint32) []unix.SockFilter {
+func program(arch uint32, calls []uint32, self uint32) []unix.SockFilter {
 	const (
 		load    = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		equal   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
@@ -67,7 +75,7 @@ func program(arch uint32, calls []uint32) []unix.SockFilter {
 		anyBit  = unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K
 		answer  = unix.BPF_RET | unix.BPF_K
 
-		number, architecture, thirdArg = 0, 4, 32
+		number, architecture, firstArg, thirdArg = 0, 4, 16, 32
 
 		writing = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC
 	)
@@ -84,6 +92,11 @@ func program(arch uint32, calls []uint32) []unix.SockFilter {
 		{Code: anyBit, Jf: 1, K: writing},
 		{Code: answer, K: refuse},
 		{Code: answer, K: unix.SECCOMP_RET_ALLOW},
+	}
+	for _, c := range own {
+		p = append(p, unix.SockFilter{Code: equal, Jf: 5, K: c}, unix.SockFilter{Code: load, K: firstArg},
+			unix.SockFilter{Code: equal, Jt: 2, K: self}, unix.SockFilter{Code: equal, Jt: 1}, // 0 is this one, too
+			unix.SockFilter{Code: answer, K: refuse}, unix.SockFilter{Code: answer, K: unix.SECCOMP_RET_ALLOW})
 	}
 	for _, c := range calls {
 		p = append(p, unix.SockFilter{Code: equal, Jf: 1, K: c}, unix.SockFilter{Code: answer, K: refuse})

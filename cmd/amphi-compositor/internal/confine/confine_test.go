@@ -10,8 +10,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/confine"
 )
@@ -48,7 +50,25 @@ func TestMain(m *testing.M) {
 			did("removed a file", os.Remove(file))
 			did("renamed a file", os.Rename(file, file+"2"))
 			did("changed a file's mode", os.Chmod(file, 0o777))
-			did("killed", syscall.Kill(os.Getppid(), 0))
+			node := os.Getppid()
+			did("killed", syscall.Kill(node, 0))
+			did("killed a thread", unix.Tgkill(node, node, 0))
+			did("killed a thread by its number alone", call(unix.SYS_TKILL, uintptr(node), 0, 0, 0))
+			info := unix.Siginfo{Code: -1} // SI_QUEUE
+			did("queued a signal", call(unix.SYS_RT_SIGQUEUEINFO, uintptr(node), 0, uintptr(unsafe.Pointer(&info)), 0))
+			var limit unix.Rlimit
+			did("reached another's limits", unix.Prlimit(node, unix.RLIMIT_NOFILE, nil, &limit))
+			var cpus unix.CPUSet
+			cpus.Set(0)
+			did("chose another's processors", unix.SchedSetaffinity(node, &cpus))
+			nice, _ := unix.Getpriority(unix.PRIO_PROCESS, node) // 20 less the value
+			did("set another's priority", unix.Setpriority(unix.PRIO_PROCESS, node, 20-nice))
+			if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+				fmt.Println("cannot ask for its own limits:", err)
+			}
+			if err := unix.Tgkill(os.Getpid(), unix.Gettid(), 0); err != nil {
+				fmt.Println("cannot interrupt its own threads:", err)
+			}
 		})
 	}
 	wg.Wait()
@@ -57,6 +77,13 @@ func TestMain(m *testing.M) {
 	}
 	fmt.Println("done")
 	os.Exit(0)
+}
+
+func call(number, a, b, c, d uintptr) error {
+	if _, _, errno := unix.Syscall6(number, a, b, c, d, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func TestConfined(t *testing.T) {

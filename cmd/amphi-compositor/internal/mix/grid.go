@@ -41,6 +41,9 @@ func (g Grid) First(first int64, now time.Duration) int64 {
 // Key tells whether a tick is an IDR.
 func (g Grid) Key(tick int64) bool { return tick%g.GOPTicks == 0 }
 
+// Spared tells whether a tick has no picture when every so-manieth has one: counted from the part's beginning, which always has one.
+func (g Grid) Spared(tick, every int64) bool { return tick%g.PartTicks%every != 0 }
+
 // FirstBlock is the first audio block that covers a tick's time: the
 // number of the block, whose first sample is Block times that.
 func (g Grid) FirstBlock(tick int64) int64 { return SampleAt(g.TickTime(tick)) / Block }

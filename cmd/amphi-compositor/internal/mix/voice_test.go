@@ -233,36 +233,37 @@ func TestOverload(t *testing.T) {
 	t.Parallel()
 	var o mix.Overload
 	now := time.Duration(0)
-	run := func(d time.Duration, every int) mix.Level {
-		for i := range int(d / (33 * time.Millisecond)) {
+	const window = 62 // ticks of 33 ms
+	run := func(windows, every int) int64 {
+		for i := range windows * window {
 			now += 33 * time.Millisecond
 			o.Tick(now, every > 0 && i%every == 0)
 		}
-		return o.Level()
+		return o.Level().Every()
 	}
-	if l := run(time.Minute, 50); l != mix.Normal {
-		t.Fatalf("2 %% late: %d", l)
-	}
-	if l := run(2500*time.Millisecond, 4); l != mix.HalfRate {
-		t.Fatalf("a quarter late: %d", l)
-	}
-	if l := run(10*time.Second, 4); l != mix.HalfRate {
-		t.Fatalf("still: %d", l)
-	}
-	if l := run(29*time.Second, 0); l != mix.HalfRate {
-		t.Fatalf("calm for a moment: %d", l)
-	}
-	if l := run(5*time.Second, 0); l != mix.Normal {
-		t.Fatalf("calm: %d", l)
-	}
-	if l := run(4*time.Second, 2); l != mix.HalfRate { // in vain: the next attempt comes later
-		t.Fatalf("again: %d", l)
-	}
-	if l := run(45*time.Second, 0); l != mix.HalfRate {
-		t.Fatalf("back too early: %d", l)
-	}
-	if l := run(5*time.Minute, 0); l != mix.Normal {
-		t.Fatalf("calm for minutes: %d", l)
+	for _, step := range []struct {
+		what    string
+		windows int   // of 2 s
+		every   int   // of how many ticks one is late
+		want    int64 // ticks to a picture
+	}{
+		{"2 % late", 30, 50, 1},
+		{"a quarter late, for a moment", 1, 4, 1},
+		{"nothing late", 1, 0, 1},
+		{"a quarter late", 2, 4, 2},
+		{"calm for 29 s", 14, 0, 2},
+		{"calm for 31 s", 1, 0, 1},
+		{"again, almost all late", 1, 1, 2},
+		{"that was in vain: 45 s are too early", 22, 0, 2},
+		{"calm for a minute", 8, 0, 1},
+		{"more and more", 3, 2, 3},
+		{"as far as it goes", 5, 2, 5},
+		{"in vain again: back by one step after 2 min", 59, 0, 3},
+		{"and by all", 120, 0, 1},
+	} {
+		if got := run(step.windows, step.every); got != step.want {
+			t.Errorf("%s: a picture every %d ticks, want %d", step.what, got, step.want)
+		}
 	}
 }
 

@@ -39,7 +39,7 @@ type encoder struct {
 }
 
 func newEncoder(p *Program, i int) (*encoder, error) {
-	e := &encoder{p: p, index: i, variant: p.start.Variants[i], jobs: make(chan job, sheets*2), preset: p.start.Preset}
+	e := &encoder{p: p, index: i, variant: p.start.Variants[i], jobs: make(chan job, sheets), preset: p.start.Preset}
 	if e.preset == "" {
 		e.preset = "veryfast"
 	}

@@ -41,6 +41,7 @@ const (
 	dropRefused      = "control_refused"
 	dropDuplicate    = "duplicate_input"
 	dropTickSkipped  = "tick_skipped"
+	dropTickSpared   = "tick_spared"
 	dropEncode       = "encode_failed"
 	dropFrameQueue   = "frame_queue_full"
 	dropUnshown      = "frame_superseded"

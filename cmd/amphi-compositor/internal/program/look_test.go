@@ -156,7 +156,7 @@ func TestFade(t *testing.T) {
 	}
 	// Back at once where time is short.
 	scene(&wire.Scene{FadeMS: 200, Tiles: []wire.Tile{colour(0, "#ffffff")}})
-	if _, right := step(8, mix.HalfRate); right != black.Y {
+	if _, right := step(8, mix.Normal+1); right != black.Y {
 		t.Errorf("under overload %d", right)
 	}
 }

@@ -5,7 +5,9 @@ package program
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -81,40 +83,60 @@ func pictures(t *testing.T, r io.Reader) (aus []wire.VideoAU, sps [][]byte) {
 	}
 }
 
-// At half rate every tick still has its picture, in every variant.
-func TestHalfRateKeepsTheGrid(t *testing.T) {
+// Under overload pictures are left out at even distances, at the same ticks in every variant; parts still begin with one.
+func TestOverloadSparesTicks(t *testing.T) {
 	t.Parallel()
-	r, w := io.Pipe()
-	p := opened(t, io.Discard,
-		wire.Variant{Name: "large", Width: canvasW, Height: canvasH, Bitrate: 500_000},
-		wire.Variant{Name: "small", Width: 320, Height: 180, Bitrate: 200_000})
-	p.out = newSender(w)
-	for now := time.Duration(0); p.video.overload.Level() < mix.HalfRate; now += 33 * time.Millisecond {
-		p.video.overload.Tick(now, true)
-	}
-	var recording bytes.Buffer
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = io.Copy(&recording, r) })
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	if err := p.video.run(ctx); err != nil {
-		t.Error(err)
-	}
-	_ = w.Close()
-	wg.Wait()
-	aus, _ := pictures(t, &recording)
-	next := make(map[int]int64)
-	for _, au := range aus {
-		if n, ok := next[au.Variant]; ok && au.Tick != n && p.inputs.drops[dropTickSkipped] == 0 {
-			t.Errorf("variant %d: tick %d, want %d", au.Variant, au.Tick, n)
-		}
-		next[au.Variant] = au.Tick + 1
-	}
-	if len(aus) < 40 || next[0] != next[1] {
-		t.Errorf("%d access units, up to ticks %v", len(aus), next)
-	}
-	if mix.Level(p.video.level.Load()) != mix.HalfRate {
-		t.Error("the level changed meanwhile")
+	for _, level := range []mix.Level{1, 2, 3} {
+		t.Run(fmt.Sprint(level.Every()), func(t *testing.T) {
+			t.Parallel()
+			r, w := io.Pipe()
+			p := opened(t, io.Discard,
+				wire.Variant{Name: "large", Width: canvasW, Height: canvasH, Bitrate: 500_000},
+				wire.Variant{Name: "small", Width: 320, Height: 180, Bitrate: 200_000})
+			p.out = newSender(w)
+			for now := time.Duration(0); p.video.overload.Level() < level; now += 33 * time.Millisecond {
+				p.video.overload.Tick(now, true)
+			}
+			var recording bytes.Buffer
+			var wg sync.WaitGroup
+			wg.Go(func() { _, _ = io.Copy(&recording, r) })
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			if err := p.video.run(ctx); err != nil {
+				t.Error(err)
+			}
+			_ = w.Close()
+			wg.Wait()
+			aus, _ := pictures(t, &recording)
+			ticks := map[int][]int64{}
+			for _, au := range aus {
+				ticks[au.Variant] = append(ticks[au.Variant], au.Tick)
+			}
+			if !slices.Equal(ticks[0], ticks[1]) || len(ticks[0]) == 0 {
+				t.Fatalf("ticks %v and %v", ticks[0], ticks[1])
+			}
+			due := map[int64]bool{}
+			for tick := ticks[0][0]; tick <= ticks[0][len(ticks[0])-1]; tick++ {
+				due[tick] = tick%15%level.Every() == 0
+			}
+			made := int64(0)
+			for _, tick := range ticks[0] {
+				if due[tick] {
+					made++
+				} else if p.inputs.drops[dropTickSkipped] == 0 {
+					t.Errorf("a picture of tick %d", tick)
+				}
+				delete(due, tick)
+			}
+			for tick, is := range due {
+				if is && p.inputs.drops[dropTickSkipped] == 0 {
+					t.Errorf("no picture of tick %d", tick)
+				}
+			}
+			if s := p.stats(); s.Overload < int(level.Every()) || s.Drops[dropTickSpared] < made/2*(level.Every()-1) {
+				t.Errorf("%d pictures, %d spared, overload %d", made, s.Drops[dropTickSpared], s.Overload)
+			}
+		})
 	}
 }
 

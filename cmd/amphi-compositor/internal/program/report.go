@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/amphi-sfu/amphi/cmd/amphi-compositor/internal/mix"
 	"github.com/amphi-sfu/amphi/hls/wire"
 )
 
@@ -36,8 +37,11 @@ func (p *Program) stats() *wire.Stats {
 	v := p.video
 	s := &wire.Stats{
 		UptimeNS: int64(time.Since(p.clock.zero)), CPUNS: processTime(), RSSBytes: resident(),
-		Tick: v.newest.Load(), Ticks: v.ticks.Load(), Late: v.late.Load(), Overload: int(v.level.Load()),
+		Tick: v.newest.Load(), Ticks: v.ticks.Load(), Late: v.late.Load(),
 		Drops: p.inputs.counted(), PaintNS: v.paintNS.Load(), MixNS: p.audio.mixNS.Load(), AACNS: p.audio.cpu.Load(),
+	}
+	if level := mix.Level(v.level.Load()); level > mix.Normal {
+		s.Overload = int(level.Every())
 	}
 	for _, e := range v.encoders {
 		s.Variants = append(s.Variants, e.stats())

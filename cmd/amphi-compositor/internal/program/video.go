@@ -19,9 +19,10 @@ import (
 const (
 	// sheets is how many pictures may be between the clock and the encoders.
 	sheets = 4
-	// behindMost is how far the clock may lag before ticks are left out, as a
-	// share of a second: viewers need the present, not a slow past.
+	// behindMost is how far the clock may lag before ticks are left out: viewers need the present, not a slow past. Under overload,
+	// where lost time isn't made up for, behindBusy is.
 	behindMost = 500 * time.Millisecond
+	behindBusy = 150 * time.Millisecond
 )
 
 // video is the clock of the picture.
@@ -90,7 +91,7 @@ func (v *video) run(ctx context.Context) error {
 			e.run()
 		})
 	}
-	err := v.tickAll(ctx) // jobs never fill up: there are as many as sheets, or one more per repeated picture
+	err := v.tickAll(ctx) // jobs never fill up: there are as many as sheets
 	for _, e := range v.encoders {
 		close(e.jobs)
 	}
@@ -105,6 +106,7 @@ func (v *video) tickAll(ctx context.Context) error {
 	defer timer.Stop()
 	var last *sheet
 	missedKey := false
+	behind := behindMost
 	for tick := v.first; ; tick++ {
 		if wait := grid.TickTime(tick) - v.p.clock.now(); wait > 0 {
 			timer.Reset(wait)
@@ -113,7 +115,7 @@ func (v *video) tickAll(ctx context.Context) error {
 			case <-ctx.Done():
 				return cause(ctx)
 			}
-		} else if -wait > behindMost {
+		} else if -wait > behind {
 			to := grid.TickAt(v.p.clock.now())
 			v.p.inputs.drop(dropTickSkipped, to-tick)
 			for ; tick < to; tick++ {
@@ -127,17 +129,23 @@ func (v *video) tickAll(ctx context.Context) error {
 		}
 		level := v.overload.Tick(began, late)
 		v.level.Store(int32(level))
+		behind = behindMost
+		if level > mix.Normal {
+			behind = behindBusy
+		}
 		key := grid.Key(tick) || missedKey || v.force.Swap(false) || tick == v.first
 		missedKey = false
-		if level < mix.HalfRate || key || last == nil || tick%2 == 0 {
+		if key || !grid.Spared(tick, level.Every()) {
 			s := v.sheet(ctx)
 			if s == nil {
 				return cause(ctx)
 			}
 			v.paint(s, tick, last, level)
 			last = s
+			v.encode(s, tick, key)
+		} else {
+			v.p.inputs.drop(dropTickSpared, 1)
 		}
-		v.encode(last, tick, key)
 		v.ticks.Add(1)
 		v.newest.Store(tick)
 	}
@@ -201,7 +209,7 @@ func (v *video) paint(s *sheet, tick int64, last *sheet, level mix.Level) {
 	}
 	if last != nil && v.shown != nil && v.shown.serial != sc.serial {
 		ticks := int64(sc.fade) * v.p.grid.FPS / int64(time.Second)
-		if level >= mix.HalfRate { // what is spared elsewhere is not spent here
+		if level > mix.Normal { // what is spared elsewhere is not spent here
 			ticks = 0
 		}
 		v.fade.change(v.shown, sc, last.canvas, tick, ticks)
@@ -237,15 +245,7 @@ func (v *video) letGo(sc *scene) {
 // encode hands a painted sheet to all encoders.
 func (v *video) encode(s *sheet, tick int64, key bool) {
 	v.mu.Lock()
-	if s.refs == 0 { // a repeated picture may be free already
-		for i, f := range v.free {
-			if f == s {
-				v.free = append(v.free[:i], v.free[i+1:]...)
-				break
-			}
-		}
-	}
-	s.refs += 1 + len(v.encoders)
+	s.refs = 1 + len(v.encoders)
 	v.mu.Unlock()
 	began := v.p.clock.now()
 	idle := wire.Idle(v.unseen.Load())
