@@ -225,6 +225,40 @@ func TestAnEndedSessionIsNotTakenOver(t *testing.T) {
 	})
 }
 
+// TestLateCommandsOfANodeThatWasLeft: what it could not pass on in time does not undo what the peer did elsewhere since.
+func TestLateCommandsOfANodeThatWasLeft(t *testing.T) {
+	run(t, func(d *desk) {
+		d.attach("a", 0)
+		d.attach("b", 0)
+		peer := d.join("a")
+		if r := d.request("b", "", d.id(), connection(peer, true)); r.GetResult().GetError() != nil {
+			t.Fatal(r)
+		}
+		code := func(node string, cmd *amphiv1.Command) string {
+			return d.request(node, peer, d.id(), cmd).GetResult().GetError().GetCode()
+		}
+		if got := code("a", say("on the way as it moved")); got != "" {
+			t.Errorf("while it moves: %q", got)
+		}
+		d.pass(overlap+time.Second, "a", "b")
+		if got := code("a", say("held up")); got != string(proto.Replaced) {
+			t.Errorf("what was held up: %q", got)
+		}
+		if got := code("a", &amphiv1.Command{Body: &amphiv1.Command_ListPeers{ListPeers: &amphiv1.ListPeers{}}}); got != "" {
+			t.Errorf("what changes nothing: %q", got)
+		}
+		if got := code("b", say("here")); got != "" {
+			t.Errorf("where it is: %q", got)
+		}
+		// Back at the first node, and the other is the one that was left.
+		d.request("a", "", d.id(), connection(peer, true))
+		d.pass(overlap+time.Second, "a", "b")
+		if a, b := code("a", say("here again")), code("b", say("late")); a != "" || b != string(proto.Replaced) {
+			t.Errorf("after it moved back: %q, %q", a, b)
+		}
+	})
+}
+
 func TestEpochFences(t *testing.T) {
 	run(t, func(d *desk) {
 		d.attach("a", 0)

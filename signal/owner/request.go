@@ -43,6 +43,12 @@ func (r *owned) decide(now time.Time, from string, n *node, q *amphiv1.RoomReque
 		return
 	}
 	firm := !provisional(q.GetCommand())
+	if firm && r.elsewhere(now, from, q.GetPeerId()) {
+		resp := &amphiv1.RoomResponse{Id: q.GetId(), Result: errorResult(proto.Errorf(proto.Replaced, "another connection resumed this peer"))}
+		n.answers.add(now, resp)
+		r.answer(from, resp, false)
+		return
+	}
 	result, events := r.execute(now, from, q)
 	resp := &amphiv1.RoomResponse{Id: q.GetId(), Result: result, Seq: r.seq}
 	if len(events) > 0 {
@@ -57,6 +63,14 @@ func (r *owned) decide(now time.Time, from string, n *node, q *amphiv1.RoomReque
 	if !a.waiting {
 		r.answer(from, resp, firm)
 	}
+}
+
+// elsewhere tells whether another node has had a peer's client for so long that what this one says for it is from before: it was
+// cut off, and would undo what the peer has done since. Only moves that were decided here count: where clients are said to be
+// after a takeover may be from before, too.
+func (r *owned) elsewhere(now time.Time, from, peer string) bool {
+	s, seated := r.seats[peer]
+	return seated && s.moved && s.connected && s.node != from && now.Sub(s.since) > overlap
 }
 
 // answer says what a request came to.
@@ -151,11 +165,11 @@ func (r *owned) seat(now time.Time, from string, result *amphiv1.Result, conn *a
 	case result.GetError() != nil:
 	case conn == nil:
 		if peer := result.GetJoin().GetPeer(); peer != nil {
-			r.place(peer.GetId(), seat{from, true, now})
+			r.place(peer.GetId(), seat{node: from, connected: true, since: now})
 		}
 	case conn.GetConnected():
 		before := r.seats[id].node
-		r.place(id, seat{from, true, now})
+		r.place(id, seat{from, true, now, before != "" && (before != from || r.seats[id].moved)})
 		if before != "" && before != from {
 			r.plan.due = true
 			if b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_PeerMoved{PeerMoved: &amphiv1.PeerMoved{PeerId: id}}}); b != nil {
@@ -163,7 +177,7 @@ func (r *owned) seat(now time.Time, from string, result *amphiv1.Result, conn *a
 			}
 		}
 	case r.seats[id].node == from:
-		r.place(id, seat{from, false, now})
+		r.place(id, seat{node: from, since: now})
 	}
 }
 

@@ -16,6 +16,8 @@ const (
 	silence = 6 * time.Second
 	// settled is when a node certainly has the answer that gave it a peer, or has given up on it (after 10 s).
 	settled = 15 * time.Second
+	// overlap is for how long a peer that moved may still ask over the connection that it leaves.
+	overlap = 2 * time.Second
 	// tailLen is how many events a node that attaches again can be given instead of the state.
 	tailLen = 1024
 )
@@ -73,6 +75,7 @@ type seat struct {
 	node      string
 	connected bool
 	since     time.Time
+	moved     bool // this owner itself let the node have the peer, as its client came from elsewhere
 }
 
 // node is an attached node. It stays known after it was detached, for its repeated requests.
@@ -236,7 +239,7 @@ func (r *owned) handle(now time.Time, in inbound) {
 		for peer, s := range r.seats {
 			if s.node == in.from {
 				// A node lets go of a room only when it has no clients in it.
-				r.place(peer, seat{in.from, false, now})
+				r.place(peer, seat{node: in.from, since: now})
 			}
 		}
 	case *amphiv1.RoomMessage_Request:
@@ -308,7 +311,7 @@ func (r *owned) missing(now time.Time, from string, present []string) {
 			continue
 		}
 		r.log.Info("a node does not know of a peer", "node", from, "peer", peer)
-		r.place(peer, seat{from, false, now})
+		r.place(peer, seat{node: from, since: now})
 		r.disconnect(now, from, peer)
 	}
 }

@@ -189,7 +189,7 @@ func (r *owned) reseat(now time.Time, c *standby.Copy) {
 	var away []string
 	for _, p := range c.State.GetPeers() {
 		s := c.Seats[p.GetId()]
-		r.seats[p.GetId()] = seat{s.GetNode(), s == nil || s.GetConnected(), now}
+		r.seats[p.GetId()] = seat{node: s.GetNode(), connected: s == nil || s.GetConnected(), since: now}
 		switch {
 		case s == nil:
 			r.unclaimed = now.Add(silence)
@@ -230,7 +230,7 @@ func (r *owned) abandon(now time.Time) {
 	r.unclaimed = time.Time{}
 	for id, s := range r.seats {
 		if s.node == "" && s.connected {
-			r.seats[id] = seat{"", false, now}
+			r.seats[id] = seat{since: now}
 			r.disconnect(now, "", id)
 		}
 	}
