@@ -124,15 +124,11 @@ func (s *sim) fault(kind int) string {
 		name = "kill " + victim.id
 		victim.kill()
 		<-time.After(lasting)
-		s.mu.Lock()
-		if s.placed.GetNode() == victim.id {
-			// A node that starts anew knows nothing: the registry sees its new life.
-			s.renewed[victim.id] = time.Time{}
-			s.mu.Unlock()
-			<-time.After(300 * time.Millisecond)
-			s.mu.Lock()
+		// A node that starts anew knows nothing: it gets no lease before the registry has seen its new life, and has given the room
+		// away or another epoch. That takes a quorum.
+		for s.owns(victim) {
+			<-time.After(50 * time.Millisecond)
 		}
-		s.mu.Unlock()
 		victim.start()
 	case 1:
 		name = "isolate " + victim.id
@@ -170,6 +166,17 @@ func (s *sim) fault(kind int) string {
 		set(s.unreachable, false, append(all, "registry")...)
 	}
 	return name
+}
+
+// owns tells whether the registry has a dead node as the room's owner, and takes it for dead.
+func (s *sim) owns(n *simNode) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.placed.GetNode() != n.id {
+		return false
+	}
+	s.renewed[n.id] = time.Time{}
+	return true
 }
 
 // heal waits until the room has had an owner and a standby with the copy for a while: what the last fault set off is over.
