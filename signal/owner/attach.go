@@ -38,17 +38,10 @@ func (r *owned) sendState(to string) {
 			return // it is under way, with the events after it
 		}
 	}
-	if b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_State{State: r.snapshot()}}); b != nil {
+	// The answers come with it: a replica that lost them would have a new owner do twice what was asked.
+	m := &amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_State{State: r.snapshot()}, Answers: r.answered(0)}
+	if b := r.encode(m); b != nil {
 		r.say(held{to: to, msg: b, session: r.session})
-	}
-	answers := r.answered(0)
-	if len(answers) == 0 {
-		return
-	}
-	b := r.encode(&amphiv1.RoomMessage{Body: &amphiv1.RoomMessage_Events{Events: &amphiv1.RoomEvents{
-		PrevEpoch: r.epochOf(r.seq), Mode: r.mode(), Answers: answers}}})
-	if b != nil {
-		r.say(held{to: to, msg: b})
 	}
 }
 

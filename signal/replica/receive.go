@@ -24,6 +24,7 @@ func (r *Room) receive(from string, m *amphiv1.RoomMessage) {
 	switch b := m.GetBody().(type) {
 	case *amphiv1.RoomMessage_State:
 		r.reset(m.GetEpoch(), b.State)
+		r.remember(m.GetAnswers())
 	case *amphiv1.RoomMessage_Events:
 		r.apply(m.GetEpoch(), b.Events)
 	case *amphiv1.RoomMessage_Response:

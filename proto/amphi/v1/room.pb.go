@@ -3923,7 +3923,9 @@ type RoomMessage struct {
 	//	*RoomMessage_RelayPlan
 	//	*RoomMessage_StateWanted
 	//	*RoomMessage_ReplicaState
-	Body          isRoomMessage_Body `protobuf_oneof:"body"`
+	Body isRoomMessage_Body `protobuf_oneof:"body"`
+	// With state: the answers to requests that may have caused what is in it, for a new owner to ask.
+	Answers       []*StandbyAnswer `protobuf:"bytes,15,rep,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4083,6 +4085,13 @@ func (x *RoomMessage) GetReplicaState() *ReplicaState {
 		if x, ok := x.Body.(*RoomMessage_ReplicaState); ok {
 			return x.ReplicaState
 		}
+	}
+	return nil
+}
+
+func (x *RoomMessage) GetAnswers() []*StandbyAnswer {
+	if x != nil {
+		return x.Answers
 	}
 	return nil
 }
@@ -5449,7 +5458,7 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a=\n" +
 	"\x0fSealedUrlsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xbf\x05\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xf2\x05\n" +
 	"\vRoomMessage\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12*\n" +
@@ -5468,7 +5477,8 @@ const file_amphi_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"relay_plan\x18\f \x01(\v2\x13.amphi.v1.RelayPlanH\x00R\trelayPlan\x12:\n" +
 	"\fstate_wanted\x18\r \x01(\v2\x15.amphi.v1.StateWantedH\x00R\vstateWanted\x12=\n" +
-	"\rreplica_state\x18\x0e \x01(\v2\x16.amphi.v1.ReplicaStateH\x00R\freplicaStateB\x06\n" +
+	"\rreplica_state\x18\x0e \x01(\v2\x16.amphi.v1.ReplicaStateH\x00R\freplicaState\x121\n" +
+	"\aanswers\x18\x0f \x03(\v2\x17.amphi.v1.StandbyAnswerR\aanswersB\x06\n" +
 	"\x04body\"\xc8\x02\n" +
 	"\rStandbyUpdate\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
@@ -5748,28 +5758,29 @@ var file_amphi_v1_room_proto_depIdxs = []int32{
 	56,  // 88: amphi.v1.RoomMessage.relay_plan:type_name -> amphi.v1.RelayPlan
 	51,  // 89: amphi.v1.RoomMessage.state_wanted:type_name -> amphi.v1.StateWanted
 	52,  // 90: amphi.v1.RoomMessage.replica_state:type_name -> amphi.v1.ReplicaState
-	47,  // 91: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
-	31,  // 92: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
-	53,  // 93: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
-	54,  // 94: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
-	50,  // 95: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
-	56,  // 96: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
-	47,  // 97: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
-	53,  // 98: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
-	63,  // 99: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
-	57,  // 100: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
-	69,  // 101: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
-	58,  // 102: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
-	3,   // 103: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
-	30,  // 104: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
-	31,  // 105: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
-	0,   // 106: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
-	53,  // 107: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
-	108, // [108:108] is the sub-list for method output_type
-	108, // [108:108] is the sub-list for method input_type
-	108, // [108:108] is the sub-list for extension type_name
-	108, // [108:108] is the sub-list for extension extendee
-	0,   // [0:108] is the sub-list for field type_name
+	53,  // 91: amphi.v1.RoomMessage.answers:type_name -> amphi.v1.StandbyAnswer
+	47,  // 92: amphi.v1.StandbyUpdate.state:type_name -> amphi.v1.RoomState
+	31,  // 93: amphi.v1.StandbyUpdate.events:type_name -> amphi.v1.Event
+	53,  // 94: amphi.v1.StandbyUpdate.answers:type_name -> amphi.v1.StandbyAnswer
+	54,  // 95: amphi.v1.StandbyUpdate.seats:type_name -> amphi.v1.StandbySeat
+	50,  // 96: amphi.v1.StandbyUpdate.epochs:type_name -> amphi.v1.EpochStart
+	56,  // 97: amphi.v1.StandbyUpdate.plan:type_name -> amphi.v1.RelayPlan
+	47,  // 98: amphi.v1.ReplicaState.state:type_name -> amphi.v1.RoomState
+	53,  // 99: amphi.v1.ReplicaState.answers:type_name -> amphi.v1.StandbyAnswer
+	63,  // 100: amphi.v1.StandbyAnswer.response:type_name -> amphi.v1.RoomResponse
+	57,  // 101: amphi.v1.RelayPlan.trees:type_name -> amphi.v1.RelayTree
+	69,  // 102: amphi.v1.RelayPlan.homes:type_name -> amphi.v1.RelayPlan.HomesEntry
+	58,  // 103: amphi.v1.RelayTree.hops:type_name -> amphi.v1.RelayHop
+	3,   // 104: amphi.v1.RoomRequest.command:type_name -> amphi.v1.Command
+	30,  // 105: amphi.v1.RoomResponse.result:type_name -> amphi.v1.Result
+	31,  // 106: amphi.v1.RoomEvents.events:type_name -> amphi.v1.Event
+	0,   // 107: amphi.v1.RoomEvents.mode:type_name -> amphi.v1.RoomMode
+	53,  // 108: amphi.v1.RoomEvents.answers:type_name -> amphi.v1.StandbyAnswer
+	109, // [109:109] is the sub-list for method output_type
+	109, // [109:109] is the sub-list for method input_type
+	109, // [109:109] is the sub-list for extension type_name
+	109, // [109:109] is the sub-list for extension extendee
+	0,   // [0:109] is the sub-list for field type_name
 }
 
 func init() { file_amphi_v1_room_proto_init() }
