@@ -388,7 +388,7 @@ func (l *loop) observe() {
 // overload notes that the compositor makes fewer pictures from now on, for lack of CPU, or all again.
 func (l *loop) overload(lacks bool) {
 	if lacks {
-		l.log.Warn("too little CPU for a stream: every other picture repeats the one before", "fps", l.settings.FPS)
+		l.log.Warn("too little CPU for a stream: it has fewer pictures", "fps", l.settings.FPS)
 	} else {
 		l.log.Info("a stream has all its pictures again", "fps", l.settings.FPS)
 	}
